@@ -1,0 +1,111 @@
+/* client.h - HTTPS requests on an event loop: persistent mutual-TLS connections (libcurl multi, TLS by OpenSSL).
+ *
+ * The server's certificate is verified against the CA, the revocation list and the clock; and when the caller names
+ * a peer, its URI must be exactly `urn:lmo:<role>:<name>`, checked before each request is sent (also on a reused
+ * connection). Host names and IP SANs play no part then: hosts are addressed by IP. Without a named peer the URL's host
+ * is verified.
+ *
+ * The outcome says what is certain:
+ *   0                   a complete response arrived (whatever its status)
+ *   LMO_E_UNAVAILABLE   not connected, nothing was sent: certainly not executed (also: connect or TLS handshake timed
+ *   out) LMO_E_UNAUTHENTICATED  the peer is not who it should be; nothing was sent LMO_E_TIMEOUT       the deadline
+ *   passed after sending had begun: may have been executed LMO_E_UNKNOWN       the connection broke after sending had
+ *   begun: may have been executed LMO_E_TOO_LARGE     the response passed response_max: executed, answer lost (observe)
+ *   LMO_E_LIMIT         too many requests queued in this client: not sent
+ * A request that a reused connection lost before any answer is sent again once on a new connection if its method is
+ * idempotent (GET, HEAD, PUT, DELETE), never otherwise.
+ *
+ * All calls on the loop's thread. Callbacks run on the loop, never inside the call that started the request. */
+#ifndef LMO_HTTP_CLIENT_H
+#define LMO_HTTP_CLIENT_H
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/loop.h"
+#include "http/identity.h"
+#include "http/tls.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lmo_http_client;
+
+struct lmo_http_client_config {
+    struct lmo_tls_files tls;
+    /* 0 means the default in parentheses */
+    unsigned connections_per_host; /* (8) more requests wait, their deadline running */
+    unsigned connections_max;      /* (1024) kept open in all */
+    unsigned requests_max;         /* (4096) in flight or waiting */
+    uint64_t connect_timeout_ms;   /* (2,000) TCP and TLS; never longer than the request's own deadline */
+    unsigned idle_s; /* (90) reuse of a connection idle for longer; keep below the server's idle timeout */
+};
+
+struct lmo_http_request_spec {
+    const char *method;         /* "GET", "PUT", ... */
+    const char *url;            /* "https://10.0.0.1:8443/v1/ops/x"; https only */
+    const char *const *headers; /* NULL, or "Name: value" strings ending with NULL; Content-Type is JSON by default */
+    const void *body;           /* NULL: none */
+    size_t body_len;
+    uint64_t timeout_ms;     /* whole request, from the call; required */
+    size_t response_max;     /* (1 MiB) */
+    enum lmo_role peer_role; /* LMO_ROLE_NONE: verify the host name of the URL instead */
+    const char *peer_name;   /* NULL or "": any name of that role */
+};
+
+/* Borrowed for the length of the callback. */
+struct lmo_http_response {
+    int result;       /* 0 or LMO_E_*, see above */
+    unsigned status;  /* 0 unless result is 0 */
+    const char *body; /* NUL-terminated, never NULL */
+    size_t body_len;
+    const char *content_type; /* "" if none */
+    struct lmo_identity peer; /* who answered; role NONE if nobody did */
+    uint64_t total_us;        /* from the call to the last byte */
+    bool reused_connection;
+    const struct lmo_err *err; /* text for a person when result is not 0 */
+};
+
+typedef void lmo_http_response_fn(void *arg, const struct lmo_http_response *response);
+
+/* The loop is borrowed and must outlive the client. */
+int lmo_http_client_new(struct lmo_loop *loop, const struct lmo_http_client_config *config,
+                        struct lmo_http_client **ret_client, struct lmo_err *err) LMO_MUST_CHECK;
+/* Takes client (NULL is fine), returns NULL. Requests under way are cancelled: their callbacks are NOT called. Not from
+ * a response callback. */
+struct lmo_http_client *lmo_http_client_free(struct lmo_http_client *client);
+/* Reads the TLS files again, for new connections; idle connections are closed before their next use. Old ones stay in
+ * force on failure. */
+int lmo_http_client_reload(struct lmo_http_client *client, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* Starts a request; everything in `spec` is copied. 0: `fn` will be called exactly once, unless cancelled. *ret_handle
+ * (may be NULL) is never 0. Otherwise INVALID, LIMIT or NO_MEMORY, and fn is not called. */
+int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http_request_spec *spec,
+                           lmo_http_response_fn *fn, void *arg, uint64_t *ret_handle,
+                           struct lmo_err *err) LMO_MUST_CHECK;
+/* After this fn will not be called. The request may still be executed by the server. Sets *handle to 0; a handle that
+ * is 0 or already answered is left alone. */
+void lmo_http_cancel(struct lmo_http_client *client, uint64_t *handle);
+
+/* Requests in flight or waiting; for metrics. */
+unsigned lmo_http_client_load(const struct lmo_http_client *client);
+
+/* ---- blocking, for the command line ---- */
+struct lmo_http_answer {
+    unsigned status;
+    char *body; /* owned */
+    size_t body_len;
+    char content_type[64];
+};
+/* Runs one request to its end on the client's loop, which must not be running. 0 or as above. */
+int lmo_http_request_sync(struct lmo_http_client *client, const struct lmo_http_request_spec *spec,
+                          struct lmo_http_answer *ret_answer, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_http_answer_done(struct lmo_http_answer *answer);
+
+static inline void lmo_cleanup_http_client(struct lmo_http_client **c)
+{
+    *c = lmo_http_client_free(*c);
+}
+#define LMO_AUTO_HTTP_CLIENT LMO_CLEANUP(lmo_cleanup_http_client)
+
+#endif
