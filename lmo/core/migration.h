@@ -1,0 +1,173 @@
+/* migration.h - the record of one migration, the events that move it, and the effects that follow.
+ *
+ * The record is the whole truth that the coordinator holds of a migration: it is stored after every step, before
+ * any of the step's effects is carried out. It contains no pointer: a copy is a snapshot.
+ *
+ * The record's task list IS the outbox. A task is written down as SENT in the same transaction as the decision to
+ * send it, so a coordinator that starts again finds in the record exactly the calls that may be under way, and
+ * asks again with the same operation id; workers answer a repeated id from their journal. */
+#ifndef LMO_CORE_MIGRATION_H
+#define LMO_CORE_MIGRATION_H
+
+#include "base/err.h"
+#include "base/ops.h"
+#include "base/types.h"
+#include "core/phase.h"
+
+#define LMO_TASKS_MAX 64
+#define LMO_EPOCH_STRIDE 16 /* epochs that one migration may use; the store hands out multiples */
+
+enum lmo_task_state {
+    LMO_TASK_WAITING = 0, /* an earlier group of the phase is not done, or a retry is not due yet */
+    LMO_TASK_SENT,        /* may have reached the worker */
+    LMO_TASK_DONE,
+};
+const char *lmo_task_state_text(enum lmo_task_state s);
+enum lmo_task_state lmo_task_state_from_text(const char *text);
+
+/* One call to one worker, as part of the present phase. */
+struct lmo_task {
+    enum lmo_op_kind kind;
+    enum lmo_task_state state;
+    uint8_t group;        /* a group starts when all lower ones are done */
+    uint8_t index;        /* which volume or port; 0 otherwise */
+    bool draining;        /* of the phase that failed: its answer is awaited before anything is undone */
+    uint16_t attempts;    /* how often it was sent, unknown outcomes included */
+    uint32_t ordinal;     /* unique within the migration; part of the operation id */
+    uint64_t epoch;       /* under which it is ordered; fixed when it is first sent */
+    int64_t first_ms;     /* when first sent; 0: not yet */
+    int64_t not_before_ms;/* a retry waits until then; 0: at once */
+    char last_error[LMO_TEXT_MAX];
+};
+
+/* What the requester wants; 0 = the coordinator's default, filled in before the record is made. */
+struct lmo_policy {
+    uint64_t bandwidth_bytes_per_s;  /* cap of the memory stream; 0: unlimited */
+    uint32_t max_downtime_ms;        /* switch-over is allowed when the rest fits in this */
+    uint32_t convergence_timeout_ms; /* pre-copy, from its start; then it is aborted */
+    bool accept_stateful_loss;       /* move although a stateful firewall's flow state is lost */
+};
+
+struct lmo_phase_time {
+    enum lmo_phase phase;
+    int64_t started_ms, ended_ms; /* 0: not yet */
+    uint64_t us;                  /* how long it took, by a clock that does not jump; 0: not ended */
+};
+#define LMO_PHASE_TIMES_MAX 16
+
+/* Stamps are CLOCK_REALTIME of the host that saw it, microseconds; durations come from one host's monotonic clock. */
+struct lmo_cutover {
+    int64_t suspended_us, loaded_us, frozen_us, fenced_us, resumed_us;
+    uint64_t loaded_to_resumed_us, freeze_us, fence_us, verify_us;
+    char freeze_answer[16];
+    char evidence[512];
+    bool committed, resumed;
+};
+
+struct lmo_migration {
+    char id[LMO_ID_MAX];
+    uint64_t version;              /* +1 at every step */
+    char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    uint64_t epoch;                /* of the guest's ownership: a multiple of LMO_EPOCH_STRIDE at first, raised by 1
+                                    * where safety.md asks for a higher one (never by as much as the stride) */
+    enum lmo_phase phase;
+    enum lmo_phase failed_in;      /* valid once reason_code is set */
+    int reason_code;               /* LMO_E_*; 0: nothing went wrong */
+    char reason[LMO_TEXT_MAX];
+    char waiting_for[LMO_TEXT_MAX];/* what the record waits for, in words; empty: nothing unusual */
+    int64_t waiting_since_ms;
+    bool cancel_requested;
+    int64_t created_ms, updated_ms, phase_started_ms;
+    uint64_t phase_started_boot_us; /* for durations; meaningless after a restart of the machine */
+    int64_t deadline_ms;           /* of the present phase; 0: none */
+    struct lmo_policy policy;
+
+    struct lmo_vm_facts vm;        /* uuid and name from the start, the rest from `describe` */
+    char peer_uri[LMO_URL_MAX];    /* destination's hypervisor, from its worker's capabilities */
+    char migration_uri[LMO_URL_MAX];
+    char source_url[LMO_URL_MAX];  /* workers' own URLs: the two talk to each other at the cutover */
+    char destination_url[LMO_URL_MAX];
+
+    uint32_t next_ordinal;
+    uint64_t dispatched;           /* bit per lmo_op_kind: was ever sent; what a roll-back has to undo */
+    uint8_t group;                 /* of the present phase's plan that is being worked on */
+    bool group_open;               /* its tasks have been put into the list */
+    unsigned task_count;
+    struct lmo_task tasks[LMO_TASKS_MAX];
+
+    bool switchover_ready;         /* persisted before the gate is ordered open */
+    bool job_ended, job_call_ok;
+    uint64_t job_call_ms;
+    bool destination_discarded;    /* its worker said so: nothing can run there any more */
+    struct lmo_progress progress;
+    uint8_t percent;               /* never falls */
+    struct lmo_cutover cutover;
+    unsigned phase_time_count;
+    struct lmo_phase_time phase_times[LMO_PHASE_TIMES_MAX];
+};
+
+/* ------------------------------------------------------------------ events */
+
+enum lmo_event_kind {
+    LMO_EV_ADMITTED = 1, /* the limits allow it to start */
+    LMO_EV_TASK_DONE,
+    LMO_EV_TASK_FAILED,
+    LMO_EV_WORKER,       /* a worker's event (its kind in `worker.kind`) */
+    LMO_EV_CANCEL,
+    LMO_EV_TIMER,        /* some deadline may have passed; harmless at any time */
+    LMO_EV_RECOVERED,    /* a coordinator has just loaded the record */
+    LMO_EV_COUNT
+};
+
+struct lmo_event {
+    enum lmo_event_kind kind;
+    int64_t now_ms;                /* CLOCK_REALTIME when the event was taken from the queue */
+    uint64_t now_boot_us;          /* CLOCK_BOOTTIME likewise */
+    uint32_t random;               /* for jitter */
+    /* TASK_* */
+    uint32_t ordinal;
+    int code;                      /* TASK_FAILED: LMO_E_* */
+    const char *text;              /* TASK_FAILED: reason; borrowed */
+    const struct lmo_vm_facts *facts; /* DESCRIBE done; borrowed; volumes' and ports' workers filled in */
+    const char *export_name;       /* ATTACH done; borrowed */
+    const char *answer, *evidence; /* RELAY_FREEZE done; borrowed */
+    /* WORKER */
+    const struct lmo_worker_event *worker; /* borrowed */
+};
+
+/* ------------------------------------------------------------------ effects */
+
+struct lmo_effect_journal {
+    char what[LMO_TEXT_MAX];       /* what was decided or observed */
+    char why[LMO_TEXT_MAX];
+};
+
+#define LMO_EFFECT_JOURNAL_MAX 16
+
+/* Carried out only after `next` is durable. */
+struct lmo_effects {
+    bool durable;                  /* false: nothing but a progress sample changed; need not be stored */
+    uint64_t send;                 /* bit per index of next->tasks: to be sent now */
+    int64_t wake_ms;               /* CLOCK_REALTIME at which an LMO_EV_TIMER is due; 0: none */
+    bool ended;                    /* the record has just become terminal */
+    unsigned journal_count;
+    struct lmo_effect_journal journal[LMO_EFFECT_JOURNAL_MAX];
+};
+
+/* The one function that decides. `next` may not alias `current`. Returns 0, or a negative LMO_E_* when the event is
+ * not acceptable now (a cancel past the point of no return: CONFLICT); then nothing has changed and `next` and
+ * `effects` must not be used. Events that are merely stale (an answer to a task of an earlier phase, a second
+ * delivery) are accepted and change nothing but the version. */
+int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *event, struct lmo_migration *next,
+                  struct lmo_effects *effects, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* "<migration>.<epoch>.<ordinal>-<kind>" */
+void lmo_task_op_id(const struct lmo_migration *m, const struct lmo_task *t, char out[LMO_OP_ID_MAX]);
+/* Host whose worker the task goes to. */
+const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *t);
+
+/* Properties that hold for every record that the core ever produced; checked before a store and after a load.
+ * Returns NULL, or a sentence that names the broken one. */
+const char *lmo_migration_broken(const struct lmo_migration *m);
+
+#endif

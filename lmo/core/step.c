@@ -1,0 +1,325 @@
+/* step.c - the one function that decides: record and event in, record and effects out.
+ *
+ * Invariants:
+ *  C1  A phase is left only for a successor of the table (asserted).
+ *  C2  The gate is ordered open only in a step whose record says switchover_ready, and only after the permit's
+ *      receipt and every port's confirmation were recorded.
+ *  C3  Before the destination has said that nothing is or will be there (destination_discarded), nothing is done that
+ *      lets the source run again, and nothing of the destination's is taken away but its copy.
+ *  C4  Nothing is undone while a call that could make it is still under way: such calls drain first.
+ *  C5  A terminal record never changes again. */
+#include "base/assert.h"
+#include "core/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEADLINE_FORWARD_MS 60000          /* precheck to dual_ingress, each */
+#define DEADLINE_CUTOVER_MS (60 * 60000)   /* then a person must look; the workers keep trying all the same */
+#define DEADLINE_CLEANUP_MS (30 * 60000)   /* finalize, rollback */
+
+static const char *const task_states[] = {
+    [LMO_TASK_WAITING] = "waiting", [LMO_TASK_SENT] = "sent", [LMO_TASK_DONE] = "done"};
+
+const char *lmo_task_state_text(enum lmo_task_state s)
+{
+    return task_states[s];
+}
+
+enum lmo_task_state lmo_task_state_from_text(const char *text)
+{
+    for (int i = LMO_TASK_WAITING; i < LMO_TASK_DONE; i++) {
+        if (strcmp(task_states[i], text) == 0) {
+            return (enum lmo_task_state)i;
+        }
+    }
+    return LMO_TASK_DONE;
+}
+
+void lmo_step_note(struct lmo_step *s, const char *why, const char *what_fmt, ...)
+{
+    s->out->durable = true;
+    if (s->out->journal_count == LMO_EFFECT_JOURNAL_MAX) {
+        return;
+    }
+    struct lmo_effect_journal *j = &s->out->journal[s->out->journal_count++];
+    va_list ap;
+    va_start(ap, what_fmt);
+    (void)vsnprintf(j->what, sizeof j->what, what_fmt, ap);
+    va_end(ap);
+    (void)snprintf(j->why, sizeof j->why, "%s", why ? why : "");
+}
+
+void lmo_step_wait(struct lmo_step *s, const char *text)
+{
+    if (s->m->waiting_for[0] == '\0') {
+        s->m->waiting_since_ms = s->ev->now_ms;
+    }
+    (void)snprintf(s->m->waiting_for, sizeof s->m->waiting_for, "%s", text);
+    s->out->durable = true;
+}
+
+static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int64_t now_ms)
+{
+    switch (p) {
+    case LMO_PHASE_PRECHECK:
+    case LMO_PHASE_DESTINATION_CREATE:
+    case LMO_PHASE_VOLUME_ATTACH:
+    case LMO_PHASE_NETWORK_PRELOAD:
+    case LMO_PHASE_DUAL_INGRESS: return now_ms + DEADLINE_FORWARD_MS;
+    case LMO_PHASE_PRECOPY: return now_ms + (int64_t)m->policy.convergence_timeout_ms;
+    case LMO_PHASE_CUTOVER: return now_ms + DEADLINE_CUTOVER_MS;
+    case LMO_PHASE_FINALIZE:
+    case LMO_PHASE_ROLLBACK: return now_ms + DEADLINE_CLEANUP_MS;
+    case LMO_PHASE_QUEUED:
+    case LMO_PHASE_COMPLETED:
+    case LMO_PHASE_ABORTED:
+    case LMO_PHASE_ATTENTION:
+    case LMO_PHASE_COUNT: break;
+    }
+    return 0;
+}
+
+static void close_phase_time(struct lmo_step *s)
+{
+    struct lmo_migration *m = s->m;
+    if (m->phase_time_count > 0) {
+        struct lmo_phase_time *t = &m->phase_times[m->phase_time_count - 1];
+        t->ended_ms = s->ev->now_ms;
+        t->us = s->ev->now_boot_us >= m->phase_started_boot_us ? s->ev->now_boot_us - m->phase_started_boot_us : 0;
+    }
+}
+
+void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
+{
+    struct lmo_migration *m = s->m;
+    lmo_assert(lmo_phase_may_follow(m->phase, phase)); /* C1 */
+    close_phase_time(s);
+    m->phase = phase;
+    m->phase_started_ms = s->ev->now_ms;
+    m->phase_started_boot_us = s->ev->now_boot_us;
+    m->deadline_ms = deadline_of(m, phase, s->ev->now_ms);
+    m->group = 0;
+    m->group_open = phase == LMO_PHASE_ROLLBACK; /* its group 0 is what still has to drain */
+    m->waiting_for[0] = '\0';
+    m->waiting_since_ms = 0;
+    if (phase == LMO_PHASE_ROLLBACK) { /* C4: what may be making something is waited for, the rest forgotten */
+        unsigned kept = 0;
+        for (unsigned i = 0; i < m->task_count; i++) {
+            if (m->tasks[i].state == LMO_TASK_SENT && lmo_op_info(m->tasks[i].kind)->mutates) {
+                m->tasks[kept] = m->tasks[i];
+                m->tasks[kept++].draining = true;
+            }
+        }
+        m->task_count = kept;
+    } else {
+        m->task_count = 0;
+    }
+    bool terminal = lmo_phase_is(phase, LMO_PHASE_TERMINAL);
+    if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
+        m->phase_times[m->phase_time_count++] =
+            (struct lmo_phase_time){.phase = phase, .started_ms = s->ev->now_ms};
+    }
+    if (phase == LMO_PHASE_COMPLETED) {
+        m->percent = 100;
+    }
+    s->out->ended = terminal;
+    lmo_step_note(s, why, "%s", lmo_phase_text(phase));
+}
+
+static void set_reason(struct lmo_step *s, int code, const char *text)
+{
+    if (s->m->reason_code == 0) { /* the first cause is the one to show */
+        s->m->reason_code = code;
+        s->m->failed_in = s->m->phase;
+        (void)snprintf(s->m->reason, sizeof s->m->reason, "%s", text);
+    }
+}
+
+void lmo_step_fail(struct lmo_step *s, int code, const char *text)
+{
+    set_reason(s, code, text);
+    lmo_step_enter(s, s->m->phase == LMO_PHASE_QUEUED ? LMO_PHASE_ABORTED : LMO_PHASE_ROLLBACK, text);
+}
+
+void lmo_step_attention(struct lmo_step *s, int code, const char *text)
+{
+    s->m->reason_code = 0; /* what a person must look at now comes before what began it; that is in the journal */
+    set_reason(s, code, text);
+    lmo_step_enter(s, LMO_PHASE_ATTENTION, text);
+}
+
+static void not_converged(struct lmo_step *s)
+{
+    const struct lmo_migration *m = s->m;
+    const struct lmo_progress *p = &m->progress;
+    char text[LMO_TEXT_MAX];
+    if (m->switchover_ready) {
+        (void)snprintf(text, sizeof text,
+                       "did not converge within %u ms: %llu MiB remaining after %u iteration(s), transfers %llu MiB/s, "
+                       "dirties %llu MiB/s",
+                       m->policy.convergence_timeout_ms, (unsigned long long)(p->remaining_bytes >> 20), p->iteration,
+                       (unsigned long long)(p->rate_bytes_per_s >> 20), (unsigned long long)(p->dirty_bytes_per_s >> 20));
+    } else {
+        (void)snprintf(text, sizeof text, "switch-over was not ready within %u ms: waiting for %.150s",
+                       m->policy.convergence_timeout_ms,
+                       m->waiting_for[0] ? m->waiting_for : "a worker's confirmation");
+    }
+    lmo_step_fail(s, LMO_E_NOT_CONVERGING, text);
+}
+
+static void on_timer(struct lmo_step *s)
+{
+    struct lmo_migration *m = s->m;
+    if (m->deadline_ms == 0 || s->ev->now_ms < m->deadline_ms || lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
+        return;
+    }
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "%s did not end within its deadline; waiting for %.180s", lmo_phase_text(m->phase),
+                   m->waiting_for[0] ? m->waiting_for : "a worker's answer");
+    if (m->phase == LMO_PHASE_PRECOPY) {
+        not_converged(s);
+    } else if (m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_FINALIZE || m->phase == LMO_PHASE_ROLLBACK) {
+        lmo_step_attention(s, LMO_E_TIMEOUT, text);
+    } else {
+        lmo_step_fail(s, LMO_E_TIMEOUT, text);
+    }
+}
+
+static int on_cancel(struct lmo_step *s, struct lmo_err *err)
+{
+    struct lmo_migration *m = s->m;
+    if (m->phase == LMO_PHASE_ROLLBACK) {
+        return 0; /* is being undone already */
+    }
+    if (!lmo_phase_is(m->phase, LMO_PHASE_CANCELLABLE)) {
+        return lmo_fail(err, LMO_E_CONFLICT, "migration %s is in %s: %s", m->id, lmo_phase_text(m->phase),
+                        lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) ? "it has ended"
+                                                                   : "past the point of no return, it only goes forward");
+    }
+    m->cancel_requested = true;
+    lmo_step_fail(s, LMO_E_CANCELLED, s->ev->text && s->ev->text[0] ? s->ev->text : "cancelled by request");
+    return 0;
+}
+
+/* The calls that may be under way are exactly the tasks in SENT: ask again, same ids. */
+static void on_recovered(struct lmo_step *s)
+{
+    unsigned asked = 0;
+    for (unsigned i = 0; i < s->m->task_count; i++) {
+        if (s->m->tasks[i].state == LMO_TASK_SENT) {
+            s->out->send |= UINT64_C(1) << i;
+            asked++;
+        }
+    }
+    lmo_step_note(s, "", "coordinator started; asking again for %u call(s) that may be under way", asked);
+}
+
+static struct lmo_task *find_task(struct lmo_migration *m, uint32_t ordinal)
+{
+    for (unsigned i = 0; i < m->task_count; i++) {
+        if (m->tasks[i].ordinal == ordinal && m->tasks[i].state == LMO_TASK_SENT) {
+            return &m->tasks[i];
+        }
+    }
+    return NULL;
+}
+
+int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *event, struct lmo_migration *next,
+                  struct lmo_effects *effects, struct lmo_err *err)
+{
+    lmo_assert(next != current);
+    if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL) && event->kind == LMO_EV_CANCEL) {
+        return lmo_fail(err, LMO_E_CONFLICT, "migration %s has ended (%s)", current->id, lmo_phase_text(current->phase));
+    }
+    *next = *current;
+    *effects = (struct lmo_effects){0};
+    struct lmo_step s = {.m = next, .out = effects, .ev = event};
+    if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL)) {
+        return 0; /* C5 */
+    }
+    int r = 0;
+    struct lmo_task *t = NULL;
+    switch (event->kind) {
+    case LMO_EV_ADMITTED:
+        if (next->phase == LMO_PHASE_QUEUED) {
+            lmo_step_enter(&s, LMO_PHASE_PRECHECK, "admitted");
+        }
+        break;
+    case LMO_EV_TASK_DONE:
+    case LMO_EV_TASK_FAILED:
+        t = find_task(next, event->ordinal);
+        if (t) {
+            effects->durable = true;
+            if (event->kind == LMO_EV_TASK_DONE) {
+                lmo_step_task_done(&s, t);
+            } else {
+                lmo_step_task_failed(&s, t);
+            }
+        }
+        break;
+    case LMO_EV_WORKER: lmo_step_worker_event(&s, event->worker); break;
+    case LMO_EV_CANCEL: r = on_cancel(&s, err); break;
+    case LMO_EV_TIMER: on_timer(&s); break;
+    case LMO_EV_RECOVERED: on_recovered(&s); break;
+    case LMO_EV_COUNT: lmo_unreachable("no such event");
+    }
+    if (r < 0) {
+        return r;
+    }
+    lmo_plan_advance(&s);
+    lmo_plan_dispatch(&s);
+    next->version++;
+    next->updated_ms = event->now_ms;
+    const char *broken = lmo_migration_broken(next);
+    if (broken) {
+        return lmo_fail(err, LMO_E_INTERNAL, "%s", broken);
+    }
+    return 0;
+}
+
+static bool opens_gate(const struct lmo_migration *m)
+{
+    return (m->dispatched >> LMO_OP_OPEN_GATE) & 1U;
+}
+
+const char *lmo_migration_broken(const struct lmo_migration *m)
+{
+    if (m->phase >= LMO_PHASE_COUNT) {
+        return "phase is not in the table";
+    }
+    if (m->task_count > LMO_TASKS_MAX || m->vm.volume_count > LMO_VOLUMES_MAX || m->vm.port_count > LMO_PORTS_MAX) {
+        return "a count is above its limit";
+    }
+    if (m->id[0] == '\0' || m->source[0] == '\0' || m->destination[0] == '\0' || m->vm.uuid[0] == '\0') {
+        return "id, source, destination or guest is empty";
+    }
+    if (strcmp(m->source, m->destination) == 0) {
+        return "source and destination are the same host";
+    }
+    if (m->epoch == 0) {
+        return "epoch is 0";
+    }
+    if (opens_gate(m) && !m->switchover_ready) {
+        return "C2: the gate was ordered open before switch-over was ready";
+    }
+    if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed) {
+        return "completed without the destination's word that the guest is there";
+    }
+    if (m->phase == LMO_PHASE_ABORTED && m->cutover.committed && !m->destination_discarded) {
+        return "aborted although the destination had committed";
+    }
+    if (lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) && m->phase != LMO_PHASE_COMPLETED && m->reason_code == 0) {
+        return "ended without success and without a reason";
+    }
+    for (unsigned i = 0; i < m->task_count; i++) {
+        if (m->tasks[i].kind == LMO_OP_REVIVE && !m->destination_discarded) {
+            return "C3: the source is to run again before the destination was discarded";
+        }
+        if (m->tasks[i].kind == LMO_OP_NONE || m->tasks[i].kind >= LMO_OP_COUNT) {
+            return "a task of no kind";
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,192 @@
+/* tasks.c - what the answers of workers to calls mean.
+ *
+ * A failure's class decides, not the call: `refuse` is an answer, `retry` did nothing, `unknown` may have happened
+ * and is asked for again under the SAME operation id, which a worker answers from its journal. */
+#include "base/str.h"
+#include "core/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 10000
+#define ATTEMPTS_FORWARD 5   /* then the migration is rolled back */
+#define ATTEMPTS_DRAIN 5     /* then the call counts as possibly done, and is undone */
+#define RELAY_AGAIN_MS 500
+
+static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
+{
+    struct lmo_migration *m = s->m;
+    m->vm = *facts;
+    if (facts->blocker[0]) {
+        lmo_step_fail(s, LMO_E_REFUSED, facts->blocker);
+        return;
+    }
+    if (facts->state != LMO_RUN_RUNNING && facts->state != LMO_RUN_PAUSED_BY_USER) {
+        char text[LMO_TEXT_MAX];
+        (void)snprintf(text, sizeof text, "guest is %s at %s; only a running or paused guest moves live",
+                       lmo_run_state_name(facts->state), m->source);
+        lmo_step_fail(s, LMO_E_REFUSED, text);
+        return;
+    }
+    for (unsigned i = 0; i < facts->volume_count; i++) {
+        if (!facts->volumes[i].worker[0]) {
+            char text[LMO_TEXT_MAX];
+            (void)snprintf(text, sizeof text, "volume %s: no worker serves the volume service %s",
+                           facts->volumes[i].target, facts->volumes[i].service);
+            lmo_step_fail(s, LMO_E_REFUSED, text);
+            return;
+        }
+    }
+    for (unsigned i = 0; i < facts->port_count; i++) {
+        if (!facts->ports[i].worker[0]) {
+            char text[LMO_TEXT_MAX];
+            (void)snprintf(text, sizeof text, "port %s: no worker serves the fabric '%s'", facts->ports[i].id,
+                           facts->ports[i].fabric);
+            lmo_step_fail(s, LMO_E_REFUSED, text);
+            return;
+        }
+    }
+}
+
+static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
+{
+    struct lmo_migration *m = s->m;
+    if (m->cutover.committed) {
+        return;
+    }
+    if (lmo_freeze_answer_from_name(s->ev->answer ? s->ev->answer : "") == LMO_FREEZE_UNKNOWN) {
+        lmo_step_wait(s, s->ev->evidence && s->ev->evidence[0] ? s->ev->evidence : "the source's word is unknown");
+        t->state = LMO_TASK_WAITING; /* asked again, as a new question */
+        t->ordinal = m->next_ordinal++;
+        t->epoch = 0;
+        t->not_before_ms = s->ev->now_ms + RELAY_AGAIN_MS;
+        return;
+    }
+    LMO_COPY(m->cutover.freeze_answer, s->ev->answer);
+    LMO_COPY(m->cutover.evidence, s->ev->evidence);
+    (void)lmo_plan_add(s, LMO_OP_RELAY_ANSWER, 0);
+    lmo_step_note(s, s->ev->evidence, "source's word, through the coordinator: %s", s->ev->answer);
+}
+
+void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
+{
+    struct lmo_migration *m = s->m;
+    t->state = LMO_TASK_DONE;
+    t->last_error[0] = '\0';
+    if (t->kind == LMO_OP_DESCRIBE && s->ev->facts) {
+        take_facts(s, s->ev->facts);
+    } else if (t->kind == LMO_OP_ATTACH && s->ev->export_name) {
+        LMO_COPY(m->vm.volumes[t->index].export_destination, s->ev->export_name);
+    } else if (t->kind == LMO_OP_RELAY_FREEZE) {
+        relayed_answer(s, t);
+    }
+}
+
+/* Exponential with full jitter above half of it, so that many that failed together do not come back together. */
+static int64_t back_off_ms(const struct lmo_task *t, uint32_t random)
+{
+    unsigned shift = t->attempts > 10 ? 10 : t->attempts;
+    int64_t full = (int64_t)RETRY_MIN_MS << shift;
+    full = full < RETRY_MAX_MS ? full : RETRY_MAX_MS;
+    return full / 2 + (int64_t)(random % (uint32_t)(full / 2 + 1));
+}
+
+static void retry(struct lmo_step *s, struct lmo_task *t, bool same_id)
+{
+    t->state = LMO_TASK_WAITING;
+    t->not_before_ms = s->ev->now_ms + back_off_ms(t, s->ev->random);
+    if (!same_id) {
+        t->ordinal = s->m->next_ordinal++;
+        t->epoch = 0;
+    }
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "%s at %s, try %u: %.150s", lmo_op_info(t->kind)->text, lmo_task_host(s->m, t),
+                   t->attempts, t->last_error);
+    lmo_step_wait(s, text);
+}
+
+static void note_failure(struct lmo_step *s, const struct lmo_task *t)
+{
+    lmo_step_note(s, t->last_error, "%s at %s: %s (try %u)", lmo_op_info(t->kind)->text, lmo_task_host(s->m, t),
+                  lmo_err_name(s->ev->code), t->attempts);
+}
+
+/* Roll-back: what is refused there is refused for a reason that decides. */
+static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
+{
+    int code = s->ev->code;
+    if (t->draining) {
+        if (cls == LMO_CLASS_UNKNOWN && t->attempts < ATTEMPTS_DRAIN) {
+            retry(s, t, true);
+        } else {
+            t->state = LMO_TASK_DONE; /* done or not: what it may have made is undone below */
+        }
+        return;
+    }
+    if (t->kind == LMO_OP_DISCARD && code == LMO_E_CONFLICT) {
+        lmo_step_enter(s, s->m->cutover.resumed ? LMO_PHASE_FINALIZE : LMO_PHASE_CUTOVER,
+                       "the destination had committed: the abort lost the race");
+        return;
+    }
+    bool closing = t->kind == LMO_OP_CLOSE_SOURCE || t->kind == LMO_OP_CLOSE_DESTINATION ||
+                   t->kind == LMO_OP_CLOSE_VOLUME || t->kind == LMO_OP_CLOSE_FABRIC;
+    if (closing && code == LMO_E_GONE) {
+        t->state = LMO_TASK_DONE;
+    } else if (t->kind == LMO_OP_REVIVE && cls == LMO_CLASS_REFUSE) {
+        lmo_step_attention(s, code, t->last_error);
+    } else if (code == LMO_E_STALE_EPOCH || code == LMO_E_GONE) {
+        lmo_step_attention(s, code, t->last_error);
+    } else {
+        retry(s, t, cls == LMO_CLASS_UNKNOWN);
+    }
+}
+
+static void failed_in_finalize(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
+{
+    bool closing = t->kind == LMO_OP_CLOSE_SOURCE || t->kind == LMO_OP_CLOSE_DESTINATION ||
+                   t->kind == LMO_OP_CLOSE_VOLUME || t->kind == LMO_OP_CLOSE_FABRIC;
+    if (closing && s->ev->code == LMO_E_GONE) {
+        t->state = LMO_TASK_DONE;
+    } else if (s->ev->code == LMO_E_STALE_EPOCH) {
+        lmo_step_attention(s, s->ev->code, t->last_error);
+    } else {
+        retry(s, t, cls == LMO_CLASS_UNKNOWN); /* the guest runs where it should: there is time */
+    }
+}
+
+/* In cutover the only calls are the relay's: they are repeated until the cutover is decided. */
+static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
+{
+    retry(s, t, cls == LMO_CLASS_UNKNOWN);
+}
+
+static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
+{
+    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;
+    if (again) {
+        retry(s, t, cls == LMO_CLASS_UNKNOWN);
+        return;
+    }
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "%s at %s: %.180s", lmo_op_info(t->kind)->text, lmo_task_host(s->m, t),
+                   t->last_error);
+    t->state = LMO_TASK_DONE; /* answered: the roll-back has nothing of it to wait for, only, perhaps, to undo */
+    lmo_step_fail(s, s->ev->code, text);
+}
+
+void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t)
+{
+    enum lmo_err_class cls = lmo_err_class_of(s->ev->code);
+    LMO_COPY(t->last_error, s->ev->text);
+    note_failure(s, t);
+    if (s->m->phase == LMO_PHASE_ROLLBACK) {
+        failed_in_rollback(s, t, cls);
+    } else if (s->m->phase == LMO_PHASE_FINALIZE) {
+        failed_in_finalize(s, t, cls);
+    } else if (s->m->phase == LMO_PHASE_CUTOVER) {
+        failed_in_cutover(s, t, cls);
+    } else {
+        failed_forward(s, t, cls);
+    }
+}

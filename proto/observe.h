@@ -1,0 +1,33 @@
+/* observe.h - ground truth that a worker shows: GET /v1/observe/...
+ *
+ *   GET /v1/observe/host              struct lmo_host_facts as JSON
+ *   GET /v1/observe/vms               {"vms":[facts...]}
+ *   GET /v1/observe/vm/{uuid or name} facts; 404 is an answer: the hypervisor was asked and has none
+ *   GET /v1/observe/migrations        {"migrations":[{"migration","vm","epoch","role","stage"}...]}: the journal's */
+#ifndef LMO_PROTO_OBSERVE_H
+#define LMO_PROTO_OBSERVE_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+#include <jansson.h>
+
+#define LMO_OBSERVE_BODY_MAX (4U << 20)
+
+/* Capabilities; an empty string: the worker does not have that one. */
+struct lmo_host_facts {
+    char host[LMO_NAME_MAX];
+    char version[32];                /* of the worker */
+    char boot[LMO_ID_MAX];           /* new at every start of the worker */
+    char hypervisor[16];             /* driver */
+    char peer_uri[LMO_URL_MAX], migration_uri[LMO_URL_MAX];
+    char network[16], network_fabric[LMO_NAME_MAX]; /* host side, and the fabric that it is part of */
+    char fabric[16], fabric_name[LMO_NAME_MAX];     /* serves this fabric's databases */
+    char volume[16], volume_service[LMO_NAME_MAX];
+    char volume_address[LMO_URL_MAX]; /* address:port as guests' disks name it; several, separated by commas */
+    int64_t realtime_us;             /* its clock, for the skew check */
+};
+json_t *lmo_host_facts_to_json(const struct lmo_host_facts *f);
+int lmo_host_facts_from_json(const json_t *j, struct lmo_host_facts *ret, struct lmo_err *err) LMO_MUST_CHECK;
+
+#endif
