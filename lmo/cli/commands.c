@@ -1,0 +1,68 @@
+/* commands.c - the table itself; see commands.h. */
+#include "cli/commands.h"
+
+#include <string.h>
+
+#define O(id)      LMO_OPT_BIT(id)
+#define HOSTS      "`lmo host list` shows the hosts."
+#define GUESTS     "`lmo vm list` shows the guests and `lmo host list` the hosts."
+#define MIGRATIONS "`lmo migration list` shows the migrations."
+
+const struct lmo_cli_command lmo_cli_commands[] = {
+    {"host add", "NAME", 1, 1, (LMO_OPTS_CONNECTION & ~O(URL)) | O(HOST_URL), O(HOST_URL),
+     "Make a host known by its worker's address",
+     "NAME must be the name in the worker's certificate. Here --url is the worker's; give the coordinator's in LMO_URL "
+     "or before the command: lmo --url URL host add ...",
+     NULL, lmo_cmd_host_add},
+    {"host list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List hosts and whether they can be reached", NULL, NULL,
+     lmo_cmd_host_list},
+    {"host show", "NAME", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one host and what it is able to do", NULL, HOSTS,
+     lmo_cmd_host_show},
+    {"host remove", "NAME", 1, 1, LMO_OPTS_CONNECTION, 0, "Forget a host; its guests are left alone", NULL, HOSTS,
+     lmo_cmd_host_remove},
+    {"vm list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List guests on all hosts", NULL, NULL, lmo_cmd_vm_list},
+    {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
+    {"migrate", "VM", 1, 1,
+     LMO_OPTS_CONNECTION | O(TO) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
+         O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
+     O(TO), "Move a running guest to another host",
+     "Without --wait, prints the migration's id as soon as the coordinator has written the request down. With --wait, "
+     "follows it to its end; interrupting the command does not stop the migration, `lmo migration cancel` does.",
+     GUESTS, lmo_cmd_migrate},
+    {"migration list", "", 0, 0, LMO_OPTS_CONNECTION | O(PHASE) | O(VM) | O(LIMIT), 0, "List migrations", NULL, NULL,
+     lmo_cmd_migration_list},
+    {"migration show", "ID", 1, 1, LMO_OPTS_CONNECTION, 0,
+     "Show one migration: each phase, how long it took, what was decided and why", NULL, MIGRATIONS,
+     lmo_cmd_migration_show},
+    {"migration cancel", "ID", 1, 1, LMO_OPTS_CONNECTION | O(WAIT) | O(TIMEOUT), 0, "Ask for a migration to be undone",
+     "Before the guest has been switched over, it stays on its source and never notices. Afterwards the request is "
+     "refused.",
+     MIGRATIONS, lmo_cmd_migration_cancel},
+    {"migration wait", "ID", 1, 1, LMO_OPTS_CONNECTION | O(TIMEOUT), 0, "Follow a migration until it has ended", NULL,
+     MIGRATIONS, lmo_cmd_migration_wait},
+    {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",
+     "DIR must not exist yet, or be empty. Who has DIR/ca.key can be anybody, and who has DIR/permit.key can order any "
+     "cutover: keep DIR on an administrator's machine.",
+     NULL, lmo_cmd_pki_init},
+    {"pki issue", "", 0, 0, O(DIR) | O(ROLE) | O(NAME) | O(ADDRESS) | O(DAYS) | O(SECONDS) | O(RENEW),
+     O(ROLE) | O(NAME), "Make a key and a certificate: DIR/issued/ROLE-NAME.key and .pem", NULL, NULL,
+     lmo_cmd_pki_issue},
+    {"pki list", "", 0, 0, O(DIR), 0, "List every certificate that was ever issued", NULL, NULL, lmo_cmd_pki_list},
+    {"pki revoke", "ROLE/NAME|SERIAL...", 1, LMO_CLI_POSITIONAL_MAX, O(DIR), 0,
+     "Revoke certificates and write a new DIR/crl.pem",
+     "Revocation takes effect where the new crl.pem is put and the program there is told to read it again (SIGHUP).",
+     NULL, lmo_cmd_pki_revoke},
+    {"pki crl", "", 0, 0, O(DIR), 0, "Write DIR/crl.pem anew, good for another year", NULL, NULL, lmo_cmd_pki_crl},
+    {"help", "[COMMAND]", 0, 2, 0, 0, "Explain a command", NULL, NULL, lmo_cmd_help},
+    {"version", "", 0, 0, 0, 0, "Print the version", NULL, NULL, lmo_cmd_version},
+};
+const size_t lmo_cli_command_count = sizeof lmo_cli_commands / sizeof lmo_cli_commands[0];
+
+const struct lmo_cli_command *lmo_cli_command_find(const char *name)
+{
+    for (size_t i = 0; i < lmo_cli_command_count; i++) {
+        if (strcmp(lmo_cli_commands[i].name, name) == 0)
+            return &lmo_cli_commands[i];
+    }
+    return NULL;
+}

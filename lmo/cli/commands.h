@@ -1,0 +1,56 @@
+/* commands.h - the one table of commands. The parser, --help, `lmo help` and whatever is generated for documentation
+ * (manual page, completion) read it; a command that is not in it does not exist. */
+#ifndef LMO_CLI_COMMANDS_H
+#define LMO_CLI_COMMANDS_H
+
+#include "cli/cli.h"
+
+struct lmo_cli_command {
+    const char *name;      /* one or two words: "migrate", "host add" */
+    const char *arguments; /* "NAME"; "" if none */
+    unsigned min, max;     /* positional arguments */
+    uint64_t options;      /* LMO_OPT_BIT mask, without those every command has */
+    uint64_t required;
+    const char *summary;   /* one line */
+    const char *details;   /* for --help; may be NULL */
+    const char *not_found; /* what to do after a 404; may be NULL */
+    int (*run)(struct lmo_cli *cli);
+};
+extern const struct lmo_cli_command lmo_cli_commands[];
+extern const size_t lmo_cli_command_count;
+
+/* Options that come with every command that speaks to the coordinator, and with every command at all. */
+#define LMO_OPTS_CONNECTION \
+    (LMO_OPT_BIT(URL) | LMO_OPT_BIT(CA) | LMO_OPT_BIT(CRL) | LMO_OPT_BIT(CERT) | LMO_OPT_BIT(KEY))
+#define LMO_OPTS_ALWAYS (LMO_OPT_BIT(JSON) | LMO_OPT_BIT(HELP) | LMO_OPT_BIT(USAGE))
+
+/* NULL: none of that name. */
+const struct lmo_cli_command *lmo_cli_command_find(const char *name);
+
+/* Parses argv into *ret_command and cli->args. -1: run the command; otherwise an exit code, all being said
+ * (help went to cli->out, a problem to cli->err). */
+int lmo_cli_parse(struct lmo_cli *cli, int argc, char **argv, const struct lmo_cli_command **ret_command);
+
+/* The overview (command NULL) or one command's help. */
+void lmo_cli_help(const struct lmo_cli_command *command, FILE *out);
+
+int lmo_cmd_host_add(struct lmo_cli *cli);
+int lmo_cmd_host_list(struct lmo_cli *cli);
+int lmo_cmd_host_show(struct lmo_cli *cli);
+int lmo_cmd_host_remove(struct lmo_cli *cli);
+int lmo_cmd_vm_list(struct lmo_cli *cli);
+int lmo_cmd_vm_show(struct lmo_cli *cli);
+int lmo_cmd_migrate(struct lmo_cli *cli);
+int lmo_cmd_migration_list(struct lmo_cli *cli);
+int lmo_cmd_migration_show(struct lmo_cli *cli);
+int lmo_cmd_migration_cancel(struct lmo_cli *cli);
+int lmo_cmd_migration_wait(struct lmo_cli *cli);
+int lmo_cmd_pki_init(struct lmo_cli *cli);
+int lmo_cmd_pki_issue(struct lmo_cli *cli);
+int lmo_cmd_pki_list(struct lmo_cli *cli);
+int lmo_cmd_pki_revoke(struct lmo_cli *cli);
+int lmo_cmd_pki_crl(struct lmo_cli *cli);
+int lmo_cmd_help(struct lmo_cli *cli);
+int lmo_cmd_version(struct lmo_cli *cli);
+
+#endif

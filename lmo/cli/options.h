@@ -1,0 +1,120 @@
+/* options.h - every option of every command, in one table, and their values after parsing.
+ *
+ * Commands name the options they take by a mask; the parser, --help, and what is generated from the tables (manual
+ * page, completion) read the same rows. An option means the same thing in every command. */
+#ifndef LMO_CLI_OPTIONS_H
+#define LMO_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LMO_CLI_POSITIONAL_MAX 8
+#define LMO_CLI_ADDRESSES_MAX  16
+
+/* Kinds: FLAG; TEXT; UINT (a whole number from min to max); SECONDS (decimals allowed; stored in ms, min and max in
+ * ms); MIB (decimals allowed; stored in bytes, min and max in bytes).
+ *
+ * Columns: id, long name, short name, argument, kind, min, max; and on the second line the help. */
+/* clang-format off */
+#define LMO_OPTIONS(X) \
+    X(URL,                 "url",                  0,   "URL",     TEXT,    0,  0, \
+      "Coordinator, https://HOST:PORT (LMO_URL)") \
+    X(CA,                  "ca",                   0,   "FILE",    TEXT,    0,  0, \
+      "CA certificates to trust (LMO_CA)") \
+    X(CRL,                 "crl",                  0,   "FILE",    TEXT,    0,  0, \
+      "Revocation list to honour (LMO_CRL)") \
+    X(CERT,                "cert",                 0,   "FILE",    TEXT,    0,  0, \
+      "Own certificate (LMO_CERT)") \
+    X(KEY,                 "key",                  0,   "FILE",    TEXT,    0,  0, \
+      "Own private key (LMO_KEY)") \
+    X(JSON,                "json",                 0,   NULL,      FLAG,    0,  0, \
+      "Print JSON instead of text") \
+    X(HELP,                "help",                 'h', NULL,      FLAG,    0,  0, \
+      "Print this help") \
+    X(USAGE,               "usage",                0,   NULL,      FLAG,    0,  0, \
+      "Print a short usage line") \
+    X(VERSION,             "version",              'V', NULL,      FLAG,    0,  0, \
+      "Print the version") \
+    X(HOST_URL,            "url",                  0,   "URL",     TEXT,    0,  0, \
+      "The host's worker, https://HOST:PORT") \
+    X(TO,                  "to",                   0,   "HOST",    TEXT,    0,  0, \
+      "Destination host") \
+    X(WAIT,                "wait",                 'w', NULL,      FLAG,    0,  0, \
+      "Follow the migration until it has ended") \
+    X(TIMEOUT,             "timeout",              't', "S",       SECONDS, 1,  31536000000, \
+      "Stop waiting after S seconds (exit code 6)") \
+    X(BANDWIDTH,           "bandwidth",            0,   "MiB/s",   MIB,     1,  1099511627776, \
+      "Limit of the memory stream") \
+    X(MAX_DOWNTIME,        "max-downtime",         0,   "MS",      UINT,    1,  3600000, \
+      "Longest pause convergence control may allow") \
+    X(CONVERGENCE_TIMEOUT, "convergence-timeout",  0,   "S",       SECONDS, 1,  604800000, \
+      "Give up if memory has not converged by then") \
+    X(ACCEPT_STATEFUL_LOSS,"accept-stateful-loss", 0,   NULL,      FLAG,    0,  0, \
+      "Move although a stateful firewall's flow state stays behind") \
+    X(IDEMPOTENCY_KEY,     "idempotency-key",      0,   "KEY",     TEXT,    0,  0, \
+      "Repeat an earlier request with its key") \
+    X(PHASE,               "phase",                0,   "PHASE",   TEXT,    0,  0, \
+      "Only migrations in this phase") \
+    X(VM,                  "vm",                   0,   "VM",      TEXT,    0,  0, \
+      "Only migrations of this guest") \
+    X(LIMIT,               "limit",                0,   "N",       UINT,    1,  10000, \
+      "At most N of them") \
+    X(DIR,                 "dir",                  0,   "DIR",     TEXT,    0,  0, \
+      "Directory made by `lmo pki init` (LMO_PKI_DIR)") \
+    X(ROLE,                "role",                 0,   "ROLE",    TEXT,    0,  0, \
+      "coordinator, worker, operator, control-plane, viewer or fault-injector") \
+    X(NAME,                "name",                 0,   "NAME",    TEXT,    0,  0, \
+      "Name of the holder: [A-Za-z0-9._-], at most 63") \
+    X(ADDRESS,             "address",              0,   "ADDRESS", TEXT,    0,  0, \
+      "IP address or DNS name to answer for; may be repeated") \
+    X(DAYS,                "days",                 0,   "N",       UINT,    1,  825, \
+      "Life of the certificate (default 90 days)") \
+    X(SECONDS,             "seconds",              0,   "N",       UINT,    1,  71280000, \
+      "Life of the certificate in seconds, for tests") \
+    X(RENEW,               "renew",                0,   NULL,      FLAG,    0,  0, \
+      "Replace certificate and key; keeps the addresses unless given")
+/* clang-format on */
+
+enum lmo_option {
+#define X(id, long_name, short_name, argument, kind, min, max, help) LMO_OPT_##id,
+    LMO_OPTIONS(X)
+#undef X
+        LMO_OPT_COUNT
+};
+#define LMO_OPT_BIT(id) (UINT64_C(1) << LMO_OPT_##id)
+
+enum lmo_option_kind {
+    LMO_OPT_KIND_FLAG,
+    LMO_OPT_KIND_TEXT,
+    LMO_OPT_KIND_UINT,
+    LMO_OPT_KIND_SECONDS,
+    LMO_OPT_KIND_MIB
+};
+
+struct lmo_option_row {
+    const char *long_name;
+    int short_name; /* 0: none */
+    const char *argument;
+    enum lmo_option_kind kind;
+    uint64_t min, max;
+    const char *help;
+};
+extern const struct lmo_option_row lmo_option_rows[LMO_OPT_COUNT];
+
+/* Values; strings are borrowed from argv. */
+struct lmo_cli_args {
+    uint64_t given;                  /* mask of options that were given */
+    const char *text[LMO_OPT_COUNT]; /* NULL: not given */
+    uint64_t number[LMO_OPT_COUNT];
+    unsigned address_count;
+    const char *addresses[LMO_CLI_ADDRESSES_MAX];
+    unsigned count; /* positional arguments */
+    const char *positional[LMO_CLI_POSITIONAL_MAX];
+};
+#define LMO_GIVEN(args, id) (((args)->given & LMO_OPT_BIT(id)) != 0)
+
+/* Puts one option's argument (NULL for a flag) into `args`. False: *ret_problem says what would be right. */
+bool lmo_option_set(struct lmo_cli_args *args, enum lmo_option id, const char *argument, char *ret_problem,
+                    unsigned problem_size);
+
+#endif

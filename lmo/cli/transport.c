@@ -1,0 +1,103 @@
+/* transport.c - see transport.h. The coordinator is whoever shows a certificate of our CA with the role coordinator;
+ * under which address it was reached proves nothing and is not asked. */
+#include "cli/transport.h"
+#include "base/cleanup.h"
+#include "base/loop.h"
+#include "http/client.h"
+
+#include <string.h>
+
+#define ANSWER_MAX (64u << 20) /* thousands of guests in one list */
+
+struct lmo_transport {
+    struct lmo_loop *loop;
+    struct lmo_http_client *client;
+    char url[LMO_URL_MAX]; /* without a slash at the end */
+};
+
+struct lmo_transport *lmo_transport_free(struct lmo_transport *t)
+{
+    if (t) {
+        lmo_http_client_free(t->client);
+        lmo_loop_free(t->loop);
+    }
+    free(t);
+    return NULL;
+}
+static void cleanup_transport(struct lmo_transport **t)
+{
+    *t = lmo_transport_free(*t);
+}
+
+static int copy(const char *what, const char *from, char *ret, size_t size, struct lmo_err *err)
+{
+    size_t len = strlen(from);
+    if (len >= size)
+        return lmo_fail(err, LMO_E_INVALID, "%s: longer than %zu characters", what, size - 1);
+    memcpy(ret, from, len + 1);
+    return 0;
+}
+
+int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_transport **ret, struct lmo_err *err)
+{
+    if (strncmp(config->url, "https://", 8) != 0 || config->url[8] == '\0') {
+        return lmo_fail(err, LMO_E_INVALID, "--url: must be https://HOST:PORT, not \"%.100s\"", config->url);
+    }
+    LMO_CLEANUP(cleanup_transport) struct lmo_transport *t = calloc(1, sizeof *t);
+    if (!t)
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    struct lmo_http_client_config http = {.connections_max = 1, .requests_max = 4};
+    int rc = copy("--url", config->url, t->url, sizeof t->url, err);
+    if (rc == 0)
+        rc = copy("--ca", config->ca, http.tls.ca, sizeof http.tls.ca, err);
+    if (rc == 0)
+        rc = copy("--crl", config->crl ? config->crl : "", http.tls.crl, sizeof http.tls.crl, err);
+    if (rc == 0)
+        rc = copy("--cert", config->cert, http.tls.cert, sizeof http.tls.cert, err);
+    if (rc == 0)
+        rc = copy("--key", config->key, http.tls.key, sizeof http.tls.key, err);
+    if (rc < 0)
+        return rc;
+    for (size_t len = strlen(t->url); len > 0 && t->url[len - 1] == '/';)
+        t->url[--len] = '\0';
+    rc = lmo_loop_new(16, &t->loop, err);
+    if (rc == 0)
+        rc = lmo_http_client_new(t->loop, &http, &t->client, err);
+    if (rc < 0)
+        return rc;
+    *ret = LMO_TAKE(t);
+    return 0;
+}
+
+int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo_cli_reply *ret_reply,
+                          struct lmo_err *err)
+{
+    struct lmo_transport *t = arg;
+    char url[LMO_URL_MAX + 1024], key_header[256];
+    int n = snprintf(url, sizeof url, "%s%s", t->url, call->path);
+    if (n < 0 || (size_t)n >= sizeof url)
+        return lmo_fail(err, LMO_E_INVALID, "the argument is too long for a URL");
+    const char *headers[] = {"Accept: application/json", NULL, NULL};
+    if (call->idempotency_key) {
+        n = snprintf(key_header, sizeof key_header, "Idempotency-Key: %s", call->idempotency_key);
+        if (n < 0 || (size_t)n >= sizeof key_header)
+            return lmo_fail(err, LMO_E_INVALID, "--idempotency-key: too long");
+        headers[1] = key_header;
+    }
+    struct lmo_http_request_spec spec = {.method = call->method,
+                                         .url = url,
+                                         .headers = headers,
+                                         .body = call->body,
+                                         .body_len = call->body ? strlen(call->body) : 0,
+                                         .timeout_ms = call->timeout_ms,
+                                         .response_max = ANSWER_MAX,
+                                         .peer_role = LMO_ROLE_COORDINATOR};
+    struct lmo_http_answer answer = {0};
+    int rc = lmo_http_request_sync(t->client, &spec, &answer, err);
+    if (rc < 0)
+        return rc;
+    *ret_reply =
+        (struct lmo_cli_reply){.status = answer.status, .body = LMO_TAKE(answer.body), .body_len = answer.body_len};
+    lmo_http_answer_done(&answer);
+    return 0;
+}

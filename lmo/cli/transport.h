@@ -1,0 +1,22 @@
+/* transport.h - requests to the coordinator over mutual TLS; the only place that knows lmo/http. */
+#ifndef LMO_CLI_TRANSPORT_H
+#define LMO_CLI_TRANSPORT_H
+
+#include "cli/cli.h"
+
+struct lmo_transport;
+
+/* Strings are copied. INVALID names the option that is missing or wrong. */
+struct lmo_transport_config {
+    const char *url, *ca, *crl, *cert, *key; /* crl may be NULL */
+};
+int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_transport **ret,
+                       struct lmo_err *err) LMO_MUST_CHECK;
+/* Takes t (NULL is fine), returns NULL. */
+struct lmo_transport *lmo_transport_free(struct lmo_transport *t);
+
+/* An lmo_cli_request_fn; `arg` is the transport. */
+int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo_cli_reply *ret_reply,
+                          struct lmo_err *err) LMO_MUST_CHECK;
+
+#endif
