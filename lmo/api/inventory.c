@@ -1,0 +1,105 @@
+/* inventory.c - hosts and guests. */
+#include "api/internal.h"
+
+#include "base/id.h"
+
+#include <string.h>
+
+struct host_body {
+    char name[LMO_NAME_MAX], url[LMO_URL_MAX];
+};
+
+static const struct lmo_field host_fields[] = {
+    LMO_F_TEXT(host_body, name, LMO_FIELD_REQUIRED | LMO_FIELD_HOST),
+    LMO_F_TEXT(host_body, url, LMO_FIELD_REQUIRED),
+};
+static const struct lmo_table host_table = LMO_TABLE(host_fields);
+
+/* "https://address:port", nothing after it but a slash: paths are the protocol's. */
+static bool is_worker_url(const char *url)
+{
+    static const char scheme[] = "https://";
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0) {
+        return false;
+    }
+    const char *authority = url + sizeof(scheme) - 1;
+    size_t len = strspn(authority, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:[]-");
+    return len > 0 && (authority[len] == '\0' || strcmp(authority + len, "/") == 0);
+}
+
+void host_add(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    struct host_body body = {0};
+    (void)params;
+    if (!read_body(req, &host_table, &body, NULL)) {
+        return;
+    }
+    if (!is_worker_url(body.url)) {
+        refuse(req, LMO_E_INVALID, "url", "url: must be https://address:port");
+        return;
+    }
+    asked(req, lmo_engine_host_add(((struct lmo_api *)api)->engine, body.name, body.url, reply_to_request, req));
+}
+
+void host_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    (void)params;
+    asked(req, lmo_engine_host_list(((struct lmo_api *)api)->engine, reply_to_request, req));
+}
+
+/* The name in the path; a text that can be no name is the name of no host. */
+static const char *host_name(struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    if (!lmo_name_valid(params->value[0])) {
+        refuse(req, LMO_E_NOT_FOUND, "name", "no host can have that name");
+        return NULL;
+    }
+    return params->value[0];
+}
+
+void host_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    const char *name = host_name(req, params);
+    if (name) {
+        asked(req, lmo_engine_host_get(((struct lmo_api *)api)->engine, name, reply_to_request, req));
+    }
+}
+
+void host_remove(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    const char *name = host_name(req, params);
+    if (name) {
+        asked(req, lmo_engine_host_remove(((struct lmo_api *)api)->engine, name, reply_to_request, req));
+    }
+}
+
+void vm_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    (void)params;
+    asked(req, lmo_engine_vm_list(((struct lmo_api *)api)->engine, reply_to_request, req));
+}
+
+void vm_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    if (!lmo_name_valid(params->value[0])) { /* it becomes part of a path at the workers */
+        refuse(req, LMO_E_NOT_FOUND, "vm", "no guest can have that name");
+        return;
+    }
+    asked(req, lmo_engine_vm_get(((struct lmo_api *)api)->engine, params->value[0], reply_to_request, req));
+}
+
+/* ------------------------------------------------------------------ health */
+
+static void on_alive(void *request, const struct lmo_engine_reply *reply)
+{
+    static const char body[] = "{\"status\":\"ok\",\"version\":\"" LMO_VERSION "\"}";
+    json_decref(reply->body);
+    lmo_http_reply(request, 200, "application/json", body, sizeof(body) - 1);
+}
+
+/* That the engine's loop turns is what matters: any answer to a question about a host that cannot exist shows it. */
+void health(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    (void)params;
+    asked(req, lmo_engine_host_get(((struct lmo_api *)api)->engine, "-", on_alive, req));
+}

@@ -1,0 +1,79 @@
+/* engine.h - drives every open migration: events in, decisions by the core, one durable commit, effects after it.
+ *
+ * Threads: the engine lives on one loop thread. Everything below marked "any thread" posts to that loop; replies come
+ * back on it. Everything else is called on the loop thread.
+ *
+ * Invariants:
+ *  E1  No effect of a step is carried out before the step's record is committed.
+ *  E2  A worker's event is acknowledged only after everything that followed from it is committed.
+ *  E3  A request is answered with success only after what it changed is committed.
+ *  E4  When the store cannot commit, nothing is sent and nothing is lost: the batch is tried again, loudly.
+ *  E5  When the store says that another coordinator has written, this one stops at once (it aborts). */
+#ifndef LMO_ENGINE_ENGINE_H
+#define LMO_ENGINE_ENGINE_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "core/migration.h"
+#include "engine/ports.h"
+#include "pki/permit.h"
+
+#include <jansson.h>
+
+struct lmo_engine;
+
+struct lmo_engine_config {
+    struct lmo_loop *loop;                   /* borrowed */
+    struct lmo_store *store;                 /* borrowed */
+    const struct lmo_permit_key *permit_key; /* borrowed */
+};
+
+int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;
+struct lmo_engine *lmo_engine_free(struct lmo_engine *e);
+/* Callbacks for lmo_workers_*_open; valid as long as the engine. */
+const struct lmo_workers_callbacks *lmo_engine_callbacks(struct lmo_engine *e);
+/* Loads hosts and open records and begins to drive them. `workers` is borrowed. */
+int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* From here on nothing that happens is stepped any more: what calls under way answer while everything is being taken down
+ * is for the next coordinator to ask again. */
+void lmo_engine_stop(struct lmo_engine *e);
+
+/* ---- requests: any thread ----
+ * Exactly one reply for each call that returned 0; LIMIT when the queue is full, and then no reply.
+ * `body` (taken by the callee; may be NULL) goes with success; code and text with failure. `field` names the member of the
+ * request at fault, or is empty. Strings given to the calls are copied. */
+struct lmo_engine_reply {
+    int code;             /* 0 or LMO_E_* */
+    unsigned http_status; /* on success */
+    json_t *body;
+    const char *text, *field;
+    const char *location; /* of a created object, or "" */
+};
+typedef void lmo_engine_reply_fn(void *arg, const struct lmo_engine_reply *reply);
+
+struct lmo_migrate_request {
+    char vm[LMO_NAME_MAX];           /* UUID or name */
+    char destination[LMO_NAME_MAX];
+    struct lmo_policy policy;        /* zeros: defaults */
+    char idempotency_key[65], idempotency_hash[65], principal[LMO_NAME_MAX + 32];
+};
+
+int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_migrate(struct lmo_engine *e, const struct lmo_migrate_request *req, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* wait_ms > 0: answers when the record's version is above wait_version, or after wait_ms with what there is. */
+int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
+                             lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* Empty phase, vm, before: any. */
+int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const char *vm, const char *before, unsigned limit,
+                              lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
+                                void *arg) LMO_MUST_CHECK;
+
+#endif

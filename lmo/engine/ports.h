@@ -1,0 +1,111 @@
+/* ports.h - what the engine needs of the world: a store and a way to reach workers. Function tables, so that the
+ * simulator and a second kind of store can stand behind them.
+ *
+ * Ordering rule, kept by the engine and relied on by everything: commit() returns before any effect of what it
+ * stored is carried out. */
+#ifndef LMO_ENGINE_PORTS_H
+#define LMO_ENGINE_PORTS_H
+
+#include "base/err.h"
+#include "core/migration.h"
+#include "proto/observe.h"
+#include "proto/op.h"
+
+/* ------------------------------------------------------------------ store */
+
+struct lmo_host_row {
+    char name[LMO_NAME_MAX];
+    char url[LMO_URL_MAX];
+    uint64_t cursor;             /* events of this worker up to here are committed */
+};
+
+struct lmo_journal_line {
+    char migration[LMO_ID_MAX];
+    int64_t at_ms;
+    char phase[32];
+    char what[LMO_TEXT_MAX], why[LMO_TEXT_MAX];
+};
+
+/* One migration's part of a transaction. */
+struct lmo_commit_item {
+    const struct lmo_migration *record; /* whole; replaces what is there if its version is exactly one batch ahead */
+    uint64_t expected_version;          /* 0: insert; CONFLICT if the stored version differs */
+    const struct lmo_journal_line *journal;
+    unsigned journal_count;
+    const char *xml;                    /* NULL: unchanged; the guest's XML as `describe` gave it */
+    const char *idempotency_key, *idempotency_hash, *principal; /* on insert, all or none */
+};
+struct lmo_commit_cursor {
+    const char *host;
+    uint64_t cursor;
+};
+
+struct lmo_store;
+struct lmo_store_ops {
+    void (*close)(struct lmo_store *s);
+    /* ONE durable transaction. On any failure nothing of it is stored. NO_SPACE and IO: the engine keeps the events,
+     * stops sending effects, says so, and tries again. */
+    int (*commit)(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
+                  const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err) LMO_MUST_CHECK;
+    /* The next epoch for a guest: greater than every one handed out before, durable before it returns. */
+    int (*next_epoch)(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Every record that is not terminal, at start. `xml` is borrowed for the call and may be NULL. */
+    int (*load_open)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
+                     void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*get)(struct lmo_store *s, const char *id, struct lmo_migration *ret, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Newest first; empty phase or vm = any. `before` = an id to continue below, or empty. */
+    int (*list)(struct lmo_store *s, const char *phase, const char *vm, const char *before, unsigned limit,
+                int (*cb)(void *arg, const struct lmo_migration *m), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*journal)(struct lmo_store *s, const char *id, int (*cb)(void *arg, const struct lmo_journal_line *l),
+                   void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    /* NOT_FOUND if the key is new; else the migration's id and the request's hash that came with it. */
+    int (*idempotency)(struct lmo_store *s, const char *principal, const char *key, char ret_hash[65],
+                       char ret_migration[LMO_ID_MAX], struct lmo_err *err) LMO_MUST_CHECK;
+    int (*host_put)(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err) LMO_MUST_CHECK; /* CONFLICT if it is there */
+    int (*host_delete)(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*host_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
+                     struct lmo_err *err) LMO_MUST_CHECK;
+};
+struct lmo_store {
+    const struct lmo_store_ops *ops;
+};
+/* store/sqlite.c: <state_dir>/lmod.db, locked against a second coordinator. */
+int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* ------------------------------------------------------------------ workers */
+
+/* Callbacks run on the engine's loop thread. */
+struct lmo_workers_callbacks {
+    void *arg;
+    /* A batch from one worker's stream; durable events in order, then progress. `next` is the cursor to commit. */
+    void (*events)(void *arg, const char *host, const struct lmo_worker_event *events, unsigned count, uint64_t next);
+    /* The worker became reachable (facts) or unreachable (facts NULL, why says it). */
+    void (*host_state)(void *arg, const char *host, const struct lmo_host_facts *facts, const char *why);
+};
+
+/* code 0: reply is set (borrowed). UNAVAILABLE: certainly not executed. UNKNOWN/TIMEOUT: may have been. GONE,
+ * STALE_EPOCH, ...: refused by the worker. */
+typedef void lmo_op_done_fn(void *arg, int code, const char *text, const struct lmo_op_reply *reply);
+/* code 0: body is set (borrowed JSON). */
+typedef void lmo_observe_done_fn(void *arg, int code, const char *text, const json_t *body);
+
+struct lmo_workers;
+struct lmo_workers_ops {
+    void (*close)(struct lmo_workers *w);
+    int (*host_add)(struct lmo_workers *w, const char *name, const char *url, uint64_t cursor, struct lmo_err *err) LMO_MUST_CHECK;
+    void (*host_remove)(struct lmo_workers *w, const char *name);
+    /* Cursor that the next long poll acknowledges: everything up to it is committed. Progress to beyond it stops
+     * until this is called, so an engine that cannot commit is not flooded. */
+    void (*acknowledge)(struct lmo_workers *w, const char *host, uint64_t cursor);
+    /* Sends, and asks again (GET) as long as the worker says "running" or a reply was lost, until timeout_ms. Exactly
+     * one call of `done` for each op that was accepted (returned 0). */
+    int (*op)(struct lmo_workers *w, const char *host, const struct lmo_op_request *req, uint32_t timeout_ms,
+              lmo_op_done_fn *done, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*observe)(struct lmo_workers *w, const char *host, const char *path, uint32_t timeout_ms,
+                   lmo_observe_done_fn *done, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+};
+struct lmo_workers {
+    const struct lmo_workers_ops *ops;
+};
+
+#endif

@@ -1,0 +1,663 @@
+/* requests.c - what clients ask for: each call is copied, posted to the loop, done there, answered after its commit. */
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/internal.h"
+#include "engine/record_codec.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_MAX_DOWNTIME_MS 300
+#define CANCEL_COMMIT_MS 30000
+#define DEFAULT_CONVERGENCE_TIMEOUT_MS (10 * 60000)
+
+
+void engine_reply_ok(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location)
+{
+    struct lmo_engine_reply r = {.http_status = status, .body = body, .text = "", .field = "", .location = location};
+    fn(arg, &r);
+}
+
+void engine_reply_fail(lmo_engine_reply_fn *fn, void *arg, int code, const char *field, const char *fmt, ...)
+{
+    char text[LMO_ERR_TEXT_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    struct lmo_engine_reply r = {.code = code, .text = text, .field = field, .location = ""};
+    fn(arg, &r);
+}
+
+static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m)
+{
+    json_t *j = lmo_migration_to_rest(m);
+    if (!j) {
+        engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
+        return;
+    }
+    char location[64];
+    (void)snprintf(location, sizeof location, "/v1/migrations/%s", m->id);
+    engine_reply_ok(fn, arg, status, j, status == 202 ? location : "");
+}
+
+/* ------------------------------------------------------------------ from any thread to the loop */
+
+struct request {
+    struct lmo_engine *engine;
+    void (*run)(struct request *r);
+    lmo_engine_reply_fn *fn;
+    void *arg;
+    char name[LMO_NAME_MAX + 32], url[LMO_URL_MAX], phase[32], before[LMO_ID_MAX];
+    uint64_t version;
+    uint32_t wait_ms;
+    unsigned limit;
+    struct lmo_migrate_request migrate;
+};
+
+static void run_request(void *arg)
+{
+    struct request *r = arg;
+    r->run(r);
+    free(r);
+}
+
+static int post(struct lmo_engine *e, const struct request *template)
+{
+    struct request *r = malloc(sizeof *r);
+    if (!r) {
+        return LMO_E_NO_MEMORY;
+    }
+    *r = *template;
+    r->engine = e;
+    int rc = lmo_loop_post(e->loop, run_request, r);
+    if (rc < 0) {
+        free(r);
+    }
+    return rc;
+}
+
+/* ------------------------------------------------------------------ hosts */
+
+static void host_add(struct request *r)
+{
+    struct lmo_engine *e = r->engine;
+    struct lmo_err err = {0};
+    if (engine_host(e, r->name)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s is registered already", r->name);
+        return;
+    }
+    if (HASH_COUNT(e->hosts) >= LMO_HOSTS_MAX) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_LIMIT, "", "%d hosts are registered; that is the limit", LMO_HOSTS_MAX);
+        return;
+    }
+    struct host *h = calloc(1, sizeof *h);
+    if (!h) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a host");
+        return;
+    }
+    LMO_COPY(h->row.name, r->name);
+    LMO_COPY(h->row.url, r->url);
+    /* First what can be taken back, then what is durable. */
+    int rc = e->workers->ops->host_add(e->workers, h->row.name, h->row.url, 0, &err);
+    if (rc == 0 && (rc = e->store->ops->host_put(e->store, &h->row, &err)) < 0) {
+        e->workers->ops->host_remove(e->workers, h->row.name);
+    }
+    if (rc < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+        free(h);
+        return;
+    }
+    HASH_ADD_STR(e->hosts, row.name, h);
+    lmo_log(LMO_LOG_INFO, "host registered", "host=%s url=%s", h->row.name, h->row.url);
+    char location[LMO_NAME_MAX + 16];
+    (void)snprintf(location, sizeof location, "/v1/hosts/%s", h->row.name);
+    engine_reply_ok(r->fn, r->arg, 201, engine_host_json(h), location);
+}
+
+static void host_list(struct request *r)
+{
+    json_t *list = json_array(), *body = json_object();
+    int rc = 0;
+    for (struct host *h = r->engine->hosts; h; h = h->hh.next) {
+        rc |= lmo_json_add(list, engine_host_json(h));
+    }
+    rc |= lmo_json_put(body, "hosts", list);
+    if (rc) {
+        json_decref(body);
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the list of hosts");
+        return;
+    }
+    engine_reply_ok(r->fn, r->arg, 200, body, "");
+}
+
+static void host_get(struct request *r)
+{
+    struct host *h = engine_host(r->engine, r->name);
+    if (!h) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
+        return;
+    }
+    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(h), "");
+}
+
+static bool host_in_use(struct lmo_engine *e, const char *name, const char **ret_id)
+{
+    for (struct entry *en = e->entries; en; en = en->hh.next) {
+        bool used = strcmp(en->m->source, name) == 0 || strcmp(en->m->destination, name) == 0;
+        for (unsigned i = 0; i < en->m->vm.volume_count; i++) {
+            used |= strcmp(en->m->vm.volumes[i].worker, name) == 0;
+        }
+        for (unsigned i = 0; i < en->m->vm.port_count; i++) {
+            used |= strcmp(en->m->vm.ports[i].worker, name) == 0;
+        }
+        if (used) {
+            *ret_id = en->m->id;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void host_remove(struct request *r)
+{
+    struct lmo_engine *e = r->engine;
+    struct host *h = engine_host(e, r->name);
+    struct lmo_err err = {0};
+    const char *id;
+    if (!h) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
+    } else if (host_in_use(e, r->name, &id)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
+    } else if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+    } else {
+        e->workers->ops->host_remove(e->workers, r->name);
+        HASH_DEL(e->hosts, h);
+        free(h);
+        engine_reply_ok(r->fn, r->arg, 204, NULL, "");
+    }
+}
+
+/* ------------------------------------------------------------------ starting a migration */
+
+struct creation {
+    struct lmo_engine *engine;
+    struct lmo_migrate_request req;
+    lmo_engine_reply_fn *fn;
+    void *arg;
+};
+
+static void creation_fail(struct creation *c, int code, const char *field, const char *text)
+{
+    engine_reply_fail(c->fn, c->arg, code, field, "%s", text);
+}
+
+static void fill_record(struct creation *c, const struct found_vm *found, uint64_t epoch, struct lmo_migration *m)
+{
+    struct lmo_engine *e = c->engine;
+    const struct host *src = engine_host(e, found->host), *dst = engine_host(e, c->req.destination);
+    *m = (struct lmo_migration){.phase = LMO_PHASE_QUEUED, .epoch = epoch, .next_ordinal = 1, .version = 1};
+    lmo_ulid_generate(m->id);
+    LMO_COPY(m->source, found->host);
+    LMO_COPY(m->destination, c->req.destination);
+    LMO_COPY(m->source_url, src->row.url);
+    LMO_COPY(m->destination_url, dst->row.url);
+    LMO_COPY(m->peer_uri, dst->facts.peer_uri);
+    LMO_COPY(m->migration_uri, dst->facts.migration_uri);
+    LMO_COPY(m->vm.uuid, found->facts.uuid);
+    LMO_COPY(m->vm.name, found->facts.name);
+    m->vm.memory_bytes = found->facts.memory_bytes;
+    m->policy = c->req.policy;
+    m->policy.max_downtime_ms = m->policy.max_downtime_ms ? m->policy.max_downtime_ms : DEFAULT_MAX_DOWNTIME_MS;
+    m->policy.convergence_timeout_ms =
+        m->policy.convergence_timeout_ms ? m->policy.convergence_timeout_ms : DEFAULT_CONVERGENCE_TIMEOUT_MS;
+    m->created_ms = m->updated_ms = m->phase_started_ms = (int64_t)(lmo_realtime_us() / 1000);
+    m->phase_started_boot_us = lmo_now_ns() / 1000;
+    m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
+    m->phase_time_count = 1;
+}
+
+/* 0 if the guest may be moved from where it was found; else *field says whose fault it is. */
+static int judge(struct creation *c, const struct found_vm *f, const char **field, struct lmo_err *err)
+{
+    struct lmo_engine *e = c->engine;
+    const char *vm = c->req.vm;
+    *field = "vm";
+    if (f->count == 0) {
+        return f->unreachable == 0
+                   ? lmo_fail(err, LMO_E_NOT_FOUND, "guest %s: no host has it", vm)
+                   : lmo_fail(err, LMO_E_UNAVAILABLE,
+                              "guest %s: on none of the hosts that answered; %u did not, %s among them", vm,
+                              f->unreachable, f->unreachable_host);
+    }
+    if (f->count > 1) {
+        const struct entry *moving = engine_entry_of_vm(e, f->facts.uuid);
+        return moving ? lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, moving->m->id)
+                      : lmo_fail(err, LMO_E_CONFLICT, "guest %s is on two hosts, %s and %s: which one is it?", vm,
+                                 f->host, f->other);
+    }
+    const struct entry *open = engine_entry_of_vm(e, f->facts.uuid);
+    if (open) {
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->m->id);
+    }
+    *field = "destination";
+    const struct host *dst = engine_host(e, c->req.destination);
+    if (!dst) {
+        return lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", c->req.destination);
+    }
+    if (strcmp(f->host, c->req.destination) == 0) {
+        return lmo_fail(err, LMO_E_INVALID, "guest %s is on host %s already", vm, f->host);
+    }
+    if (!dst->up) {
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "host %s does not answer: %.200s", dst->row.name,
+                        dst->known ? dst->last_error : "not heard of since the coordinator started");
+    }
+    if (!dst->facts.hypervisor[0]) {
+        return lmo_fail(err, LMO_E_INVALID, "host %s runs no hypervisor", dst->row.name);
+    }
+    return 0;
+}
+
+static void create(void *arg, const struct found_vm *found)
+{
+    struct creation *c = arg;
+    struct lmo_engine *e = c->engine;
+    static struct lmo_migration m; /* the loop thread's scratch */
+    struct lmo_err err = {0};
+    const char *field = "";
+    uint64_t epoch = 0;
+    e->creating--;
+    int r = judge(c, found, &field, &err);
+    if (r == 0) {
+        r = e->store->ops->next_epoch(e->store, found->facts.uuid, 1, &epoch, &err);
+    }
+    if (r < 0) {
+        creation_fail(c, err.code, field, err.text);
+        free(c);
+        return;
+    }
+    fill_record(c, found, epoch * LMO_EPOCH_STRIDE, &m);
+    struct entry *entry = engine_entry_new(e, &m, 0);
+    struct lmo_migrate_request *req = malloc(sizeof *req);
+    if (!entry || !req) {
+        lmo_log(LMO_LOG_ERROR, "no memory for a migration", "vm=%s", c->req.vm);
+        abort(); /* half of a record cannot be taken back safely here; a restart starts from the store */
+    }
+    *req = c->req;
+    entry->request = req;
+    entry->created_fn = c->fn;
+    entry->created_arg = c->arg;
+    free(c);
+    engine_journal(entry, "accepted", req->principal);
+    struct lmo_event ev = {.kind = LMO_EV_ADMITTED};
+    if (engine_apply(entry, &ev, &err) < 0) {
+        lmo_log(LMO_LOG_ERROR, "admission refused by the core", "migration=%s why=%s", m.id, err.text);
+        abort();
+    }
+}
+
+/* The insert is durable: the client may know (E3). */
+void engine_created(struct entry *entry, int code, const char *text)
+{
+    struct lmo_migrate_request *req = entry->request;
+    entry->request = NULL;
+    if (code < 0) {
+        engine_reply_fail(entry->created_fn, entry->created_arg, code, "", "%s", text);
+    } else {
+        reply_migration(entry->created_fn, entry->created_arg, 202, entry->m);
+    }
+    free(req);
+}
+
+/* True if the request was answered from an earlier one with the same key. */
+static bool repeated(struct request *r)
+{
+    struct lmo_engine *e = r->engine;
+    const struct lmo_migrate_request *req = &r->migrate;
+    char hash[65], id[LMO_ID_MAX];
+    struct lmo_err err = {0};
+    if (!req->idempotency_key[0]) {
+        return false;
+    }
+    for (struct entry *en = e->entries; en; en = en->hh.next) {
+        if (en->request && strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
+            strcmp(en->request->principal, req->principal) == 0) {
+            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "Idempotency-Key",
+                              "a request with this key is being carried out");
+            return true;
+        }
+    }
+    int rc = e->store->ops->idempotency(e->store, req->principal, req->idempotency_key, hash, id, &err);
+    if (rc == LMO_E_NOT_FOUND) {
+        return false;
+    }
+    static struct lmo_migration m;
+    const struct entry *open = rc == 0 ? engine_entry(e, id) : NULL;
+    if (rc < 0) {
+        engine_reply_fail(r->fn, r->arg, rc, "", "%s", err.text);
+    } else if (strcmp(hash, req->idempotency_hash) != 0) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_REFUSED, "Idempotency-Key",
+                          "this key came with another request before (migration %s)", id);
+    } else if (open) {
+        reply_migration(r->fn, r->arg, 202, open->m);
+    } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+    } else {
+        reply_migration(r->fn, r->arg, 202, &m);
+    }
+    return true;
+}
+
+static void migrate(struct request *r)
+{
+    struct lmo_engine *e = r->engine;
+    struct lmo_err err = {0};
+    if (repeated(r)) {
+        return;
+    }
+    if (e->stalled) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written; nothing is started");
+        return;
+    }
+    if (HASH_COUNT(e->entries) + e->creating >= LMO_OPEN_MAX) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_LIMIT, "", "%d migrations are open; that is the limit", LMO_OPEN_MAX);
+        return;
+    }
+    if (!engine_host(e, r->migrate.destination)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "destination", "host %s is not registered", r->migrate.destination);
+        return;
+    }
+    struct creation *c = calloc(1, sizeof *c);
+    if (!c) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a request");
+        return;
+    }
+    *c = (struct creation){.engine = e, .req = r->migrate, .fn = r->fn, .arg = r->arg};
+    e->creating++;
+    if (engine_find_vm(e, c->req.vm, create, c, &err) < 0) {
+        e->creating--;
+        creation_fail(c, err.code, "vm", err.text);
+        free(c);
+    }
+}
+
+/* ------------------------------------------------------------------ looking at migrations */
+
+static void waiter_unlink(struct waiter *w)
+{
+    for (struct waiter **p = &w->entry->waiters; *p; p = &(*p)->next) {
+        if (*p == w) {
+            *p = w->next;
+            w->entry->waiter_count--;
+            return;
+        }
+    }
+}
+
+static void waiter_answer(struct waiter *w)
+{
+    lmo_loop_cancel(w->engine->loop, &w->timer);
+    reply_migration(w->fn, w->arg, w->status, w->entry->m);
+    free(w);
+}
+
+static void on_wait_over(void *arg)
+{
+    struct waiter *w = arg;
+    w->timer = 0;
+    waiter_unlink(w);
+    waiter_answer(w);
+}
+
+void engine_wake_waiters(struct entry *entry)
+{
+    struct waiter *list = entry->waiters, *next;
+    entry->waiters = NULL;
+    entry->waiter_count = 0;
+    for (; list; list = next) {
+        next = list->next;
+        if (entry->m->version > list->version || entry->ended) {
+            waiter_answer(list);
+        } else {
+            list->next = entry->waiters;
+            entry->waiters = list;
+            entry->waiter_count++;
+        }
+    }
+}
+
+/* Answers `r` when the record is committed with a version above `version`, or after wait_ms with what there is. */
+static void wait_for(struct request *r, struct entry *entry, uint64_t version, uint32_t wait_ms, unsigned status)
+{
+    struct waiter *w = calloc(1, sizeof *w);
+    if (!w || lmo_loop_timer(r->engine->loop, wait_ms, on_wait_over, w, &w->timer) < 0) {
+        free(w);
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a wait");
+        return;
+    }
+    w->engine = r->engine;
+    w->entry = entry;
+    w->version = version;
+    w->status = status;
+    w->fn = r->fn;
+    w->arg = r->arg;
+    w->next = entry->waiters;
+    entry->waiters = w;
+    entry->waiter_count++;
+}
+
+static void migration_get(struct request *r)
+{
+    static struct lmo_migration m;
+    struct lmo_err err = {0};
+    struct entry *entry = engine_entry(r->engine, r->name);
+    if (!entry || entry->stored_version == 0) {
+        if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
+            engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
+                              err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
+        } else {
+            reply_migration(r->fn, r->arg, 200, &m);
+        }
+        return;
+    }
+    if (r->wait_ms == 0 || entry->m->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
+        reply_migration(r->fn, r->arg, 200, entry->m);
+        return;
+    }
+    wait_for(r, entry, r->version, r->wait_ms, 200);
+}
+
+struct listing {
+    struct lmo_engine *engine;
+    json_t *array;
+    int failed;
+};
+
+static int list_one(void *arg, const struct lmo_migration *m)
+{
+    struct listing *l = arg;
+    const struct entry *open = engine_entry(l->engine, m->id); /* progress is newer in memory */
+    l->failed |= lmo_json_add(l->array, lmo_migration_to_rest(open ? open->m : m));
+    return 0;
+}
+
+static void migration_list(struct request *r)
+{
+    struct lmo_err err = {0};
+    struct listing l = {.engine = r->engine, .array = json_array()};
+    int rc = r->engine->store->ops->list(r->engine->store, r->phase, r->name, r->before, r->limit, list_one, &l, &err);
+    json_t *body = json_object();
+    l.failed |= lmo_json_put(body, "migrations", l.array);
+    if (rc < 0 || l.failed) {
+        json_decref(body);
+        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the list");
+        return;
+    }
+    engine_reply_ok(r->fn, r->arg, 200, body, "");
+}
+
+static int journal_one(void *arg, const struct lmo_journal_line *line)
+{
+    struct listing *l = arg;
+    json_t *j = json_object();
+    int r = lmo_json_put_i64(j, "at_ms", line->at_ms);
+    r |= lmo_json_put_str(j, "phase", line->phase);
+    r |= lmo_json_put_str(j, "what", line->what);
+    r |= lmo_json_put_str(j, "why", line->why);
+    l->failed |= r;
+    l->failed |= lmo_json_add(l->array, j);
+    return 0;
+}
+
+static void migration_journal(struct request *r)
+{
+    static struct lmo_migration m;
+    struct lmo_err err = {0};
+    struct listing l = {.engine = r->engine};
+    if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
+                          err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
+        return;
+    }
+    l.array = json_array();
+    int rc = r->engine->store->ops->journal(r->engine->store, r->name, journal_one, &l, &err);
+    json_t *body = json_object();
+    l.failed |= lmo_json_put(body, "journal", l.array);
+    if (rc < 0 || l.failed) {
+        json_decref(body);
+        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the journal");
+        return;
+    }
+    engine_reply_ok(r->fn, r->arg, 200, body, "");
+}
+
+static void migration_cancel(struct request *r)
+{
+    static struct lmo_migration m;
+    struct lmo_err err = {0};
+    struct entry *entry = engine_entry(r->engine, r->name);
+    if (!entry || entry->stored_version == 0) {
+        if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
+            engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
+                              err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
+        } else {
+            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id,
+                              lmo_phase_text(m.phase));
+        }
+        return;
+    }
+    if (r->engine->stalled) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
+        return;
+    }
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "cancelled by %.200s", r->url);
+    struct lmo_event ev = {.kind = LMO_EV_CANCEL, .text = text};
+    if (engine_apply(entry, &ev, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
+        return;
+    }
+    wait_for(r, entry, entry->m->version - 1, CANCEL_COMMIT_MS, 202); /* E3: answered by the commit */
+}
+
+/* ------------------------------------------------------------------ the public calls */
+
+static void vm_list(struct request *r)
+{
+    engine_vm_list(r->engine, r->fn, r->arg);
+}
+
+static void vm_get(struct request *r)
+{
+    engine_vm_get(r->engine, r->name, r->fn, r->arg);
+}
+
+static struct request request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name)
+{
+    struct request r = {.run = run, .fn = fn, .arg = arg};
+    LMO_COPY(r.name, name);
+    return r;
+}
+
+int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(host_add, fn, arg, name);
+    LMO_COPY(r.url, url);
+    return post(e, &r);
+}
+
+int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(host_list, fn, arg, "");
+    return post(e, &r);
+}
+
+int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(host_get, fn, arg, name);
+    return post(e, &r);
+}
+
+int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(host_remove, fn, arg, name);
+    return post(e, &r);
+}
+
+int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(vm_list, fn, arg, "");
+    return post(e, &r);
+}
+
+int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(vm_get, fn, arg, vm);
+    return post(e, &r);
+}
+
+int lmo_engine_migrate(struct lmo_engine *e, const struct lmo_migrate_request *req, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(migrate, fn, arg, "");
+    r.migrate = *req;
+    return post(e, &r);
+}
+
+int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
+                             lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(migration_get, fn, arg, id);
+    r.version = wait_version;
+    r.wait_ms = wait_ms;
+    return post(e, &r);
+}
+
+int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const char *vm, const char *before, unsigned limit,
+                              lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(migration_list, fn, arg, vm);
+    LMO_COPY(r.phase, phase);
+    LMO_COPY(r.before, before);
+    r.limit = limit;
+    return post(e, &r);
+}
+
+int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = request(migration_journal, fn, arg, id);
+    return post(e, &r);
+}
+
+int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
+                                void *arg)
+{
+    struct request r = request(migration_cancel, fn, arg, id);
+    LMO_COPY(r.url, principal);
+    return post(e, &r);
+}

@@ -1,0 +1,189 @@
+/* rest_codec.c - a migration as the REST API shows it. What is not known is null, never 0. */
+#include "engine/record_codec.h"
+
+#include "base/json.h"
+#include "proto/codec.h"
+#include "proto/vm.h"
+
+static json_t *text_or_null(const char *text, size_t max)
+{
+    return text[0] ? lmo_codec_string(text, max) : json_null();
+}
+
+static json_t *stamp_or_null(int64_t t)
+{
+    return t ? json_integer(t) : json_null();
+}
+
+static json_t *ms_or_null(bool known, uint64_t us)
+{
+    return known ? json_real((double)us / 1000.0) : json_null();
+}
+
+#define TEXT(field) text_or_null((field), sizeof(field) - 1)
+
+static json_t *vm_json(const struct lmo_migration *m)
+{
+    json_t *o = json_object();
+    int r = lmo_json_put(o, "uuid", TEXT(m->vm.uuid));
+    r |= lmo_json_put(o, "name", TEXT(m->vm.name));
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *phases_json(const struct lmo_migration *m)
+{
+    json_t *array = json_array();
+    for (unsigned i = 0; array && i < m->phase_time_count; i++) {
+        const struct lmo_phase_time *t = &m->phase_times[i];
+        /* `us` is missing for a phase during which the machine was restarted: then the stamps must do. */
+        int64_t by_stamps_ms = t->ended_ms > t->started_ms ? t->ended_ms - t->started_ms : 0;
+        uint64_t us = t->us ? t->us : (uint64_t)by_stamps_ms * 1000;
+        json_t *o = json_object();
+        int r = lmo_json_put_str(o, "name", lmo_phase_text(t->phase));
+        r |= lmo_json_put(o, "started_ms", stamp_or_null(t->started_ms));
+        r |= lmo_json_put(o, "ended_ms", stamp_or_null(t->ended_ms));
+        r |= lmo_json_put(o, "ms", ms_or_null(t->ended_ms != 0, us));
+        if (r < 0) {
+            json_decref(o);
+            o = NULL;
+        }
+        if (lmo_json_add(array, o) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
+/* How long the rest of pre-copy takes: at best, if nothing more gets dirty; at worst, if the guest goes on dirtying
+ * at the measured rate. Null when it cannot be said: no rate yet, the first pass is not over, or it does not
+ * converge. */
+static void eta(const struct lmo_migration *m, json_t **ret_min, json_t **ret_max)
+{
+    const struct lmo_progress *p = &m->progress;
+    *ret_min = *ret_max = NULL;
+    if (m->phase == LMO_PHASE_PRECOPY && p->rate_bytes_per_s > 0) {
+        *ret_min = json_integer((json_int_t)((double)p->remaining_bytes * 1000.0 / (double)p->rate_bytes_per_s));
+        if (p->iteration > 1 && p->dirty_bytes_per_s < p->rate_bytes_per_s) {
+            uint64_t net = p->rate_bytes_per_s - p->dirty_bytes_per_s;
+            *ret_max = json_integer((json_int_t)((double)p->remaining_bytes * 1000.0 / (double)net));
+        }
+    }
+    *ret_min = *ret_min ? *ret_min : json_null();
+    *ret_max = *ret_max ? *ret_max : json_null();
+}
+
+static json_t *progress_json(const struct lmo_migration *m)
+{
+    json_t *o = lmo_progress_to_json(&m->progress), *min, *max;
+    eta(m, &min, &max);
+    int r = lmo_json_put_u64(o, "percent", m->percent);
+    r |= lmo_json_put(o, "eta_min_ms", min);
+    r |= lmo_json_put(o, "eta_max_ms", max);
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *cutover_json(const struct lmo_cutover *c)
+{
+    json_t *o = json_object();
+    bool blackout = c->suspended_us && c->resumed_us;
+    int r = lmo_json_put(o, "suspended_us", stamp_or_null(c->suspended_us));
+    r |= lmo_json_put(o, "loaded_us", stamp_or_null(c->loaded_us));
+    r |= lmo_json_put(o, "frozen_us", stamp_or_null(c->frozen_us));
+    r |= lmo_json_put(o, "fenced_us", stamp_or_null(c->fenced_us));
+    r |= lmo_json_put(o, "resumed_us", stamp_or_null(c->resumed_us));
+    r |= lmo_json_put(o, "blackout_ms",
+                      blackout ? json_real((double)(c->resumed_us - c->suspended_us) / 1000.0) : json_null());
+    r |= lmo_json_put(o, "loaded_to_resumed_ms", ms_or_null(c->loaded_to_resumed_us != 0, c->loaded_to_resumed_us));
+    r |= lmo_json_put(o, "freeze_ms", ms_or_null(c->freeze_us != 0, c->freeze_us));
+    r |= lmo_json_put(o, "fence_ms", ms_or_null(c->fence_us != 0, c->fence_us));
+    r |= lmo_json_put(o, "verify_ms", ms_or_null(c->verify_us != 0, c->verify_us));
+    r |= lmo_json_put(o, "freeze_answer", TEXT(c->freeze_answer));
+    r |= lmo_json_put(o, "evidence", TEXT(c->evidence));
+    r |= lmo_json_put_bool(o, "committed", c->committed);
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *policy_json(const struct lmo_policy *p)
+{
+    json_t *o = json_object();
+    int r = lmo_json_put_u64(o, "bandwidth_bytes_per_s", p->bandwidth_bytes_per_s);
+    r |= lmo_json_put_u64(o, "max_downtime_ms", p->max_downtime_ms);
+    r |= lmo_json_put_u64(o, "convergence_timeout_ms", p->convergence_timeout_ms);
+    r |= lmo_json_put_bool(o, "accept_stateful_loss", p->accept_stateful_loss);
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *volumes_json(const struct lmo_vm_facts *vm)
+{
+    json_t *array = json_array();
+    for (unsigned i = 0; array && i < vm->volume_count; i++) {
+        if (lmo_json_add(array, lmo_volume_to_json(&vm->volumes[i])) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
+static json_t *ports_json(const struct lmo_vm_facts *vm)
+{
+    json_t *array = json_array();
+    for (unsigned i = 0; array && i < vm->port_count; i++) {
+        if (lmo_json_add(array, lmo_port_to_json(&vm->ports[i])) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
+json_t *lmo_migration_to_rest(const struct lmo_migration *m)
+{
+    bool ended = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL);
+    json_t *o = json_object();
+    int r = lmo_json_put_str(o, "id", m->id);
+    r |= lmo_json_put_u64(o, "version", m->version);
+    r |= lmo_json_put(o, "vm", vm_json(m));
+    r |= lmo_json_put(o, "source", TEXT(m->source));
+    r |= lmo_json_put(o, "destination", TEXT(m->destination));
+    r |= lmo_json_put_u64(o, "epoch", m->epoch);
+    r |= lmo_json_put_str(o, "phase", lmo_phase_text(m->phase));
+    r |= lmo_json_put(o, "outcome", ended ? json_string(lmo_phase_text(m->phase)) : json_null());
+    r |= lmo_json_put(o, "reason", TEXT(m->reason));
+    r |= lmo_json_put(o, "reason_code", m->reason_code ? json_string(lmo_err_name(m->reason_code)) : json_null());
+    r |= lmo_json_put(o, "failed_in", m->reason_code ? json_string(lmo_phase_text(m->failed_in)) : json_null());
+    r |= lmo_json_put_bool(o, "cancel_requested", m->cancel_requested);
+    r |= lmo_json_put(o, "waiting_for", TEXT(m->waiting_for));
+    r |= lmo_json_put(o, "waiting_since_ms", m->waiting_for[0] ? stamp_or_null(m->waiting_since_ms) : json_null());
+    r |= lmo_json_put(o, "created_ms", stamp_or_null(m->created_ms));
+    r |= lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
+    r |= lmo_json_put(o, "phases", phases_json(m));
+    r |= lmo_json_put(o, "progress", progress_json(m));
+    r |= lmo_json_put(o, "cutover", cutover_json(&m->cutover));
+    r |= lmo_json_put(o, "migrate_call_ms", m->job_ended ? json_integer((json_int_t)m->job_call_ms) : json_null());
+    r |= lmo_json_put(o, "policy", policy_json(&m->policy));
+    r |= lmo_json_put(o, "volumes", volumes_json(&m->vm));
+    r |= lmo_json_put(o, "ports", ports_json(&m->vm));
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}

@@ -1,0 +1,170 @@
+/* main.c - lmod, the coordinator: configuration, the parts put together, signals. */
+#include "api/api.h"
+#include "base/conf.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "engine/engine.h"
+#include "rpc/workers.h"
+
+#include <argp.h>
+#include <signal.h>
+#include <stdio.h>
+
+#define POSTS_MAX 8192 /* requests that may wait for the engine; beyond it clients get 429 */
+
+static const struct lmo_conf_key keys[] = {
+    {"coordinator", "listen", LMO_CONF_ADDRESS, true, NULL, 0, 0, "address:port of the REST API"},
+    {"coordinator", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the store; made if it is missing"},
+    {"coordinator", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
+    {"coordinator", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
+    {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
+    {"tls", "crl", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA's revocation list"},
+    {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "the coordinator's certificate"},
+    {"tls", "key", LMO_CONF_PATH, true, NULL, 0, 0, "its private key, readable by the coordinator only"},
+    {"tls", "permit_key", LMO_CONF_PATH, true, NULL, 0, 0, "Ed25519 private key that signs permits"},
+};
+
+struct arguments {
+    const char *config;
+    bool check;
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    switch (key) {
+    case 'c': a->config = arg; return 0;
+    case 'k': a->check = true; return 0;
+    case ARGP_KEY_ARG: argp_usage(state); return 0;
+    case ARGP_KEY_END:
+        if (!a->config) {
+            argp_error(state, "--config FILE is required");
+        }
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const char *argp_program_version = "lmod " LMO_VERSION;
+
+static const struct argp_option options[] = {
+    {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},
+    {"check-config", 'k', NULL, 0, "Check the configuration, then exit", 0},
+    {0},
+};
+static const struct argp argp = {
+    .options = options, .parser = parse_option, .doc = "Coordinator of live migrations: REST API and state machine."};
+
+struct lmod {
+    struct lmo_loop *loop;
+    struct lmo_store *store;
+    struct lmo_permit_key *permit_key;
+    struct lmo_engine *engine;
+    struct lmo_workers *workers;
+    struct lmo_api *api;
+    struct lmo_tls_files tls;
+};
+
+static void on_signal(void *arg, int signal)
+{
+    struct lmod *d = arg;
+    struct lmo_err err = {0};
+    if (signal == SIGHUP) {
+        int r = lmo_api_reload(d->api, &err);
+        r = r < 0 ? r : lmo_workers_http_reload(d->workers, &err);
+        lmo_log(r < 0 ? LMO_LOG_ERROR : LMO_LOG_INFO, r < 0 ? "reload failed, old files stay in force" : "certificates reloaded",
+                "why=%s", err.text);
+        return;
+    }
+    lmo_log(LMO_LOG_INFO, "stopping; open migrations go on at the workers", "signal=%d", signal);
+    lmo_loop_stop(d->loop);
+}
+
+static int load_config(const char *path, struct lmo_conf **ret_conf, struct lmo_tls_files *tls, struct lmo_err *err)
+{
+    enum lmo_log_level level;
+    struct lmo_conf *conf = NULL;
+    int r = lmo_conf_load(path, keys, sizeof keys / sizeof keys[0], &conf, err);
+    if (r < 0) {
+        return r;
+    }
+    r = lmo_log_level_from_name(lmo_conf_str(conf, "coordinator", "log_level"), &level);
+    if (r < 0) {
+        (void)lmo_conf_free(conf);
+        return lmo_fail(err, r, "%s: [coordinator] log_level: must be debug, info, warn or error", path);
+    }
+    lmo_log_set_level(level);
+    lmo_log_set_json(lmo_conf_bool(conf, "coordinator", "log_json"));
+    LMO_COPY(tls->ca, lmo_conf_str(conf, "tls", "ca"));
+    LMO_COPY(tls->crl, lmo_conf_str(conf, "tls", "crl"));
+    LMO_COPY(tls->cert, lmo_conf_str(conf, "tls", "cert"));
+    LMO_COPY(tls->key, lmo_conf_str(conf, "tls", "key"));
+    *ret_conf = conf;
+    return 0;
+}
+
+static int start(struct lmod *d, const struct lmo_conf *conf, struct lmo_err *err)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
+    const char *state_dir = lmo_conf_str(conf, "coordinator", "state_dir");
+    int r;
+    if ((r = lmo_loop_new(POSTS_MAX, &d->loop, err)) < 0 ||
+        (r = lmo_loop_signals(d->loop, signals, on_signal, d, err)) < 0 ||
+        (r = lmo_fs_mkdir_p(state_dir, 0700, err)) < 0 || (r = lmo_store_sqlite_open(state_dir, &d->store, err)) < 0 ||
+        (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
+        return r;
+    }
+    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key};
+    if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
+        (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0 ||
+        (r = lmo_engine_start(d->engine, d->workers, err)) < 0) {
+        return r;
+    }
+    struct lmo_api_config api = {.tls = d->tls, .engine = d->engine};
+    LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
+    return lmo_api_start(&api, &d->api, err);
+}
+
+static void stop(struct lmod *d)
+{
+    d->api = lmo_api_stop(d->api);
+    lmo_engine_stop(d->engine);
+    if (d->workers) {
+        d->workers->ops->close(d->workers);
+    }
+    d->engine = lmo_engine_free(d->engine);
+    if (d->store) {
+        d->store->ops->close(d->store);
+    }
+    d->permit_key = lmo_permit_key_free(d->permit_key);
+    d->loop = lmo_loop_free(d->loop);
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments args = {0};
+    struct lmod d = {0};
+    struct lmo_err err = {0};
+    struct lmo_conf *conf = NULL;
+    argp_parse(&argp, argc, argv, 0, NULL, &args);
+    if (load_config(args.config, &conf, &d.tls, &err) < 0) {
+        (void)fprintf(stderr, "lmod: %s\n", err.text);
+        return 2;
+    }
+    int r = 0;
+    if (!args.check) {
+        r = start(&d, conf, &err);
+        if (r == 0) {
+            lmo_log(LMO_LOG_INFO, "lmod ready", "version=%s listen=%s", LMO_VERSION,
+                    lmo_conf_str(conf, "coordinator", "listen"));
+            r = lmo_loop_run(d.loop);
+        } else {
+            lmo_log(LMO_LOG_ERROR, "cannot start", "code=%s why=%s", lmo_err_name(r), err.text);
+        }
+        stop(&d);
+    }
+    (void)lmo_conf_free(conf);
+    return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,89 @@
+/* sqlite.c - the store on SQLite: opening, locking, closing. Writing is sqlite_write.c, reading sqlite_read.c.
+ *
+ * Invariants of the three files:
+ *  1. What a call returned 0 for is on disk (sql/sql.h: WAL, synchronous=FULL, both asserted at open).
+ *  2. One coordinator: <state_dir>/lmod.lock is held from open to close. The engine's memory is a cache of the
+ *     database; a second writer would make it lie.
+ *  3. One transaction = records + journal + outbox (inside the records) + cursors: a worker's event is forgotten by the
+ *     worker only after the cursor moved, and the cursor moves only with the records that the event changed.
+ *  4. A record is replaced only if its stored version is the one that the new one was made from, and never once it is
+ *     terminal by one that is not.
+ *  5. One open migration per guest: a unique index, not a look-up.
+ *  6. No record goes in or comes out that lmo_migration_broken() objects to. */
+#include "store/sqlite_internal.h"
+
+#include "base/cleanup.h"
+#include "base/fs.h"
+
+#include <stdio.h>
+
+static void store_close(struct lmo_store *s)
+{
+    if (!s) {
+        return;
+    }
+    struct sqlite_store *st = sqlite_of(s);
+    lmo_sql_close(st->db);
+    close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
+    free(st);
+}
+
+static const struct lmo_store_ops sqlite_ops = {
+    .close = store_close,
+    .commit = lmo_sqlite_commit,
+    .next_epoch = lmo_sqlite_next_epoch,
+    .load_open = lmo_sqlite_load_open,
+    .get = lmo_sqlite_get,
+    .list = lmo_sqlite_list,
+    .journal = lmo_sqlite_journal,
+    .idempotency = lmo_sqlite_idempotency,
+    .host_put = lmo_sqlite_host_put,
+    .host_delete = lmo_sqlite_host_delete,
+    .host_list = lmo_sqlite_host_list,
+};
+
+static int join(char *path, size_t size, const char *dir, const char *file, struct lmo_err *err)
+{
+    int n = snprintf(path, size, "%s/%s", dir, file);
+    return n < 0 || (size_t)n >= size ? lmo_fail(err, LMO_E_INVALID, "state directory: path too long") : 0;
+}
+
+int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err)
+{
+    char db_path[LMO_PATH_MAX], lock_path[LMO_PATH_MAX];
+    LMO_AUTO_CLOSE int lock_fd = -1;
+    LMO_AUTO_SQL struct lmo_sql *db = NULL;
+    LMO_AUTO_FREE struct sqlite_store *st = calloc(1, sizeof(*st));
+    if (!st) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    }
+    int r = join(db_path, sizeof(db_path), state_dir, "lmod.db", err);
+    if (r == 0) {
+        r = join(lock_path, sizeof(lock_path), state_dir, "lmod.lock", err);
+    }
+    if (r == 0) {
+        r = lmo_fs_mkdir_p(state_dir, 0700, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    r = lmo_fs_lock(lock_path, 0600, &lock_fd, err);
+    if (r == LMO_E_BUSY) {
+        return lmo_err_prefix(err, "another coordinator uses %s", state_dir);
+    }
+    if (r == 0) {
+        r = lmo_sql_open(db_path, 0, &db, err);
+    }
+    if (r == 0) {
+        r = lmo_sql_migrate(db, lmo_schema_coordinator, lmo_schema_coordinator_count, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    st->base.ops = &sqlite_ops;
+    st->db = LMO_TAKE(db);
+    st->lock_fd = lock_fd;
+    lock_fd = -1;
+    *ret = &LMO_TAKE(st)->base;
+    return 0;
+}

@@ -1,0 +1,169 @@
+/* sqlite_read.c - everything that reads the database. Invariants: sqlite.c. A callback may write; it must not call the
+ * same reading function again before that returned. */
+#include "store/sqlite_internal.h"
+
+#include "base/cleanup.h"
+#include "engine/record_codec.h"
+
+#include <string.h>
+
+/* Record of the present row (columns: id, record) into *m; CORRUPT names the id. */
+static int read_record(struct lmo_sql_stmt *stmt, struct lmo_migration *m, struct lmo_err *err)
+{
+    char id[LMO_ID_MAX];
+    const char *text = lmo_sql_text(stmt, 1);
+    int r = lmo_sql_copy(stmt, 0, id, sizeof(id));
+    if (r < 0) {
+        return lmo_fail(err, LMO_E_CORRUPT, "a stored migration's id is longer than %d characters", LMO_ID_MAX - 1);
+    }
+    r = lmo_record_decode(text, strlen(text), m, err);
+    const char *broken = r == 0 ? lmo_migration_broken(m) : NULL;
+    if (r == 0 && strcmp(m->id, id) != 0) {
+        broken = "its id is another one than its row's";
+    }
+    if (broken) {
+        r = lmo_fail(err, LMO_E_CORRUPT, "stored record is broken: %s", broken);
+    }
+    return r < 0 ? lmo_err_prefix(err, "migration %s", id) : 0;
+}
+
+int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
+                         void *arg, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    LMO_AUTO_FREE struct lmo_migration *m = malloc(sizeof(*m));
+    if (!m) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    }
+    int r =
+        lmo_sql_prepare(sqlite_of(s)->db,
+                        "SELECT m.id, m.record, x.xml FROM migration m LEFT JOIN migration_xml x ON x.migration = m.id"
+                        " WHERE m.terminal = 0 ORDER BY m.id",
+                        &stmt, err);
+    while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
+        r = read_record(stmt, m, err);
+        if (r == 0) {
+            r = cb(arg, m, lmo_sql_is_null(stmt, 2) ? NULL : lmo_sql_text(stmt, 2));
+        }
+    }
+    return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
+}
+
+int lmo_sqlite_get(struct lmo_store *s, const char *id, struct lmo_migration *ret, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT id, record FROM migration WHERE id = ?", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, id);
+    r = lmo_sql_step(stmt, err);
+    if (r == 0) {
+        return lmo_fail(err, LMO_E_NOT_FOUND, "migration %.40s is not known", id);
+    }
+    return r < 0 ? r : read_record(stmt, ret, err);
+}
+
+/* One statement per combination of filters, so that each can use its index. ?1 phase, ?2 vm, ?3 before, ?4 limit. */
+static const char *list_statement(bool by_phase, bool by_vm)
+{
+#define LIST(where) "SELECT id, record FROM migration WHERE id < ?3" where " ORDER BY id DESC LIMIT ?4"
+    if (by_phase) {
+        return by_vm ? LIST(" AND phase = ?1 AND (vm_uuid = ?2 OR vm_name = ?2)") : LIST(" AND phase = ?1");
+    }
+    return by_vm ? LIST(" AND (vm_uuid = ?2 OR vm_name = ?2)") : LIST("");
+#undef LIST
+}
+
+int lmo_sqlite_list(struct lmo_store *s, const char *phase, const char *vm, const char *before, unsigned limit,
+                    int (*cb)(void *arg, const struct lmo_migration *m), void *arg, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    LMO_AUTO_FREE struct lmo_migration *m = malloc(sizeof(*m));
+    bool by_phase = phase && phase[0], by_vm = vm && vm[0];
+    if (!m) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    }
+    int r = lmo_sql_prepare(sqlite_of(s)->db, list_statement(by_phase, by_vm), &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    if (by_phase) {
+        lmo_sql_bind_text(stmt, 1, phase);
+    }
+    if (by_vm) {
+        lmo_sql_bind_text(stmt, 2, vm);
+    }
+    lmo_sql_bind_text(stmt, 3, before && before[0] ? before : "~"); /* above every ULID */
+    lmo_sql_bind_u64(stmt, 4, limit);
+    while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
+        r = read_record(stmt, m, err);
+        if (r == 0) {
+            r = cb(arg, m);
+        }
+    }
+    return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
+}
+
+int lmo_sqlite_journal(struct lmo_store *s, const char *id, int (*cb)(void *arg, const struct lmo_journal_line *l),
+                       void *arg, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    int r = lmo_sql_prepare(sqlite_of(s)->db,
+                            "SELECT migration, at_ms, phase, what, why FROM journal WHERE migration = ? ORDER BY n",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, id);
+    while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
+        struct lmo_journal_line line = {.at_ms = lmo_sql_i64(stmt, 1)};
+        if (lmo_sql_copy(stmt, 0, line.migration, sizeof(line.migration)) < 0 ||
+            lmo_sql_copy(stmt, 2, line.phase, sizeof(line.phase)) < 0 ||
+            lmo_sql_copy(stmt, 3, line.what, sizeof(line.what)) < 0 ||
+            lmo_sql_copy(stmt, 4, line.why, sizeof(line.why)) < 0) {
+            return lmo_fail(err, LMO_E_CORRUPT, "migration %.40s: a stored journal line is too long", id);
+        }
+        r = cb(arg, &line);
+    }
+    return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
+}
+
+int lmo_sqlite_idempotency(struct lmo_store *s, const char *principal, const char *key, char ret_hash[65],
+                           char ret_migration[LMO_ID_MAX], struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    char hash[65], migration[LMO_ID_MAX];
+    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT hash, migration FROM idempotency WHERE principal = ? AND key = ?",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, principal);
+    lmo_sql_bind_text(stmt, 2, key);
+    r = lmo_sql_step(stmt, err);
+    if (r <= 0) {
+        return r < 0 ? r : lmo_fail(err, LMO_E_NOT_FOUND, "this idempotency key is new");
+    }
+    if (lmo_sql_copy(stmt, 0, hash, sizeof(hash)) < 0 || lmo_sql_copy(stmt, 1, migration, sizeof(migration)) < 0) {
+        return lmo_fail(err, LMO_E_CORRUPT, "stored idempotency key: a value is too long");
+    }
+    memcpy(ret_hash, hash, sizeof(hash));
+    memcpy(ret_migration, migration, sizeof(migration));
+    return 0;
+}
+
+int lmo_sqlite_host_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
+                         struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT name, url, cursor FROM host ORDER BY name", &stmt, err);
+    while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
+        struct lmo_host_row h = {.cursor = lmo_sql_u64(stmt, 2)};
+        if (lmo_sql_copy(stmt, 0, h.name, sizeof(h.name)) < 0 || lmo_sql_copy(stmt, 1, h.url, sizeof(h.url)) < 0) {
+            return lmo_fail(err, LMO_E_CORRUPT, "a stored host's name or URL is too long");
+        }
+        r = cb(arg, &h);
+    }
+    return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
+}

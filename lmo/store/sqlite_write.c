@@ -1,0 +1,319 @@
+/* sqlite_write.c - everything that changes the database. Invariants: sqlite.c. */
+#include "store/sqlite_internal.h"
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "engine/record_codec.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* A key that is older may be forgotten: clients repeat a request within minutes, not weeks. */
+#define IDEMPOTENCY_KEPT_MS (INT64_C(7) * 24 * 3600 * 1000)
+
+/* ------------------------------------------------------------------ records */
+
+/* Why an insert met a constraint: names the migration that is in the way. Looks before the roll-back. */
+static int insert_conflict(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    struct lmo_err ignored = {0};
+    if (lmo_sql_prepare(st->db, "SELECT id, phase FROM migration WHERE vm_uuid = ? AND terminal = 0", &stmt,
+                        &ignored) == 0) {
+        lmo_sql_bind_text(stmt, 1, m->vm.uuid);
+        if (lmo_sql_step(stmt, &ignored) == 1 && strcmp(lmo_sql_text(stmt, 0), m->id) != 0) {
+            return lmo_fail(err, LMO_E_CONFLICT, "guest %s is already being migrated by %s (%s)",
+                            m->vm.name[0] ? m->vm.name : m->vm.uuid, lmo_sql_text(stmt, 0), lmo_sql_text(stmt, 1));
+        }
+    }
+    return lmo_fail(err, LMO_E_CONFLICT, "migration %s is stored already", m->id);
+}
+
+static int insert_record(struct sqlite_store *st, const struct lmo_migration *m, const char *text, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r =
+        lmo_sql_prepare(st->db,
+                        "INSERT INTO migration (id, vm_uuid, vm_name, source, destination, phase, terminal, version,"
+                        " created_ms, updated_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, m->id);
+    lmo_sql_bind_text(stmt, 2, m->vm.uuid);
+    lmo_sql_bind_text(stmt, 3, m->vm.name);
+    lmo_sql_bind_text(stmt, 4, m->source);
+    lmo_sql_bind_text(stmt, 5, m->destination);
+    lmo_sql_bind_text(stmt, 6, lmo_phase_text(m->phase));
+    lmo_sql_bind_i64(stmt, 7, lmo_phase_is(m->phase, LMO_PHASE_TERMINAL));
+    lmo_sql_bind_u64(stmt, 8, m->version);
+    lmo_sql_bind_i64(stmt, 9, m->created_ms);
+    lmo_sql_bind_i64(stmt, 10, m->updated_ms);
+    lmo_sql_bind_text(stmt, 11, text);
+    r = lmo_sql_run(stmt, NULL, err);
+    return r == LMO_E_CONFLICT ? insert_conflict(st, m, err) : r;
+}
+
+/* Why an update matched no row. */
+static int update_conflict(struct sqlite_store *st, const struct lmo_migration *m, uint64_t expected,
+                           struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    int r = lmo_sql_prepare(st->db, "SELECT version, phase FROM migration WHERE id = ?", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, m->id);
+    r = lmo_sql_step(stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    if (r == 0) {
+        return lmo_fail(err, LMO_E_CONFLICT, "migration %s: version %" PRIu64 " expected, none is stored", m->id,
+                        expected);
+    }
+    return lmo_fail(err, LMO_E_CONFLICT,
+                    "migration %s: version %" PRIu64 " expected, %" PRIu64 " (%s) is stored, %" PRIu64
+                    " (%s) was to follow",
+                    m->id, expected, lmo_sql_u64(stmt, 0), lmo_sql_text(stmt, 1), m->version, lmo_phase_text(m->phase));
+}
+
+static int update_record(struct sqlite_store *st, const struct lmo_migration *m, uint64_t expected, const char *text,
+                         struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    uint64_t changes = 0;
+    bool terminal = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL);
+    int r = lmo_sql_prepare(st->db,
+                            "UPDATE migration SET vm_name = ?, source = ?, destination = ?, phase = ?, terminal = ?,"
+                            " version = ?, updated_ms = ?, record = ?"
+                            " WHERE id = ? AND version = ? AND vm_uuid = ? AND terminal <= ?",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, m->vm.name);
+    lmo_sql_bind_text(stmt, 2, m->source);
+    lmo_sql_bind_text(stmt, 3, m->destination);
+    lmo_sql_bind_text(stmt, 4, lmo_phase_text(m->phase));
+    lmo_sql_bind_i64(stmt, 5, terminal);
+    lmo_sql_bind_u64(stmt, 6, m->version);
+    lmo_sql_bind_i64(stmt, 7, m->updated_ms);
+    lmo_sql_bind_text(stmt, 8, text);
+    lmo_sql_bind_text(stmt, 9, m->id);
+    lmo_sql_bind_u64(stmt, 10, expected);
+    lmo_sql_bind_text(stmt, 11, m->vm.uuid);
+    lmo_sql_bind_i64(stmt, 12, terminal);
+    r = lmo_sql_run(stmt, &changes, err);
+    return r == 0 && changes != 1 ? update_conflict(st, m, expected, err) : r;
+}
+
+/* ------------------------------------------------------------------ what goes with a record */
+
+static int put_xml(struct sqlite_store *st, const struct lmo_migration *m, const char *xml, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = 0;
+    if (m->phase == LMO_PHASE_COMPLETED || m->phase == LMO_PHASE_ABORTED) {
+        r = lmo_sql_prepare(st->db, "DELETE FROM migration_xml WHERE migration = ?", &stmt, err);
+    } else if (xml) {
+        r = lmo_sql_prepare(st->db,
+                            "INSERT INTO migration_xml (migration, xml) VALUES (?, ?)"
+                            " ON CONFLICT (migration) DO UPDATE SET xml = excluded.xml",
+                            &stmt, err);
+    } else {
+        return 0;
+    }
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, m->id);
+    if (m->phase != LMO_PHASE_COMPLETED && m->phase != LMO_PHASE_ABORTED) {
+        lmo_sql_bind_text(stmt, 2, xml);
+    }
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+static int add_journal(struct sqlite_store *st, const char *id, const struct lmo_journal_line *line,
+                       struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(st->db,
+                            "INSERT INTO journal (migration, n, at_ms, phase, what, why)"
+                            " SELECT ?1, coalesce(max(n), 0) + 1, ?2, ?3, ?4, ?5 FROM journal WHERE migration = ?1",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, id);
+    lmo_sql_bind_i64(stmt, 2, line->at_ms);
+    lmo_sql_bind_text(stmt, 3, line->phase);
+    lmo_sql_bind_text(stmt, 4, line->what);
+    lmo_sql_bind_text(stmt, 5, line->why);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+static int add_idempotency(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(st->db, "DELETE FROM idempotency WHERE created_ms < ?", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_i64(stmt, 1, item->record->created_ms - IDEMPOTENCY_KEPT_MS);
+    r = lmo_sql_run(stmt, NULL, err);
+    if (r == 0) {
+        r = lmo_sql_prepare(
+            st->db, "INSERT INTO idempotency (principal, key, hash, migration, created_ms) VALUES (?, ?, ?, ?, ?)",
+            &stmt, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, item->principal);
+    lmo_sql_bind_text(stmt, 2, item->idempotency_key);
+    lmo_sql_bind_text(stmt, 3, item->idempotency_hash);
+    lmo_sql_bind_text(stmt, 4, item->record->id);
+    lmo_sql_bind_i64(stmt, 5, item->record->created_ms);
+    r = lmo_sql_run(stmt, NULL, err);
+    return r == LMO_E_CONFLICT ? lmo_fail(err, r, "this idempotency key is in use already") : r;
+}
+
+/* ------------------------------------------------------------------ the transaction */
+
+static int check_item(const struct lmo_commit_item *item, struct lmo_err *err)
+{
+    const struct lmo_migration *m = item->record;
+    const char *broken = lmo_migration_broken(m);
+    if (broken) {
+        return lmo_fail(err, LMO_E_INTERNAL, "migration %s: record is broken: %s", m->id, broken);
+    }
+    if (m->version <= item->expected_version) {
+        return lmo_fail(err, LMO_E_INTERNAL, "migration %s: version %" PRIu64 " cannot follow %" PRIu64, m->id,
+                        m->version, item->expected_version);
+    }
+    if (item->idempotency_key && (item->expected_version != 0 || !item->idempotency_hash || !item->principal)) {
+        return lmo_fail(err, LMO_E_INTERNAL,
+                        "migration %s: an idempotency key belongs to an insert, with hash and principal", m->id);
+    }
+    return 0;
+}
+
+static int commit_item(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
+{
+    LMO_AUTO_FREE char *text = NULL;
+    int r = check_item(item, err);
+    if (r == 0) {
+        r = lmo_record_encode(item->record, &text, err);
+    }
+    if (r == 0) {
+        r = item->expected_version == 0 ? insert_record(st, item->record, text, err)
+                                        : update_record(st, item->record, item->expected_version, text, err);
+    }
+    if (r == 0) {
+        r = put_xml(st, item->record, item->xml, err);
+    }
+    for (unsigned i = 0; r == 0 && i < item->journal_count; i++) {
+        r = add_journal(st, item->record->id, &item->journal[i], err);
+    }
+    if (r == 0 && item->idempotency_key) {
+        r = add_idempotency(st, item, err);
+    }
+    return r;
+}
+
+/* Never backwards; a host that was removed meanwhile has no row, and that is fine. */
+static int commit_cursor(struct sqlite_store *st, const struct lmo_commit_cursor *c, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(st->db, "UPDATE host SET cursor = ?2 WHERE name = ?1 AND cursor < ?2", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, c->host);
+    lmo_sql_bind_u64(stmt, 2, c->cursor);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
+                      const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err)
+{
+    struct sqlite_store *st = sqlite_of(s);
+    int r = lmo_sql_begin(st->db, err);
+    for (unsigned i = 0; r == 0 && i < count; i++) {
+        r = commit_item(st, &items[i], err);
+    }
+    for (unsigned i = 0; r == 0 && i < cursor_count; i++) {
+        r = commit_cursor(st, &cursors[i], err);
+    }
+    if (r == 0) {
+        r = lmo_sql_commit(st->db, err);
+    }
+    if (r < 0) {
+        lmo_sql_rollback(st->db);
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ single statements: transactions of their own */
+
+int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret,
+                          struct lmo_err *err)
+{
+    struct sqlite_store *st = sqlite_of(s);
+    struct lmo_sql_stmt *stmt;
+    uint64_t epoch = 0;
+    int r = lmo_sql_begin(st->db, err);
+    if (r == 0) {
+        r = lmo_sql_prepare(st->db,
+                            "INSERT INTO vm_epoch (vm_uuid, epoch) VALUES (?1, max(1, ?2))"
+                            " ON CONFLICT (vm_uuid) DO UPDATE SET epoch = max(epoch + 1, ?2) RETURNING epoch",
+                            &stmt, err);
+    }
+    if (r == 0) {
+        lmo_sql_bind_text(stmt, 1, vm_uuid);
+        lmo_sql_bind_u64(stmt, 2, at_least);
+        r = lmo_sql_step(stmt, err);
+        if (r == 1) {
+            epoch = lmo_sql_u64(stmt, 0);
+            lmo_sql_reset(stmt);
+            r = lmo_sql_commit(st->db, err);
+        } else if (r == 0) {
+            r = lmo_fail(err, LMO_E_INTERNAL, "no epoch was returned for guest %s", vm_uuid);
+        }
+    }
+    if (r < 0) {
+        lmo_sql_rollback(st->db);
+        return r;
+    }
+    *ret = epoch;
+    return 0;
+}
+
+int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(sqlite_of(s)->db, "INSERT INTO host (name, url, cursor) VALUES (?, ?, ?)", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, h->name);
+    lmo_sql_bind_text(stmt, 2, h->url);
+    lmo_sql_bind_u64(stmt, 3, h->cursor);
+    r = lmo_sql_run(stmt, NULL, err);
+    return r == LMO_E_CONFLICT ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
+}
+
+int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    uint64_t changes = 0;
+    int r = lmo_sql_prepare(sqlite_of(s)->db, "DELETE FROM host WHERE name = ?", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, name);
+    r = lmo_sql_run(stmt, &changes, err);
+    return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
+}
