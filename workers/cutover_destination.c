@@ -1,0 +1,552 @@
+/* cutover_destination.c - carries out what the destination's machine decides (logic/destination.h).
+ *
+ * Order within one step, kept by feed(): open the ingress and ask the source at once (both change nothing that would have to
+ * be durable); journal the new state with its reports; and only when that is on disk: fence, verify, resume, tell, remove.
+ * An effect that needs no write waits behind writes that are already queued, so nothing overtakes the journal.
+ *
+ * Calls come back by migration: the record may be gone by then. */
+#include "workers/worker.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WAKE_FLOOR_MS 10 /* a wake-up that is due already does not become a busy loop */
+#define OBSERVE_MIN_MS 100
+#define OBSERVE_MAX_MS 2000
+
+static void feed_kind(struct lmo_incoming *in, enum lmo_dst_event_kind kind, unsigned index, const char *text)
+{
+    struct lmo_dst_event ev = {.kind = kind, .index = index, .text = text};
+    lmo_incoming_feed(in, &ev, NULL);
+}
+
+/* ------------------------------------------------------------------ driver calls */
+
+enum what { DO_ACTIVATE, DO_RESUME, DO_REMOVE, DO_STATE };
+
+struct dst_call {
+    struct lmo_call call;
+    enum what what;
+    char migration[LMO_ID_MAX];
+    char vm[LMO_UUID_MAX];
+    bool flag;                   /* RESUME: the guest stays paused. REMOVE: a loaded copy, too */
+    struct lmo_port port;        /* ACTIVATE */
+    int code;
+    enum lmo_run_state state;
+    uint64_t realtime_us;
+    uint64_t started_ns, ended_ns;
+    struct lmo_err err;
+};
+
+static int do_resume(struct lmo_hypervisor *hv, struct dst_call *c)
+{
+    if (!c->flag) {
+        return hv->ops->resume(hv, c->vm, LMO_RESUME_TIMEOUT_MS, &c->err);
+    }
+    enum lmo_run_state state = LMO_RUN_UNKNOWN;
+    int r = hv->ops->state(hv, c->vm, &state, LMO_STATE_TIMEOUT_MS, &c->err);
+    if (r == 0 && state != LMO_RUN_LOADED && state != LMO_RUN_PAUSED_BY_USER) {
+        r = lmo_fail(&c->err, LMO_E_REFUSED, "the guest should stay paused here, but is %s", lmo_run_state_name(state));
+    }
+    return r;
+}
+
+static int do_remove(struct lmo_hypervisor *hv, struct dst_call *c)
+{
+    int r = c->flag ? hv->ops->remove(hv, c->vm, true, LMO_REMOVE_TIMEOUT_MS, &c->err) : 0;
+    if (r == 0) {
+        r = hv->ops->discard_prepared(hv, c->vm, LMO_REMOVE_TIMEOUT_MS, &c->err);
+    }
+    if (r < 0 && hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, NULL) < 0) {
+        c->state = LMO_RUN_UNKNOWN;
+    }
+    return r;
+}
+
+static void work(struct lmo_call *call)
+{
+    struct dst_call *c = (struct dst_call *)call;
+    struct lmo_worker *w = call->w;
+    struct lmo_hypervisor *hv = w->drv.hypervisor;
+    c->started_ns = lmo_now_ns();
+    switch (c->what) {
+    case DO_ACTIVATE: c->code = w->drv.network->ops->activate(w->drv.network, &c->port, &c->err); break;
+    case DO_RESUME: c->code = do_resume(hv, c); break;
+    case DO_REMOVE: c->code = do_remove(hv, c); break;
+    case DO_STATE: c->code = hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err); break;
+    }
+    c->realtime_us = lmo_realtime_us();
+    c->ended_ns = lmo_now_ns();
+}
+
+static void observed(struct lmo_incoming *in, const struct dst_call *c);
+
+static void call_done(struct lmo_call *call, bool ran)
+{
+    struct dst_call *c = (struct dst_call *)call;
+    struct lmo_incoming *in = ran ? lmo_incoming_find(call->w, c->migration) : NULL;
+    if (!in) {
+        free(c);
+        return;
+    }
+    struct lmo_dst_event ev = {.text = c->err.text, .state = c->state, .now_us = (int64_t)c->realtime_us};
+    switch (c->what) {
+    case DO_ACTIVATE:
+        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early", "migration=%s port=%s code=%s us=%llu reason=%s",
+                c->migration, c->port.id, lmo_err_name(c->code), (unsigned long long)(c->ended_ns - c->started_ns) / 1000,
+                c->err.text);
+        break;
+    case DO_RESUME:
+        if (c->code < 0) {
+            lmo_log(LMO_LOG_ERROR, "guest cannot be resumed", "migration=%s vm=%s code=%s reason=%s", c->migration, c->vm,
+                    lmo_err_name(c->code), c->err.text);
+        }
+        ev.kind = c->code == 0 ? LMO_DSTE_RESUME_OK : LMO_DSTE_RESUME_FAILED;
+        lmo_incoming_feed(in, &ev, NULL);
+        break;
+    case DO_REMOVE:
+        if (c->code < 0) {
+            lmo_log(LMO_LOG_WARN, "copy cannot be removed", "migration=%s vm=%s state=%s code=%s reason=%s", c->migration, c->vm,
+                    lmo_run_state_name(c->state), lmo_err_name(c->code), c->err.text);
+        }
+        ev.kind = c->code == 0 ? LMO_DSTE_REMOVE_OK : LMO_DSTE_REMOVE_FAILED;
+        lmo_incoming_feed(in, &ev, NULL);
+        break;
+    case DO_STATE: observed(in, c); break;
+    }
+    free(c);
+}
+
+static void submit(struct lmo_incoming *in, enum what what, bool flag, const struct lmo_port *port)
+{
+    struct dst_call *c = calloc(1, sizeof *c);
+    lmo_assert(c);
+    c->call = (struct lmo_call){.work = work, .done = call_done, .fast = true};
+    c->what = what;
+    c->flag = flag;
+    if (port) {
+        c->port = *port;
+    }
+    memcpy(c->migration, in->dst.migration, sizeof c->migration);
+    memcpy(c->vm, in->dst.vm, sizeof c->vm);
+    if (what == DO_RESUME || what == DO_REMOVE) {
+        lmo_call_lane(&c->call, "hypervisor", c->vm);
+    } else if (what == DO_ACTIVATE) {
+        lmo_call_lane(&c->call, "activate", port->id);
+    }
+    lmo_call_submit(in->w, &c->call);
+}
+
+static void activate(struct lmo_incoming *in)
+{
+    if (!in->more || !in->w->drv.network) {
+        return;
+    }
+    for (unsigned i = 0; i < in->more->setup.port_count; i++) {
+        submit(in, DO_ACTIVATE, false, &in->more->setup.ports[i]);
+    }
+}
+
+/* ------------------------------------------------------------------ peers */
+
+struct ask {
+    struct lmo_worker *w;
+    char migration[LMO_ID_MAX];
+    unsigned index;
+    uint64_t started_ns;
+};
+
+static struct ask *ask_new(struct lmo_incoming *in, unsigned index)
+{
+    struct ask *a = calloc(1, sizeof *a);
+    lmo_assert(a);
+    *a = (struct ask){.w = in->w, .index = index, .started_ns = lmo_now_ns()};
+    memcpy(a->migration, in->dst.migration, sizeof a->migration);
+    return a;
+}
+
+/* NULL: the record is gone, or the worker is ending. Copies and frees `arg`. */
+static struct lmo_incoming *ask_end(void *arg, int code, struct ask *ret)
+{
+    *ret = *(struct ask *)arg;
+    free(arg);
+    return code == LMO_E_CANCELLED ? NULL : lmo_incoming_find(ret->w, ret->migration);
+}
+
+static void log_peer(const struct ask *a, const char *what, int code, const char *text)
+{
+    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_DEBUG, "peer answered", "migration=%s call=%s index=%u code=%s us=%llu reason=%s",
+            a->migration, what, a->index, lmo_err_name(code), (unsigned long long)(lmo_now_ns() - a->started_ns) / 1000, text);
+}
+
+static void freeze_answered(void *arg, int code, const char *text, const struct lmo_peer_reply *reply)
+{
+    struct ask a;
+    struct lmo_incoming *in = ask_end(arg, code, &a);
+    if (!in) {
+        return;
+    }
+    log_peer(&a, "freeze", code, code ? text : reply->answer);
+    struct lmo_dst_event ev = {.kind = LMO_DSTE_NO_ANSWER, .text = text};
+    if (code == 0) {
+        ev = (struct lmo_dst_event){.kind = LMO_DSTE_ANSWER, .answer = lmo_freeze_answer_from_name(reply->answer),
+                                    .text = reply->evidence, .frozen_us = reply->frozen_us,
+                                    .duration_us = reply->duration_us};
+    }
+    lmo_incoming_feed(in, &ev, NULL);
+}
+
+static void fence_answered(void *arg, int code, const char *text, const struct lmo_peer_reply *reply)
+{
+    (void)reply;
+    struct ask a;
+    struct lmo_incoming *in = ask_end(arg, code, &a);
+    if (in) {
+        log_peer(&a, "fence", code, text);
+        feed_kind(in, code == 0 ? LMO_DSTE_FENCE_OK : LMO_DSTE_FENCE_FAILED, a.index, text);
+    }
+}
+
+static void verify_answered(void *arg, int code, const char *text, const struct lmo_peer_reply *reply)
+{
+    struct ask a;
+    struct lmo_incoming *in = ask_end(arg, code, &a);
+    if (!in) {
+        return;
+    }
+    log_peer(&a, "verify", code, text);
+    struct lmo_dst_event ev = {.kind = code == 0 ? LMO_DSTE_VERIFY_OK : LMO_DSTE_VERIFY_FAILED, .index = a.index, .text = text,
+                               .duration_us = code == 0 ? reply->duration_us : 0};
+    lmo_incoming_feed(in, &ev, NULL);
+}
+
+static void kill_answered(void *arg, int code, const char *text, const struct lmo_peer_reply *reply)
+{
+    (void)reply;
+    struct ask a;
+    struct lmo_incoming *in = ask_end(arg, code, &a);
+    if (in) {
+        log_peer(&a, "kill", code, text);
+        feed_kind(in, code == 0 ? LMO_DSTE_TELL_OK : LMO_DSTE_TELL_FAILED, 0, text);
+    }
+}
+
+static void ask_source(struct lmo_incoming *in, const char *what, uint64_t timeout_ms, lmo_peer_fn *fn)
+{
+    const struct lmo_record *m = in->more;
+    lmo_peer_call(in->w, m ? m->setup.source_url : "", m ? m->permit.source : "", what, m ? m->permit_text : NULL, 0, 0,
+                  timeout_ms, fn, ask_new(in, 0));
+}
+
+/* The order that carried the permit says how each volume's worker is reached. */
+static const struct lmo_volume *volume_of(const struct lmo_op_request *setup, const struct lmo_permit_volume *v)
+{
+    for (unsigned i = 0; i < setup->volume_count; i++) {
+        const struct lmo_volume *s = &setup->volumes[i];
+        if (strcmp(s->volume, v->volume) == 0 && strcmp(s->service, v->service) == 0) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static void ask_volume(struct lmo_incoming *in, unsigned index, const char *what, lmo_peer_fn *fn)
+{
+    const struct lmo_record *m = in->more;
+    const struct lmo_permit_volume *v = m && index < m->permit.volume_count ? &m->permit.volumes[index] : NULL;
+    const struct lmo_volume *known = v ? volume_of(&m->setup, v) : NULL;
+    lmo_peer_call(in->w, known ? known->worker_url : "", v ? v->worker : "", what, m ? m->permit_text : NULL, index, 0,
+                  LMO_PEER_FENCE_TIMEOUT_MS, fn, ask_new(in, index));
+}
+
+unsigned lmo_incoming_peers(const struct lmo_permit *permit, const struct lmo_op_request *setup,
+                            struct lmo_peer peers[LMO_PEERS_MAX])
+{
+    unsigned count = 1;
+    peers[0] = (struct lmo_peer){.connections = 1};
+    snprintf(peers[0].name, sizeof peers[0].name, "%s", permit->source);
+    snprintf(peers[0].url, sizeof peers[0].url, "%s", setup->source_url);
+    for (unsigned i = 0; i < permit->volume_count; i++) {
+        const struct lmo_volume *v = volume_of(setup, &permit->volumes[i]);
+        const char *url = v ? v->worker_url : "";
+        unsigned at = 1;
+        while (at < count && (strcmp(peers[at].name, permit->volumes[i].worker) != 0 || strcmp(peers[at].url, url) != 0)) {
+            at++;
+        }
+        if (at == count) {
+            peers[count] = (struct lmo_peer){0};
+            snprintf(peers[count].name, sizeof peers[count].name, "%s", permit->volumes[i].worker);
+            snprintf(peers[count].url, sizeof peers[count].url, "%s", url);
+            count++;
+        }
+        peers[at].connections++; /* volumes are fenced in parallel, one connection each */
+    }
+    return count;
+}
+
+static void warm_due(void *arg)
+{
+    struct lmo_incoming *in = arg;
+    in->warm_timer = 0;
+    lmo_incoming_warm(in);
+}
+
+void lmo_incoming_warm(struct lmo_incoming *in)
+{
+    struct lmo_worker *w = in->w;
+    lmo_loop_cancel(w->loop, &in->warm_timer);
+    if (!in->more || !in->more->permit_text || lmo_incoming_over(in)) {
+        return;
+    }
+    struct lmo_peer peers[LMO_PEERS_MAX];
+    unsigned count = lmo_incoming_peers(&in->more->permit, &in->more->setup, peers);
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned n = 0; n < peers[i].connections; n++) {
+            lmo_peer_ping(w, &peers[i], i == 0 ? in->more->permit_text : NULL, NULL, NULL);
+        }
+    }
+    (void)!lmo_loop_timer(w->loop, LMO_WARM_EVERY_MS, warm_due, in, &in->warm_timer);
+}
+
+/* ------------------------------------------------------------------ one step */
+
+struct effects {
+    struct lmo_worker *w;
+    char migration[LMO_ID_MAX];
+    struct lmo_dst_actions a;
+};
+
+static void run_effects(struct lmo_incoming *in, const struct lmo_dst_actions *a)
+{
+    for (unsigned i = 0; i < LMO_VOLUMES_MAX; i++) {
+        if (a->fence & (UINT32_C(1) << i)) {
+            ask_volume(in, i, "fence", fence_answered);
+        }
+    }
+    for (unsigned i = 0; i < LMO_VOLUMES_MAX; i++) {
+        if (a->verify & (UINT32_C(1) << i)) {
+            ask_volume(in, i, "verify", verify_answered);
+        }
+    }
+    if (a->resume) {
+        submit(in, DO_RESUME, in->dst.final_paused, NULL);
+    }
+    if (a->tell) {
+        ask_source(in, "kill", LMO_PEER_KILL_TIMEOUT_MS, kill_answered);
+    }
+    if (a->remove) {
+        submit(in, DO_REMOVE, a->remove_loaded, NULL);
+    }
+}
+
+static void persisted(void *arg, int result)
+{
+    struct effects *e = arg;
+    struct lmo_incoming *in = result == 0 ? lmo_incoming_find(e->w, e->migration) : NULL;
+    if (in) {
+        run_effects(in, &e->a);
+    }
+    free(e);
+}
+
+static void wake(void *arg)
+{
+    struct lmo_incoming *in = arg;
+    in->wake_timer = 0;
+    feed_kind(in, LMO_DSTE_TIMER, 0, NULL);
+}
+
+static void set_wake(struct lmo_incoming *in, int64_t wake_ms)
+{
+    struct lmo_loop *loop = in->w->loop;
+    lmo_loop_cancel(loop, &in->wake_timer);
+    if (wake_ms > 0) {
+        uint64_t now = lmo_now_ms(), due = (uint64_t)wake_ms;
+        if (due < now + WAKE_FLOOR_MS) {
+            due = now + WAKE_FLOOR_MS;
+        }
+        lmo_assert(lmo_loop_timer_at(loop, due * LMO_NS_PER_MS, wake, in, &in->wake_timer) == 0);
+    }
+}
+
+/* Times of the way through, for one line at the end of it. */
+static void note(struct lmo_incoming *in, const struct lmo_dst *before)
+{
+    uint64_t now = lmo_now_ns();
+    const struct lmo_dst *d = &in->dst;
+    if (d->stage == before->stage) {
+        return;
+    }
+    lmo_log(d->stage == LMO_DST_LOST ? LMO_LOG_ERROR : LMO_LOG_INFO, "destination stage",
+            "migration=%s vm=%s epoch=%llu stage=%s was=%s answer=%s", d->migration, d->vm, (unsigned long long)d->epoch,
+            lmo_dst_stage_text(d->stage), lmo_dst_stage_text(before->stage), lmo_freeze_answer_name(d->answer));
+    if (d->stage == LMO_DST_ASKING) {
+        in->asked_ns = now;
+    } else if (d->stage == LMO_DST_COMMITTED) {
+        in->answered_ns = now;
+    } else if (d->stage == LMO_DST_FENCED) {
+        in->fenced_ns = now;
+    } else if (d->stage == LMO_DST_RESUMED && in->loaded_ns) {
+        lmo_log(LMO_LOG_INFO, "cutover times", "migration=%s loaded_to_asked_us=%llu asked_to_answered_us=%llu "
+                "answered_to_fenced_us=%llu fenced_to_resumed_us=%llu loaded_to_resumed_us=%llu", d->migration,
+                (unsigned long long)(in->asked_ns - in->loaded_ns) / 1000,
+                (unsigned long long)(in->answered_ns - in->asked_ns) / 1000,
+                (unsigned long long)(in->fenced_ns - in->answered_ns) / 1000, (unsigned long long)(now - in->fenced_ns) / 1000,
+                (unsigned long long)(now - in->loaded_ns) / 1000);
+    }
+}
+
+void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct lmo_dst_actions *ret_actions)
+{
+    struct lmo_worker *w = in->w;
+    uint64_t now_ns = lmo_now_ns();
+    ev->now_ms = ev->now_ms ? ev->now_ms : (int64_t)(now_ns / LMO_NS_PER_MS);
+    ev->now_boot_us = ev->now_boot_us ? ev->now_boot_us : now_ns / 1000;
+    ev->now_us = ev->now_us ? ev->now_us : (int64_t)lmo_realtime_us();
+
+    struct lmo_dst before = in->dst;
+    struct lmo_dst_actions a;
+    lmo_dst_step(&before, ev, &in->dst, &a);
+    const char *broken = lmo_dst_broken(&before, &in->dst, &a);
+    if (broken) {
+        lmo_log(LMO_LOG_ERROR, "destination machine broke an invariant", "migration=%s event=%d invariant=%s", in->dst.migration,
+                (int)ev->kind, broken);
+    }
+    lmo_assert(broken == NULL);
+
+    if (!lmo_journal_dead(w->journal)) {
+        if (a.activate) {
+            activate(in);
+        }
+        if (a.ask) {
+            ask_source(in, "freeze", LMO_ASK_TIMEOUT_MS, freeze_answered);
+        }
+    }
+    note(in, &before);
+
+    bool effects = a.fence || a.verify || a.resume || a.tell || a.remove;
+    if (a.persist || a.report_count || effects) {
+        struct lmo_batch *b = lmo_batch_new();
+        if (a.persist || a.report_count) {
+            lmo_batch_dst(b, &in->dst);
+        }
+        for (unsigned i = 0; i < a.report_count; i++) {
+            lmo_batch_event(b, &a.report[i]);
+        }
+        struct effects *e = calloc(1, sizeof *e);
+        lmo_assert(e);
+        *e = (struct effects){.w = w, .a = a};
+        memcpy(e->migration, in->dst.migration, sizeof e->migration);
+        lmo_journal_submit(w->journal, b, false, persisted, e);
+    }
+    set_wake(in, a.wake_ms);
+    lmo_ops_incoming_moved(in, &a);
+    if (ret_actions) {
+        *ret_actions = a;
+    }
+}
+
+/* ------------------------------------------------------------------ what the hypervisor says */
+
+static bool defer(struct lmo_incoming *in, const struct lmo_hv_event *ev)
+{
+    if (in->observed) {
+        return false;
+    }
+    if (in->deferred_count < LMO_DEFERRED_MAX) { /* beyond: the observation that is under way sees it, too */
+        struct lmo_deferred *d = calloc(1, sizeof *d), **last = &in->deferred;
+        lmo_assert(d);
+        d->ev = *ev;
+        while (*last) {
+            last = &(*last)->next;
+        }
+        *last = d;
+        in->deferred_count++;
+    }
+    return true;
+}
+
+void lmo_incoming_hv_event(struct lmo_incoming *in, const struct lmo_hv_event *ev)
+{
+    if (defer(in, ev)) {
+        return;
+    }
+    struct lmo_dst_event e = {.now_us = (int64_t)ev->realtime_us, .text = ev->reason};
+    switch (ev->kind) {
+    case LMO_HV_EV_LOADED:
+        in->loaded_ns = ev->monotonic_ns;
+        e.kind = LMO_DSTE_LOADED;
+        e.now_boot_us = ev->monotonic_ns / 1000;
+        break;
+    case LMO_HV_EV_STOPPED: e.kind = LMO_DSTE_COPY_GONE; break;
+    case LMO_HV_EV_RESUMED: /* earlier than the call that asked for it returns */
+        if (in->dst.stage != LMO_DST_FENCED || !in->dst.resuming) {
+            return;
+        }
+        e.kind = LMO_DSTE_RESUME_OK;
+        break;
+    case LMO_HV_EV_NONE:
+    case LMO_HV_EV_INCOMING:
+    case LMO_HV_EV_SUSPENDED:
+    case LMO_HV_EV_PAUSED_OTHER:
+    case LMO_HV_EV_ITERATION:
+    case LMO_HV_EV_WATCH_BROKEN:
+    case LMO_HV_EV_WATCH_RESTORED: return;
+    }
+    lmo_incoming_feed(in, &e, NULL);
+}
+
+static void replay(struct lmo_incoming *in)
+{
+    struct lmo_deferred *d = in->deferred;
+    in->deferred = NULL;
+    in->deferred_count = 0;
+    while (d) {
+        struct lmo_deferred *next = d->next;
+        lmo_incoming_hv_event(in, &d->ev);
+        free(d);
+        d = next;
+    }
+}
+
+static void observe_due(void *arg)
+{
+    struct lmo_incoming *in = arg;
+    in->observe_timer = 0;
+    lmo_incoming_observe(in);
+}
+
+void lmo_incoming_observe(struct lmo_incoming *in)
+{
+    lmo_loop_cancel(in->w->loop, &in->observe_timer);
+    if (in->observing || !in->w->drv.hypervisor) {
+        return;
+    }
+    in->observing = true;
+    submit(in, DO_STATE, false, NULL);
+}
+
+static void observed(struct lmo_incoming *in, const struct dst_call *c)
+{
+    in->observing = false;
+    if (c->code < 0 || c->state == LMO_RUN_UNKNOWN) {
+        uint64_t delay = in->observe_tries > 4 ? OBSERVE_MAX_MS : (uint64_t)OBSERVE_MIN_MS << in->observe_tries;
+        in->observe_tries++;
+        lmo_log(in->observe_tries == 1 ? LMO_LOG_WARN : LMO_LOG_DEBUG, "hypervisor cannot be asked; again later",
+                "migration=%s vm=%s code=%s reason=%s", in->dst.migration, in->dst.vm, lmo_err_name(c->code), c->err.text);
+        lmo_assert(lmo_loop_timer(in->w->loop, delay, observe_due, in, &in->observe_timer) == 0);
+        return;
+    }
+    in->observe_tries = 0;
+    lmo_log(LMO_LOG_INFO, "guest observed", "migration=%s vm=%s role=destination stage=%s state=%s", in->dst.migration,
+            in->dst.vm, lmo_dst_stage_text(in->dst.stage), lmo_run_state_name(c->state));
+    in->observed = true;
+    struct lmo_dst_event ev = {.kind = LMO_DSTE_RESTARTED, .state = c->state};
+    lmo_incoming_feed(in, &ev, NULL);
+    replay(in);
+}

@@ -1,0 +1,80 @@
+/* main.c - lmo-worker, the agent of one host: command line, signals, exit. */
+#include "base/log.h"
+#include "workers/config.h"
+#include "workers/runtime.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define END_WITHIN_S 5 /* after SIGTERM, whatever a driver's call is doing */
+
+const char *argp_program_version = "lmo-worker " LMO_VERSION;
+
+struct arguments {
+    const char *config;
+    bool check;
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    switch (key) {
+    case 'c': a->config = arg; return 0;
+    case 'k': a->check = true; return 0;
+    case ARGP_KEY_ARG: argp_usage(state); return 0;
+    case ARGP_KEY_END:
+        if (!a->config) {
+            argp_error(state, "--config FILE is required");
+        }
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option options[] = {
+    {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},
+    {"check-config", 'k', NULL, 0, "Check the configuration file, then exit", 0},
+    {0},
+};
+static const struct argp argp = {
+    .options = options, .parser = parse_option, .doc = "Worker of a live migration orchestrator: acts on one host, by order."};
+
+int main(int argc, char **argv)
+{
+    struct arguments args = {0};
+    struct lmo_err err = {0};
+    struct lmo_conf *conf = NULL;
+    struct lmo_worker_config *cfg = calloc(1, sizeof *cfg);
+    struct lmo_worker *worker = NULL;
+    enum lmo_log_level level;
+    argp_parse(&argp, argc, argv, 0, NULL, &args);
+
+    if (!cfg || lmo_worker_config_load(args.config, &conf, cfg, &level, &err) < 0) {
+        fprintf(stderr, "lmo-worker: %s\n", cfg ? err.text : "out of memory");
+        free(cfg);
+        return 2;
+    }
+    if (args.check) {
+        free(cfg);
+        (void)lmo_conf_free(conf);
+        return 0;
+    }
+    lmo_log_set_level(level);
+    lmo_worker_block_signals();
+    int r = lmo_worker_new(cfg, &worker, &err);
+    if (r == 0) {
+        r = lmo_worker_signals(worker, &err);
+    }
+    if (r < 0) {
+        lmo_log(LMO_LOG_ERROR, "worker cannot start", "code=%s reason=%s", lmo_err_name(r), err.text);
+    } else {
+        r = lmo_worker_run(worker);
+        alarm(END_WITHIN_S); /* the journal is durable at every moment: an end by force loses nothing */
+    }
+    lmo_worker_free(worker);
+    free(cfg);
+    (void)lmo_conf_free(conf);
+    return r < 0 ? 1 : 0;
+}
