@@ -1,0 +1,357 @@
+"""What the lab's tests stand on: a lab, its guests, the coordinator's REST API, faults, and the check from outside.
+
+Every wait is for an observed condition and has a deadline. Nothing here asks LMO whether LMO was right: that is what
+deploy/lab/check is for, which knows nothing of it.
+"""
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+TREE = pathlib.Path(__file__).resolve().parents[2]
+os.environ.setdefault("LMO_LAB", "test")
+os.environ.setdefault("LMO_BUILD", str(TREE / "build" / "release"))
+sys.path.insert(0, str(TREE / "deploy" / "lab" / "lib"))
+import labinfo  # noqa: E402
+
+LAB = str(TREE / "deploy" / "lab" / "lab")
+BIN = pathlib.Path(os.environ["LMO_BUILD"]) / "bin"
+REST = (f"{labinfo.UNDERLAY}.{labinfo.OCTET['ctl']}", 8443)
+ENDS = ("completed", "aborted", "attention")
+
+
+def run(*argv, timeout=120, check=True, env=None):
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+                          env={**os.environ, **(env or {})})
+    if check and done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def lab(*argv, **kwargs):
+    return run(LAB, *argv, **kwargs)
+
+
+def wait_until(what, condition, seconds=30.0, every=0.02):
+    """The condition's first true value; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s for {what}")
+        time.sleep(every)
+
+
+# --- REST ---------------------------------------------------------------------
+
+class Rest:
+    """One mutual-TLS connection to the coordinator as a role of the lab; makes a new one when the old one broke."""
+
+    def __init__(self, role="operator"):
+        pki = labinfo.BIG / "pki"
+        self.context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        self.context.load_cert_chain(str(pki / "issued" / f"{role}-lab.pem"), str(pki / "issued" / f"{role}-lab.key"))
+        self.connection = None
+
+    def _connect(self):
+        connection = http.client.HTTPSConnection(*REST, context=self.context, timeout=40)
+        connection.auto_open = 0  # a new connection is made in the lab's network, or not at all
+        connection.connect()
+        return connection
+
+    def call(self, method, path, body=None, headers=None, raw=None):
+        """(status, decoded body). Raises OSError when the coordinator cannot be reached."""
+        data = raw if raw is not None else (json.dumps(body) if body is not None else None)
+        headers = {"Content-Type": "application/json", **(headers or {})} if data is not None else (headers or {})
+        for fresh in (False, True):
+            if self.connection is None or self.connection.sock is None:
+                self.connection = labinfo.in_net("ctl", self._connect)
+                fresh = True
+            try:
+                self.connection.request(method, path, data, headers)
+                answer = self.connection.getresponse()
+                text = answer.read()
+                return answer.status, json.loads(text) if text else None
+            except (OSError, http.client.HTTPException):
+                self.connection.close()
+                self.connection = None
+                if fresh or method != "GET":
+                    raise
+        raise AssertionError("unreachable")
+
+    def get(self, path):
+        status, body = self.call("GET", path)
+        if status != 200:
+            raise AssertionError(f"GET {path}: {status} {body}")
+        return body
+
+    def migrate(self, vm, destination, **policy):
+        status, body = self.call("POST", "/v1/migrations", {"vm": vm, "destination": destination, "policy": policy})
+        if status != 202:
+            raise AssertionError(f"migrate {vm} to {destination}: {status} {body}")
+        return body
+
+    def migration(self, ident):
+        return self.get(f"/v1/migrations/{ident}")
+
+    def follow(self, ident, until, seconds=120.0):
+        """Long-polls until `until(record)` is true; rides over a coordinator that is away."""
+        deadline = time.monotonic() + seconds
+        version = 0
+        while True:
+            try:
+                record = self.get(f"/v1/migrations/{ident}?wait_version={version}&wait_ms=2000")
+                version = record["version"]
+                if until(record):
+                    return record
+                if record["phase"] in ENDS:
+                    raise AssertionError(f"migration ended {record['phase']}: {record['reason']}")
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"migration {ident} is in {record['phase']} after {seconds:g} s; "
+                                     f"waiting for: {record.get('waiting_for')}")
+
+    def ended(self, ident, seconds=120.0):
+        return self.follow(ident, lambda r: r["phase"] in ENDS, seconds)
+
+    def in_phase(self, ident, phase, seconds=60.0):
+        return self.follow(ident, lambda r: r["phase"] == phase, seconds)
+
+    def copying(self, ident, seconds=60.0):
+        """In pre-copy, with memory on the move behind an open gate."""
+        return self.follow(ident, lambda r: r["phase"] == "precopy" and
+                           (r["progress"] or {}).get("transferred_bytes", 0) > 0, seconds)
+
+    def journal(self, ident):
+        return self.get(f"/v1/migrations/{ident}/journal")["journal"]
+
+
+# --- the world, seen from outside -------------------------------------------------
+
+def virsh(host, *argv, check=True):
+    try:
+        return labinfo.command(host, "virsh", "-q", "-c", "qemu:///system", *argv)
+    except RuntimeError:
+        if check:
+            raise
+        return ""
+
+
+def domain_state(host, name):
+    """"running", "paused", "shut off" ..., or "" when the host has no such domain."""
+    return virsh(host, "domstate", name, check=False).strip()
+
+
+def hosts_with(name, state="running"):
+    return [h for h in labinfo.HYPERVISORS if labinfo.host_pid(h) and domain_state(h, name) == state]
+
+
+def where(name):
+    """The one host on which the guest runs."""
+    found = hosts_with(name)
+    if len(found) != 1:
+        raise AssertionError(f"{name} runs on {found or 'no host'}")
+    return found[0]
+
+
+def alive(guest, seconds=20.0):
+    """The guest's stream advances."""
+    ip = labinfo.guests()[guest]["ip"]
+
+    def advances():
+        try:
+            return labinfo.in_net("client", labinfo.stream_lines, ip, 3, 5.0)
+        except (OSError, EOFError, TimeoutError):
+            return None
+    return wait_until(f"the stream of {guest}", advances, seconds)
+
+
+def check(*argv):
+    """The independent check; its sentences are the failure."""
+    done = lab("check", *argv, check=False)
+    if done.returncode != 0:
+        raise AssertionError("not in order:\n" + done.stdout + done.stderr)
+
+
+def settled_check(*argv, seconds=15.0):
+    """The check, once what was ordered has had time to settle (ports going, flows leaving)."""
+    deadline = time.monotonic() + seconds
+    while True:
+        done = lab("check", *argv, check=False)
+        if done.returncode == 0:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError("not in order:\n" + done.stdout + done.stderr)
+        time.sleep(0.2)
+
+
+class Events(threading.Thread):
+    """libvirt's lifecycle events of one guest on one host, as they arrive: (monotonic seconds, "SUSPENDED/MIGRATED")."""
+
+    NAMES = {
+        2: ("STARTED", ["BOOTED", "MIGRATED", "RESTORED"]),
+        3: ("SUSPENDED", ["PAUSED", "MIGRATED", "IOERROR", "WATCHDOG", "RESTORED"]),
+        4: ("RESUMED", ["UNPAUSED", "MIGRATED", "FROM_SNAPSHOT"]),
+        5: ("STOPPED", ["SHUTDOWN", "DESTROYED", "CRASHED", "MIGRATED", "SAVED", "FAILED"]),
+    }
+    _loop = None
+
+    def __init__(self, host, name, on_event=None):
+        import libvirt
+        super().__init__(daemon=True)
+        self.libvirt, self.host, self.guest, self.on_event = libvirt, host, name, on_event
+        self.seen, self.changed = [], threading.Condition()
+        if Events._loop is None:
+            libvirt.virEventRegisterDefaultImpl()
+            libvirt.registerErrorHandler(lambda _context, _error: None, None)
+            Events._loop = threading.Thread(target=self._run_loop, daemon=True)
+            Events._loop.start()
+        uri = f"qemu+tcp://{labinfo.UNDERLAY}.{labinfo.OCTET[host]}/system"
+        self.connection = labinfo.in_net(host, libvirt.open, uri)
+        self.connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._arrived, None)
+
+    @staticmethod
+    def _run_loop():
+        import libvirt
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    def _arrived(self, _connection, domain, event, detail, _opaque):
+        if domain.name() != self.guest:
+            return
+        name, details = self.NAMES.get(event, (str(event), []))
+        text = f"{name}/{details[detail] if detail < len(details) else detail}"
+        if self.on_event:
+            self.on_event(text)
+        with self.changed:
+            self.seen.append((time.monotonic(), text))
+            self.changed.notify_all()
+
+    def wait(self, text, seconds=60.0):
+        deadline = time.monotonic() + seconds
+        with self.changed:
+            while not any(name == text for _, name in self.seen):
+                if not self.changed.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"no {text} of {self.guest} on {self.host} within {seconds:g} s: {self.seen}")
+
+    def had(self, prefix):
+        return [name for _, name in self.seen if name.startswith(prefix)]
+
+    def close(self):
+        with contextlib.suppress(self.libvirt.libvirtError):
+            self.connection.close()
+
+
+# --- faults --------------------------------------------------------------------
+
+class Cut:
+    """Packets that a host does not take in any more, by an nftables table of our own in its network namespace."""
+
+    def __init__(self, host, *rules):
+        self.host, self.rules = host, rules
+        self.on = False
+
+    def make(self):
+        text = "table inet lmotest { chain in { type filter hook input priority 0; %s }; }" % "; ".join(self.rules)
+        subprocess.run(["nsenter", "-t", str(labinfo.host_pid(self.host)), "-n", "nft", "-f", "-"], input=text, text=True,
+                       check=True, timeout=10)
+        self.on = True
+        return self
+
+    def heal(self):
+        if self.on and labinfo.host_pid(self.host):
+            subprocess.run(["nsenter", "-t", str(labinfo.host_pid(self.host)), "-n", "nft", "delete", "table", "inet", "lmotest"],
+                           check=True, timeout=10)
+        self.on = False
+
+
+def libvirt_reply_lost(source, destination):
+    """What the destination's libvirtd answers does not reach the source any more."""
+    return Cut(source, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[destination]} tcp sport 16509 drop")
+
+
+def all_between(source, destination):
+    """Nothing from the destination reaches the source, on any network between hosts."""
+    octet = labinfo.OCTET[destination]
+    return Cut(source, f"ip saddr {{ {labinfo.UNDERLAY}.{octet}, {labinfo.MIGRATION}.{octet} }} drop")
+
+
+# --- the tests' base -----------------------------------------------------------
+
+class LabTest(unittest.TestCase):
+    """One guest of the test's own, on hv1 unless the test says otherwise; at the end everything is healed, checked and
+    taken away."""
+
+    allow_errors = False
+    number = 0
+
+    def setUp(self):
+        LabTest.number += 1
+        self.guest = f"g{LabTest.number}"
+        self.healers = []
+        self.rest = Rest()
+
+    def create(self, *argv, host="hv1"):
+        lab("guest", "create", self.guest, "--host", host, *argv)
+        return self.guest
+
+    def cut(self, cut):
+        self.healers.append(cut.heal)
+        return cut
+
+    def events(self, host, on_event=None):
+        events = Events(host, self.guest, on_event)
+        self.healers.append(events.close)
+        return events
+
+    def heal(self):
+        while self.healers:
+            self.healers.pop()()
+
+    def tearDown(self):
+        self.heal()
+        failed = self._outcome and any(error for _, error in getattr(self._outcome, "errors", []) if error)
+        try:
+            for node in labinfo.OCTET:
+                lab("worker", "start", node)
+            lab("lmod", "start")
+            wait_until("every worker to be up", lambda: self.hosts_up() == 4, 30)
+            self.finish_migrations()
+            if self.guest in labinfo.guests():
+                if not failed:
+                    settled_check(*(["--allow-errors"] if self.allow_errors else []))
+        finally:
+            if self.guest in labinfo.guests():
+                gone = lab("guest", "destroy", self.guest, check=False)
+                if gone.returncode != 0:
+                    print(f"could not take {self.guest} away: {gone.stdout}{gone.stderr}")
+
+    def hosts_up(self):
+        try:
+            return sum(h["state"] == "up" for h in self.rest.get("/v1/hosts")["hosts"])
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def finish_migrations(self):
+        for record in self.rest.get("/v1/migrations?limit=20")["migrations"]:
+            if record["phase"] not in ENDS:
+                self.rest.ended(record["id"], 90)
+
+    def logs(self, node):
+        name = "worker"
+        path = labinfo.BIG / "hosts" / node / "var" / "log" / "lmo" / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def assertReason(self, record, pattern):
+        self.assertRegex(record["reason"] or "", re.compile(pattern))

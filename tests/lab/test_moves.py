@@ -1,0 +1,137 @@
+"""The good days: there and back, paused guests, refusals."""
+import json
+import subprocess
+import time
+
+import harness
+from harness import LabTest, alive, domain_state, lab, labinfo, settled_check, where
+
+
+class Moves(LabTest):
+    def probed(self, function):
+        """Runs `function` while the guest is probed every 5 ms; returns the probe's report."""
+        ready = labinfo.RUN / "probe-ready"
+        ready.unlink(missing_ok=True)
+        probe = subprocess.Popen([harness.LAB, "probe", self.guest, "--ready-file", str(ready)],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            harness.wait_until("the probe's first replies", ready.exists, 20)
+            function()
+        finally:
+            probe.terminate()
+            out, err = probe.communicate(timeout=30)
+        self.assertTrue(out, err)
+        return json.loads(out)
+
+    def test_there_and_back_and_there_again__the_stream_survives_and_nothing_is_left(self):
+        self.create("--dirty-rate", "10")
+
+        def trips():
+            for destination in ("hv2", "hv1", "hv2", "hv1"):
+                record = self.rest.ended(self.rest.migrate(self.guest, destination)["id"])
+                self.assertEqual(record["phase"], "completed", record["reason"])
+                self.assertEqual(where(self.guest), destination)
+                settled_check(self.guest)
+        report = self.probed(trips)
+        stream = report["stream"]
+        self.assertEqual(report["udp"]["duplicates"], 0, report["udp"])
+        self.assertTrue(stream["survived"], stream)
+        self.assertEqual(stream["gaps"], 0, stream)
+
+    def test_record_shows_every_phase_with_its_duration_and_every_decision_with_its_reason(self):
+        self.create()
+        ident = self.rest.migrate(self.guest, "hv2")["id"]
+        record = self.rest.ended(ident)
+        self.assertEqual([p["name"] for p in record["phases"]],
+                         ["queued", "precheck", "destination_create", "volume_attach", "network_preload", "dual_ingress",
+                          "precopy", "cutover", "finalize"])
+        self.assertTrue(all(p["ms"] is not None for p in record["phases"]))
+        self.assertEqual(record["cutover"]["freeze_answer"], "frozen")
+        self.assertGreater(record["cutover"]["blackout_ms"], 0)
+        lines = self.rest.journal(ident)
+        self.assertTrue(any(line["what"] == "switch-over allowed" for line in lines), lines)
+        shown = lab("lmo", "migration", "show", ident).stdout
+        for phase in ("precheck", "precopy", "cutover", "finalize"):
+            self.assertIn(phase, shown)
+
+    def test_a_guest_that_its_owner_had_paused_is_still_paused_after_the_move(self):
+        self.create("--paused")
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual(domain_state("hv2", self.guest), "paused")
+        self.assertEqual(domain_state("hv1", self.guest), "")
+        settled_check(self.guest)
+        lab("guest", "resume", self.guest)
+        alive(self.guest)
+        harness.virsh("hv2", "suspend", self.guest)
+
+    def test_command_line_moves_a_guest_and_its_exit_code_says_so(self):
+        self.create()
+        done = lab("lmo", "migrate", self.guest, "--to", "hv3", "--wait", "--json")
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1])["phase"], "completed")
+        self.assertEqual(where(self.guest), "hv3")
+        refused = lab("lmo", "migrate", self.guest, "--to", "hv3", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("already", refused.stderr)
+
+
+class Refusals(LabTest):
+    def problem(self, status, body, code, field=None):
+        self.assertEqual(body["code"], code, body)
+        self.assertEqual(body["status"], status, body)
+        if field:
+            self.assertEqual(body.get("field"), field, body)
+
+    def post(self, body=None, raw=None, rest=None):
+        return (rest or self.rest).call("POST", "/v1/migrations", body, raw=raw)
+
+    def test_bad_requests_get_a_clear_error_and_change_nothing(self):
+        self.create("--memory", "256")
+        before = len(self.rest.get("/v1/migrations?limit=100")["migrations"])
+        cases = [
+            ({"vm": "nobody", "destination": "hv2"}, 404, "not_found", "vm"),
+            ({"vm": self.guest, "destination": "mars"}, 404, "not_found", "destination"),
+            ({"vm": self.guest, "destination": "hv1"}, 400, "invalid", "destination"),
+            ({"vm": self.guest, "destination": "ctl"}, 400, "invalid", "destination"),
+            ({"vm": self.guest}, 400, "invalid", "destination"),
+            ({"vm": 7, "destination": "hv2"}, 400, "invalid", "vm"),
+            ({"vm": self.guest, "destination": "hv2", "colour": "red"}, 400, "invalid", "colour"),
+        ]
+        for body, status, code, field in cases:
+            got, answer = self.post(body)
+            self.assertEqual(got, status, (body, answer))
+            self.problem(status, answer, code, field)
+        got, answer = self.post(raw='{"vm": "g", ')
+        self.assertEqual(got, 400, answer)
+        got, answer = self.post(raw='{"vm": "' + "x" * 200000 + '"}')
+        self.assertEqual(got, 413, answer)
+        got, answer = self.post(raw="[" * 5000)
+        self.assertEqual(got, 400, answer)
+        self.assertEqual(len(self.rest.get("/v1/migrations?limit=100")["migrations"]), before)
+        self.assertEqual(where(self.guest), "hv1")
+
+    def test_a_guest_that_is_moving_is_not_moved_twice_and_a_repeated_request_has_one_effect(self):
+        self.create("--dirty-rate", "20")
+        headers = {"Idempotency-Key": f"key-{time.monotonic_ns()}"}
+        body = {"vm": self.guest, "destination": "hv2", "policy": {"bandwidth_bytes_per_s": 16 << 20}}
+        status, first = self.rest.call("POST", "/v1/migrations", body, headers)
+        self.assertEqual(status, 202, first)
+        status, again = self.rest.call("POST", "/v1/migrations", body, headers)
+        self.assertEqual((status, again["id"]), (202, first["id"]))
+        status, other = self.rest.call("POST", "/v1/migrations", {**body, "destination": "hv3"}, headers)
+        self.assertEqual(status, 422, other)
+        status, busy = self.post({"vm": self.guest, "destination": "hv3"})
+        self.assertEqual(status, 409, busy)
+        self.assertIn(first["id"], busy["detail"])
+        self.rest.call("POST", f"/v1/migrations/{first['id']}/cancel")
+        self.rest.ended(first["id"])
+
+    def test_viewers_read_and_nothing_else(self):
+        self.create("--memory", "256")
+        viewer = harness.Rest("viewer")
+        self.assertTrue(viewer.get("/v1/vms")["vms"])
+        status, body = self.post({"vm": self.guest, "destination": "hv2"}, rest=viewer)
+        self.assertEqual(status, 403, body)
+        status, body = viewer.call("DELETE", "/v1/hosts/hv3")
+        self.assertEqual(status, 403, body)
+        self.assertEqual(where(self.guest), "hv1")

@@ -1,0 +1,329 @@
+/* test_cli_parse.c - command lines: what is understood, what is refused before anybody is asked, and what is sent. */
+#include "tests/unit/cli_fake.h"
+
+#include "base/json.h"
+#include "base/id.h"
+#include "cli/api.h"
+#include "cli/commands.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+Suite *cli_parse_suite(void);
+
+static const struct fake_answer nobody[] = {{0}};
+
+START_TEST(wrong_command_lines__exit_2_and_ask_nobody)
+{
+    static const struct {
+        const char *line, *says;
+    } cases[] = {
+        {"host", "host what?"},
+        {"hst list", "no command"},
+        {"host bogus", "lmo host list"},
+        {"vm show", "missing VM"},
+        {"migrate g1", "missing --to"},
+        {"migrate --to hv2", "missing VM"},
+        {"host list extra", "too many arguments"},
+        {"migrate g1 --to hv2 --timeout 5", "--wait"},
+        {"migrate g1 --to hv2 --bandwidth 0", "--bandwidth"},
+        {"migrate g1 --to hv2 --bandwidth -1", "--bandwidth"},
+        {"migrate g1 --to hv2 --bandwidth 0x10", "--bandwidth"},
+        {"migrate g1 --to hv2 --bandwidth 1e3", "--bandwidth"},
+        {"migrate g1 --to hv2 --max-downtime 1.5", "whole number"},
+        {"migrate g1 --to hv2 --convergence-timeout inf", "--convergence-timeout"},
+        {"migrate g1 --to ", "--to: must not be empty"},
+        {"vm show ..", "cannot be a name"},
+        {"migration show .", "cannot be the id"},
+        {"pki issue --dir /nowhere --role king --name x", "--role"},
+        {"pki issue --dir /nowhere --role worker --name x --days 1 --seconds 1", "one of them"},
+        {"pki list", "--dir"},
+        {"help bogus", "no command"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        expect_exit(nobody, cases[i].line, LMO_EXIT_USAGE, "", cases[i].says);
+    }
+    expect_exit(nobody, "migrate g1 --to hv2 --frobnicate", LMO_EXIT_USAGE, "", "");
+}
+END_TEST
+
+START_TEST(missing_connection_settings__are_named_with_their_variable)
+{
+    struct run r = {0};
+    char *argv[] = {(char[]){"lmo"}, (char[]){"host"}, (char[]){"list"}, NULL};
+    size_t out_len = 0, err_len = 0;
+    r.cli = (struct lmo_cli){.out = open_memstream(&r.out, &out_len),
+                             .err = open_memstream(&r.err, &err_len),
+                             .env = fake_no_env};
+    ck_assert_int_eq(lmo_cli_run(&r.cli, 3, argv), LMO_EXIT_USAGE);
+    fclose(r.cli.out);
+    fclose(r.cli.err);
+    ck_assert_ptr_nonnull(strstr(r.err, "--url (or LMO_URL)"));
+    run_done(&r);
+}
+END_TEST
+
+START_TEST(help__goes_to_stdout_and_succeeds_even_on_a_wrong_line)
+{
+    expect_exit(nobody, "--help", LMO_EXIT_OK, "Exit codes:", "");
+    expect_exit(nobody, "migrate --help", LMO_EXIT_OK, "--to=HOST", "");
+    expect_exit(nobody, "migrate --bogus --help", LMO_EXIT_OK, "--to=HOST", "");
+    expect_exit(nobody, "help host add", LMO_EXIT_OK, "lmo host add", "");
+    expect_exit(nobody, "pki issue -h", LMO_EXIT_OK, "--address", "");
+    expect_exit(nobody, "version", LMO_EXIT_OK, "lmo " LMO_VERSION, "");
+    expect_exit(nobody, "-V", LMO_EXIT_OK, "lmo " LMO_VERSION, "");
+}
+END_TEST
+
+START_TEST(every_command__is_in_the_overview_and_explains_itself)
+{
+    struct run overview = {0};
+    run_line(&overview, nobody, "--help");
+    for (size_t i = 0; i < lmo_cli_command_count; i++) {
+        const struct lmo_cli_command *c = &lmo_cli_commands[i];
+        ck_assert_msg(strstr(overview.out, c->summary) != NULL, "%s", c->name);
+        char line[64];
+        snprintf(line, sizeof line, "%s --help", c->name);
+        expect_exit(nobody, line, LMO_EXIT_OK, c->summary, "");
+        ck_assert_ptr_eq(lmo_cli_command_find(c->name), c);
+        ck_assert_msg((c->required & ~c->options) == 0, "%s requires what it does not take", c->name);
+    }
+    run_done(&overview);
+}
+END_TEST
+
+START_TEST(option_that_two_rows_spell_alike__is_taken_by_one_command_only_once)
+{
+    for (size_t i = 0; i < lmo_cli_command_count; i++) {
+        uint64_t mask = lmo_cli_commands[i].options | LMO_OPTS_ALWAYS;
+        for (int a = 0; a < LMO_OPT_COUNT; a++) {
+            for (int b = a + 1; b < LMO_OPT_COUNT; b++) {
+                bool both = (mask >> a & 1) && (mask >> b & 1);
+                ck_assert_msg(!both || strcmp(lmo_option_rows[a].long_name, lmo_option_rows[b].long_name) != 0,
+                              "%s: --%s", lmo_cli_commands[i].name, lmo_option_rows[a].long_name);
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(numbers__are_scaled_exactly)
+{
+    static const struct {
+        enum lmo_option id;
+        const char *text;
+        uint64_t want;
+    } cases[] = {
+        {LMO_OPT_BANDWIDTH, "1", 1048576},
+        {LMO_OPT_BANDWIDTH, "0.5", 524288},
+        {LMO_OPT_BANDWIDTH, "1048576", UINT64_C(1) << 40},
+        {LMO_OPT_TIMEOUT, "1.5", 1500},
+        {LMO_OPT_TIMEOUT, "0.001", 1},
+        {LMO_OPT_TIMEOUT, "600", 600000},
+        {LMO_OPT_CONVERGENCE_TIMEOUT, "30", 30000},
+        {LMO_OPT_MAX_DOWNTIME, "300", 300},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lmo_cli_args a = {0};
+        char problem[256];
+        ck_assert_msg(lmo_option_set(&a, cases[i].id, cases[i].text, problem, sizeof problem), "%s", problem);
+        ck_assert_uint_eq(a.number[cases[i].id], cases[i].want);
+    }
+    static const char *const bad[] = {"",   ".",  ".5", "1.",  "1.2.3", "-1",
+                                      "+1", " 1", "1 ", "1,5", "nan",   "99999999999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct lmo_cli_args a = {0};
+        char problem[256];
+        bool ok = lmo_option_set(&a, LMO_OPT_TIMEOUT, bad[i], problem, sizeof problem);
+        ck_assert_msg(!ok || strcmp(bad[i], "1.") == 0, "\"%s\"", bad[i]);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ what is sent */
+
+static const char accepted[] = "{\"id\":\"01JABCDEFGHJKMNPQRSTVWXYZ0\",\"version\":1,\"phase\":\"queued\"}";
+
+START_TEST(migrate__sends_vm_destination_policy_and_a_fresh_key)
+{
+    static const struct fake_answer script[] = {{"POST /v1/migrations", 0, 202, accepted}, {0}};
+    struct run r = {0};
+    run_line(&r, script,
+             "migrate g1 --to hv2 --bandwidth 10 --max-downtime 300 --convergence-timeout 60 "
+             "--accept-stateful-loss");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.out, "01JABCDEFGHJKMNPQRSTVWXYZ0\n"); /* the id and nothing else: for scripts */
+    ck_assert(lmo_ulid_valid(r.fake.key[0]));
+    ck_assert_str_eq(r.fake.body[0],
+                     "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{\"bandwidth_bytes_per_s\":10485760,"
+                     "\"max_downtime_ms\":300,\"convergence_timeout_ms\":60000,\"accept_stateful_loss\":true}}");
+    run_done(&r);
+    run_line(&r, script, "migrate g1 --to hv2 --idempotency-key k1 --json");
+    ck_assert_str_eq(r.fake.key[0], "k1");
+    ck_assert_str_eq(r.fake.body[0], "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{}}");
+    ck_assert_ptr_nonnull(strstr(r.out, "\"phase\":\"queued\""));
+    run_done(&r);
+}
+END_TEST
+
+START_TEST(lost_answer_to_migrate__is_asked_for_again_with_the_same_key)
+{
+    static const struct fake_answer script[] = {{"POST /v1/migrations", LMO_E_UNKNOWN, 0, ""},
+                                                {"POST /v1/migrations", LMO_E_UNAVAILABLE, 0, ""},
+                                                {"POST /v1/migrations", 0, 202, accepted},
+                                                {0}};
+    struct run r = {0};
+    run_line(&r, script, "migrate g1 --to hv2");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.fake.key[0], r.fake.key[1]);
+    ck_assert_str_eq(r.fake.key[0], r.fake.key[2]);
+    run_done(&r);
+    static const struct fake_answer never[] = {{"POST /v1/migrations", LMO_E_TIMEOUT, 0, ""},
+                                               {"POST /v1/migrations", LMO_E_TIMEOUT, 0, ""},
+                                               {"POST /v1/migrations", LMO_E_UNAVAILABLE, 0, ""},
+                                               {0}};
+    run_line(&r, never, "migrate g1 --to hv2");
+    ck_assert_int_eq(r.rc, LMO_EXIT_UNREACHABLE);
+    ck_assert_ptr_nonnull(strstr(r.err, r.fake.key[0])); /* so that a person can repeat it safely */
+    ck_assert_ptr_nonnull(strstr(r.err, "not known whether"));
+    run_done(&r);
+}
+END_TEST
+
+START_TEST(coordinator_that_is_not_there__is_exit_3_and_asked_once)
+{
+    static const struct fake_answer post[] = {{"POST /v1/migrations", LMO_E_UNAVAILABLE, 0, ""}, {0}};
+    expect_exit(post, "migrate g1 --to hv2", LMO_EXIT_UNREACHABLE, "", "Nothing was asked");
+    static const struct fake_answer get[] = {{"GET /v1/hosts", LMO_E_UNAUTHENTICATED, 0, ""}, {0}};
+    expect_exit(get, "host list", LMO_EXIT_UNREACHABLE, "", "--ca");
+    static const struct fake_answer lost[] = {{"POST /v1/hosts", LMO_E_TIMEOUT, 0, ""}, {0}};
+    expect_exit(lost, "host add hv1 --url https://10.0.0.1:8443", LMO_EXIT_UNREACHABLE, "", "look before you repeat");
+}
+END_TEST
+
+START_TEST(refusals__exit_1_with_the_reason_the_code_and_what_to_do)
+{
+    static const struct fake_answer missing[] = {{"GET /v1/vms/g9", 0, 404,
+                                                  "{\"status\":404,\"code\":\"not_found\",\"detail\":\"no guest g9\"}"},
+                                                 {0}};
+    expect_exit(missing, "vm show g9", LMO_EXIT_FAILED, "", "no guest g9 (not_found, 404)\nlmo: `lmo vm list`");
+    expect_exit(missing, "vm show g9 --json", LMO_EXIT_FAILED, "\"code\":\"not_found\"", "no guest g9");
+    static const struct fake_answer role[] = {{"POST /v1/migrations", 0, 403,
+                                               "{\"title\":\"Forbidden\",\"code\":\"forbidden\"}"},
+                                              {0}};
+    expect_exit(role, "migrate g1 --to hv2", LMO_EXIT_FAILED, "", "role operator");
+    static const struct fake_answer twice[] = {
+        {"POST /v1/hosts", 0, 400, "{\"detail\":\"url: must be https\",\"field\":\"url\",\"code\":\"invalid\"}"}, {0}};
+    expect_exit(twice, "host add hv1 --url http://x", LMO_EXIT_FAILED, "", "lmo: url: must be https (invalid, 400)");
+    static const struct fake_answer fields[] = {
+        {"POST /v1/hosts", 0, 400, "{\"detail\":\"must be https\",\"field\":\"url\",\"code\":\"invalid\"}"}, {0}};
+    expect_exit(fields, "host add hv1 --url http://x", LMO_EXIT_FAILED, "", "url: must be https");
+}
+END_TEST
+
+START_TEST(answers_that_are_not_LMOs__are_exit_7)
+{
+    static const struct fake_answer html[] = {{"GET /v1/hosts", 0, 502, "<html>"}, {0}};
+    expect_exit(html, "host list", LMO_EXIT_PROTOCOL, "", "--url");
+    static const struct fake_answer text[] = {{"GET /v1/hosts", 0, 200, "hello"}, {0}};
+    expect_exit(text, "host list", LMO_EXIT_PROTOCOL, "", "not understood");
+    static const struct fake_answer other[] = {{"POST /v1/migrations", 0, 202, "{}"}, {0}};
+    expect_exit(other, "migrate g1 --to hv2", LMO_EXIT_PROTOCOL, "", "no id");
+}
+END_TEST
+
+START_TEST(arguments__cannot_leave_their_place_in_the_path)
+{
+    static const struct fake_answer script[] = {{"GET /v1/vms/a%2F..%2F..%2Fhosts%3Fx%3D1%23%25", 0, 200, "{}"}, {0}};
+    expect_exit(script, "vm show a/../../hosts?x=1#%", LMO_EXIT_OK, "", "");
+    static const struct fake_answer list[] = {{"GET /v1/migrations?phase=pre%26copy&vm=g%3D1&limit=5", 0, 200,
+                                               "{\"migrations\":[]}"},
+                                              {0}};
+    expect_exit(list, "migration list --phase pre&copy --vm g=1 --limit 5", LMO_EXIT_OK, "no migrations", "");
+    char path[LMO_API_PATH_MAX], longest[LMO_API_PATH_MAX + 1];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    ck_assert(!lmo_api_path(path, "/v1/vms/", longest, ""));
+    ck_assert(!lmo_api_path(path, "/v1/vms/", "", ""));
+}
+END_TEST
+
+START_TEST(hosts__are_added_shown_and_removed)
+{
+    static const struct fake_answer add[] = {
+        {"POST /v1/hosts", 0, 201, "{\"name\":\"hv1\",\"url\":\"https://10.0.0.1:8443\",\"state\":\"unknown\"}"}, {0}};
+    struct run r = {0};
+    run_line(&r, add, "--url https://coordinator:8443 host add hv1 --url https://10.0.0.1:8443");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.fake.body[0], "{\"name\":\"hv1\",\"url\":\"https://10.0.0.1:8443\"}");
+    ck_assert_str_eq(r.cli.args.text[LMO_OPT_URL], "https://coordinator:8443"); /* two different options */
+    run_done(&r);
+    static const struct fake_answer remove[] = {{"DELETE /v1/hosts/hv1", 0, 204, ""}, {0}};
+    expect_exit(remove, "host remove hv1", LMO_EXIT_OK, "", "removed hv1");
+    static const struct fake_answer show[] = {{"GET /v1/hosts/hv1", 0, 200,
+                                               "{\"name\":\"hv1\",\"state\":\"up\",\"capabilities\":{\"hypervisor\":"
+                                               "\"libvirt\",\"qemu\":{\"version\":[7,2]}}}"},
+                                              {0}};
+    expect_exit(show, "host show hv1", LMO_EXIT_OK, "qemu.version             7, 2", "");
+}
+END_TEST
+
+START_TEST(list_that_lacks_a_hosts_guests__says_so)
+{
+    static const struct fake_answer script[] = {
+        {"GET /v1/vms", 0, 200, "{\"vms\":[{\"name\":\"g1\",\"host\":\"hv1\"}],\"hosts_unreachable\":[\"hv3\"]}"}, {0}};
+    expect_exit(script, "vm list", LMO_EXIT_OK, "g1", "hv3");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ pki, through the command line */
+
+START_TEST(pki__works_from_init_to_revoke)
+{
+    char parent[] = "/tmp/lmo-cli-pki-XXXXXX", line[256];
+    ck_assert_ptr_nonnull(mkdtemp(parent));
+#define PKI(rc, in_out, in_err, ...)                   \
+    do {                                               \
+        snprintf(line, sizeof line, __VA_ARGS__);      \
+        expect_exit(nobody, line, rc, in_out, in_err); \
+    } while (0)
+    PKI(LMO_EXIT_FAILED, "", "lmo pki init", "pki list --dir %s/ca", parent);
+    PKI(LMO_EXIT_OK, "", "made a CA", "pki init %s/ca", parent);
+    PKI(LMO_EXIT_FAILED, "", "a CA already", "pki init %s/ca", parent);
+    PKI(LMO_EXIT_OK, "issued/worker-hv1.pem\n", "serial",
+        "pki issue --dir %s/ca --role worker --name hv1 --address 10.0.0.1 --address hv1.example --seconds 600",
+        parent);
+    PKI(LMO_EXIT_FAILED, "", "--renew", "pki issue --dir %s/ca --role worker --name hv1", parent);
+    PKI(LMO_EXIT_OK, "valid", "", "pki list --dir %s/ca", parent);
+    PKI(LMO_EXIT_OK, "", "1 revoked", "pki revoke --dir %s/ca worker/hv1", parent);
+    PKI(LMO_EXIT_OK, "\"status\":\"revoked\"", "", "pki list --dir %s/ca --json", parent);
+    PKI(LMO_EXIT_FAILED, "", "no certificate", "pki revoke --dir %s/ca worker/hv2", parent);
+    PKI(LMO_EXIT_OK, "", "crl.pem", "pki crl --dir %s/ca", parent);
+    snprintf(line, sizeof line, "rm -r %s", parent);
+    ck_assert_int_eq(system(line), 0);
+}
+END_TEST
+
+Suite *cli_parse_suite(void)
+{
+    Suite *s = suite_create("cli_parse");
+    TCase *tc = tcase_create("lines");
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, wrong_command_lines__exit_2_and_ask_nobody);
+    tcase_add_test(tc, missing_connection_settings__are_named_with_their_variable);
+    tcase_add_test(tc, help__goes_to_stdout_and_succeeds_even_on_a_wrong_line);
+    tcase_add_test(tc, every_command__is_in_the_overview_and_explains_itself);
+    tcase_add_test(tc, option_that_two_rows_spell_alike__is_taken_by_one_command_only_once);
+    tcase_add_test(tc, numbers__are_scaled_exactly);
+    tcase_add_test(tc, migrate__sends_vm_destination_policy_and_a_fresh_key);
+    tcase_add_test(tc, lost_answer_to_migrate__is_asked_for_again_with_the_same_key);
+    tcase_add_test(tc, coordinator_that_is_not_there__is_exit_3_and_asked_once);
+    tcase_add_test(tc, refusals__exit_1_with_the_reason_the_code_and_what_to_do);
+    tcase_add_test(tc, answers_that_are_not_LMOs__are_exit_7);
+    tcase_add_test(tc, arguments__cannot_leave_their_place_in_the_path);
+    tcase_add_test(tc, hosts__are_added_shown_and_removed);
+    tcase_add_test(tc, list_that_lacks_a_hosts_guests__says_so);
+    tcase_add_test(tc, pki__works_from_init_to_revoke);
+    suite_add_tcase(s, tc);
+    return s;
+}

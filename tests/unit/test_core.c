@@ -1,0 +1,544 @@
+/* test_core.c - the core's step function: the road forward, every way back, and what may never happen. */
+#include "base/str.h"
+#include "core/migration.h"
+
+#include <check.h>
+#include <stdio.h>
+
+static struct lmo_migration m, spare;
+static struct lmo_effects fx;
+static struct lmo_vm_facts facts;
+static int64_t now_ms;
+
+static void fresh(unsigned volumes, unsigned ports)
+{
+    now_ms = 1000;
+    m = (struct lmo_migration){.version = 1, .epoch = 32, .phase = LMO_PHASE_QUEUED, .next_ordinal = 1};
+    LMO_COPY(m.id, "01J00000000000000000000000");
+    LMO_COPY(m.source, "hv1");
+    LMO_COPY(m.destination, "hv2");
+    LMO_COPY(m.vm.uuid, "11111111-2222-3333-4444-555555555555");
+    m.phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = now_ms};
+    m.phase_time_count = 1;
+    m.policy.convergence_timeout_ms = 60000;
+    m.policy.max_downtime_ms = 300;
+    facts = (struct lmo_vm_facts){.state = LMO_RUN_RUNNING, .volume_count = volumes, .port_count = ports};
+    LMO_COPY(facts.uuid, m.vm.uuid);
+    for (unsigned i = 0; i < volumes; i++) {
+        LMO_COPY(facts.volumes[i].worker, "ctl");
+        (void)snprintf(facts.volumes[i].target, sizeof facts.volumes[i].target, "vd%c", 'a' + (int)i);
+    }
+    for (unsigned i = 0; i < ports; i++) {
+        LMO_COPY(facts.ports[i].worker, "ctl");
+    }
+}
+
+/* Applies an event and keeps the result; returns the step's code. */
+static int step(struct lmo_event ev)
+{
+    struct lmo_err err = {0};
+    ev.now_ms = now_ms;
+    ev.now_boot_us = (uint64_t)now_ms * 1000;
+    int r = lmo_core_step(&m, &ev, &spare, &fx, &err);
+    if (r == 0) {
+        m = spare;
+        ck_assert_msg(lmo_migration_broken(&m) == NULL, "%s", lmo_migration_broken(&m));
+    }
+    return r;
+}
+
+static struct lmo_task *sent(enum lmo_op_kind kind)
+{
+    for (unsigned i = 0; i < m.task_count; i++) {
+        if (m.tasks[i].kind == kind && m.tasks[i].state == LMO_TASK_SENT) {
+            return &m.tasks[i];
+        }
+    }
+    return NULL;
+}
+
+static void done(enum lmo_op_kind kind)
+{
+    struct lmo_task *t = sent(kind);
+    ck_assert_msg(t != NULL, "%s was not sent", lmo_op_info(kind)->text);
+    struct lmo_event ev = {.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal};
+    ev.facts = kind == LMO_OP_DESCRIBE ? &facts : NULL;
+    ev.export_name = kind == LMO_OP_ATTACH ? "v.hv2.e32" : NULL;
+    ck_assert_int_eq(step(ev), 0);
+}
+
+static void failed(enum lmo_op_kind kind, int code)
+{
+    struct lmo_task *t = sent(kind);
+    ck_assert_msg(t != NULL, "%s was not sent", lmo_op_info(kind)->text);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_FAILED, .ordinal = t->ordinal, .code = code, .text = "why"}), 0);
+}
+
+static void says(struct lmo_worker_event w)
+{
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_WORKER, .worker = &w}), 0);
+}
+
+/* Answers every call that is out with success until the record is in `phase` (or nothing is out any more). */
+static void run_to(enum lmo_phase phase)
+{
+    for (int guard = 0; guard < 200 && m.phase != phase; guard++) {
+        unsigned i = 0;
+        while (i < m.task_count && m.tasks[i].state != LMO_TASK_SENT) {
+            i++;
+        }
+        if (i == m.task_count) {
+            break;
+        }
+        done(m.tasks[i].kind);
+    }
+    ck_assert_msg(m.phase == phase, "is in %s, not in %s", lmo_phase_text(m.phase), lmo_phase_text(phase));
+}
+
+static void admit(void)
+{
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_ADMITTED}), 0);
+}
+
+static void run_to_cutover(void)
+{
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    for (int i = 0; i < 100 && !sent(LMO_OP_OPEN_GATE); i++) {
+        unsigned k = 0;
+        while (k < m.task_count && m.tasks[k].state != LMO_TASK_SENT) {
+            k++;
+        }
+        ck_assert(k < m.task_count);
+        done(m.tasks[k].kind);
+    }
+    done(LMO_OP_OPEN_GATE);
+    says((struct lmo_worker_event){.kind = LMO_WEV_SUSPENDED, .at_us = 1});
+    says((struct lmo_worker_event){.kind = LMO_WEV_LOADED, .at_us = 2});
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+}
+
+START_TEST(the_road_forward_visits_every_phase_in_order_and_completes)
+{
+    fresh(2, 1);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen", .evidence = "e"});
+    says((struct lmo_worker_event){.kind = LMO_WEV_FENCED});
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    ck_assert_int_eq(m.phase, LMO_PHASE_FINALIZE);
+    run_to(LMO_PHASE_COMPLETED);
+    ck_assert(fx.ended);
+    ck_assert_int_eq(m.percent, 100);
+    ck_assert_uint_eq(m.phase_time_count, 9);
+    ck_assert_uint_eq(m.epoch, 32);
+}
+END_TEST
+
+START_TEST(a_guest_without_volumes_and_ports_passes_through_their_phases)
+{
+    fresh(0, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
+START_TEST(gate_is_not_ordered_open_before_permit_job_and_network_are_confirmed)
+{
+    fresh(1, 1);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    ck_assert_ptr_null(sent(LMO_OP_AWAIT_BOUND));
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_AWAIT_BOUND);
+    ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+    ck_assert(!m.switchover_ready);
+    done(LMO_OP_AWAIT_INSTALLED);
+    ck_assert(m.switchover_ready);
+    ck_assert_ptr_nonnull(sent(LMO_OP_OPEN_GATE));
+}
+END_TEST
+
+START_TEST(precheck_refusal_aborts_without_touching_anything)
+{
+    fresh(1, 1);
+    admit();
+    done(LMO_OP_DESCRIBE);
+    failed(LMO_OP_CHECK_PORT, LMO_E_REFUSED);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.reason_code, LMO_E_REFUSED);
+    ck_assert_int_eq(m.failed_in, LMO_PHASE_PRECHECK);
+}
+END_TEST
+
+START_TEST(a_blocker_of_the_guest_is_the_reason)
+{
+    fresh(1, 1);
+    LMO_COPY(facts.blocker, "host device vda passed through");
+    admit();
+    done(LMO_OP_DESCRIBE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_str_eq(m.reason, "host device vda passed through");
+}
+END_TEST
+
+START_TEST(a_volume_that_nobody_serves_is_refused_by_name)
+{
+    fresh(2, 0);
+    facts.volumes[1].worker[0] = '\0';
+    admit();
+    done(LMO_OP_DESCRIBE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_ptr_nonnull(strstr(m.reason, "vdb"));
+}
+END_TEST
+
+START_TEST(unknown_outcome_is_asked_again_under_the_same_id)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_VOLUME_ATTACH);
+    char before[LMO_OP_ID_MAX], after[LMO_OP_ID_MAX];
+    lmo_task_op_id(&m, sent(LMO_OP_ATTACH), before);
+    failed(LMO_OP_ATTACH, LMO_E_UNKNOWN);
+    ck_assert_ptr_null(sent(LMO_OP_ATTACH));
+    ck_assert(fx.wake_ms > now_ms);
+    now_ms = fx.wake_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    lmo_task_op_id(&m, sent(LMO_OP_ATTACH), after);
+    ck_assert_str_eq(before, after);
+}
+END_TEST
+
+START_TEST(a_definite_failure_is_tried_again_under_a_new_id_and_then_rolled_back)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_VOLUME_ATTACH);
+    uint32_t ordinal = sent(LMO_OP_ATTACH)->ordinal;
+    for (int i = 0; i < 4; i++) {
+        failed(LMO_OP_ATTACH, LMO_E_UNAVAILABLE);
+        ck_assert_int_eq(m.phase, LMO_PHASE_VOLUME_ATTACH);
+        now_ms = fx.wake_ms;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+        ck_assert_int_ne(sent(LMO_OP_ATTACH)->ordinal, ordinal);
+    }
+    failed(LMO_OP_ATTACH, LMO_E_UNAVAILABLE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(a_call_that_was_refused_is_not_waited_for_again_in_the_roll_back)
+{
+    fresh(1, 1);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_PERMIT);
+    failed(LMO_OP_JOB_START, LMO_E_REFUSED);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_nonnull(sent(LMO_OP_JOB_ABORT));
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(cancel_waits_for_a_call_that_may_be_making_something_before_undoing_it)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_VOLUME_ATTACH);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_null(sent(LMO_OP_DISCARD));
+    done(LMO_OP_ATTACH);
+    ck_assert_str_eq(m.vm.volumes[0].export_destination, "v.hv2.e32");
+    done(LMO_OP_DISCARD);
+    ck_assert_ptr_nonnull(sent(LMO_OP_DETACH_DESTINATION));
+    run_to(LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.reason_code, LMO_E_CANCELLED);
+}
+END_TEST
+
+START_TEST(roll_back_of_precopy_ends_the_job_then_discards_then_revives_at_a_higher_epoch)
+{
+    fresh(1, 1);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    ck_assert_uint_eq(sent(LMO_OP_JOB_ABORT)->epoch, 32);
+    ck_assert_ptr_null(sent(LMO_OP_DISCARD));
+    done(LMO_OP_JOB_ABORT);
+    ck_assert_uint_eq(sent(LMO_OP_DISCARD)->epoch, 32);
+    ck_assert_ptr_null(sent(LMO_OP_REVIVE));
+    done(LMO_OP_DISCARD);
+    ck_assert_uint_eq(sent(LMO_OP_REVIVE)->epoch, 33);
+    ck_assert_uint_eq(sent(LMO_OP_SINGLE_SOURCE)->epoch, 33);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(abort_that_loses_the_race_goes_forward)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    done(LMO_OP_JOB_ABORT);
+    failed(LMO_OP_DISCARD, LMO_E_CONFLICT);
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+    says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen"});
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
+START_TEST(destination_that_is_busy_is_asked_again_until_it_is_decided)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    done(LMO_OP_OPEN_GATE); /* it was under way: it drains first */
+    done(LMO_OP_JOB_ABORT);
+    failed(LMO_OP_DISCARD, LMO_E_BUSY);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    says((struct lmo_worker_event){.kind = LMO_WEV_BACK});
+    ck_assert_ptr_nonnull(sent(LMO_OP_DISCARD)); /* not left to its back-off */
+    done(LMO_OP_DISCARD);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(cancel_past_switch_over_is_refused)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), LMO_E_CONFLICT);
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+}
+END_TEST
+
+START_TEST(source_that_ran_on_ends_in_aborted_with_the_reason)
+{
+    fresh(1, 1);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_JOB_END, .ok = false, .text = "client socket is closed"});
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+    says((struct lmo_worker_event){.kind = LMO_WEV_BACK});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    run_to(LMO_PHASE_ABORTED);
+    ck_assert_ptr_nonnull(strstr(m.reason, "resumed the guest"));
+}
+END_TEST
+
+START_TEST(libvirt_error_after_the_commit_does_not_matter)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen"});
+    says((struct lmo_worker_event){.kind = LMO_WEV_JOB_END, .ok = false, .text = "client socket is closed"});
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
+START_TEST(job_that_fails_in_precopy_is_rolled_back)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+    says((struct lmo_worker_event){.kind = LMO_WEV_JOB_END, .ok = false, .text = "no route"});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    run_to(LMO_PHASE_ABORTED);
+    ck_assert_ptr_nonnull(strstr(m.reason, "no route"));
+}
+END_TEST
+
+START_TEST(convergence_time_out_aborts_with_the_measured_rates)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+    says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS,
+                                   .progress = {.total_bytes = 1000UL << 20, .remaining_bytes = 500UL << 20, .iteration = 7,
+                                                .rate_bytes_per_s = 100UL << 20, .dirty_bytes_per_s = 150UL << 20}});
+    ck_assert_int_eq(m.percent, 50);
+    now_ms = m.deadline_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_int_eq(m.reason_code, LMO_E_NOT_CONVERGING);
+    ck_assert_ptr_nonnull(strstr(m.reason, "500 MiB remaining"));
+    ck_assert_ptr_nonnull(strstr(m.reason, "transfers 100 MiB/s"));
+    ck_assert_ptr_nonnull(strstr(m.reason, "dirties 150 MiB/s"));
+}
+END_TEST
+
+START_TEST(percent_never_falls_and_progress_alone_is_not_stored)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.total_bytes = 100, .remaining_bytes = 10}});
+    ck_assert(!fx.durable);
+    says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.total_bytes = 100, .remaining_bytes = 60}});
+    ck_assert_int_eq(m.percent, 90);
+}
+END_TEST
+
+START_TEST(freeze_is_relayed_and_its_answer_carried_to_the_destination)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "unknown", .evidence = "watch"}), 0);
+    ck_assert_ptr_null(sent(LMO_OP_RELAY_ANSWER));
+    now_ms = fx.wake_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "frozen", .evidence = "e"}), 0);
+    ck_assert_ptr_nonnull(sent(LMO_OP_RELAY_ANSWER));
+    ck_assert_str_eq(m.cutover.freeze_answer, "frozen");
+}
+END_TEST
+
+START_TEST(copy_lost_before_the_fence_thaws_the_source_above_the_permits_epoch)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = false});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    done(LMO_OP_JOB_ABORT);
+    done(LMO_OP_DISCARD);
+    ck_assert_uint_eq(sent(LMO_OP_REVIVE)->epoch, 33);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(copy_lost_after_the_fence_needs_a_person)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen"});
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = true});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+    ck_assert_ptr_nonnull(strstr(m.reason, "cold from its volumes"));
+}
+END_TEST
+
+START_TEST(restart_asks_again_for_exactly_what_was_sent)
+{
+    fresh(2, 0);
+    admit();
+    run_to(LMO_PHASE_VOLUME_ATTACH);
+    done(LMO_OP_ATTACH);
+    uint32_t ordinal = sent(LMO_OP_ATTACH)->ordinal;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_RECOVERED}), 0);
+    ck_assert_int_eq(__builtin_popcountll(fx.send), 1);
+    ck_assert_int_eq(sent(LMO_OP_ATTACH)->ordinal, ordinal);
+}
+END_TEST
+
+START_TEST(answers_of_an_earlier_phase_change_nothing)
+{
+    fresh(1, 0);
+    admit();
+    uint32_t ordinal = sent(LMO_OP_DESCRIBE)->ordinal;
+    run_to(LMO_PHASE_VOLUME_ATTACH);
+    struct lmo_migration before = m;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_FAILED, .ordinal = ordinal, .code = LMO_E_REFUSED, .text = "late"}), 0);
+    ck_assert_int_eq(m.phase, before.phase);
+    ck_assert(!fx.durable);
+}
+END_TEST
+
+START_TEST(finalize_keeps_trying_because_the_guest_runs_where_it_should)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    for (int i = 0; i < 20; i++) {
+        failed(LMO_OP_REMOVE_SOURCE, LMO_E_UNAVAILABLE);
+        ck_assert_int_eq(m.phase, LMO_PHASE_FINALIZE);
+        ck_assert(m.waiting_for[0] != '\0');
+        now_ms += 11000;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    }
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
+START_TEST(sixteen_volumes_and_eight_ports_fit_every_phase)
+{
+    fresh(LMO_VOLUMES_MAX, LMO_PORTS_MAX);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
+START_TEST(a_terminal_record_never_changes_again)
+{
+    fresh(0, 0);
+    admit();
+    failed(LMO_OP_DESCRIBE, LMO_E_NOT_FOUND);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL}), LMO_E_CONFLICT);
+}
+END_TEST
+
+Suite *core_suite(void);
+Suite *core_suite(void)
+{
+    Suite *s = suite_create("core");
+    TCase *t = tcase_create("step");
+    tcase_add_test(t, the_road_forward_visits_every_phase_in_order_and_completes);
+    tcase_add_test(t, a_guest_without_volumes_and_ports_passes_through_their_phases);
+    tcase_add_test(t, gate_is_not_ordered_open_before_permit_job_and_network_are_confirmed);
+    tcase_add_test(t, precheck_refusal_aborts_without_touching_anything);
+    tcase_add_test(t, a_blocker_of_the_guest_is_the_reason);
+    tcase_add_test(t, a_volume_that_nobody_serves_is_refused_by_name);
+    tcase_add_test(t, unknown_outcome_is_asked_again_under_the_same_id);
+    tcase_add_test(t, a_definite_failure_is_tried_again_under_a_new_id_and_then_rolled_back);
+    tcase_add_test(t, a_call_that_was_refused_is_not_waited_for_again_in_the_roll_back);
+    tcase_add_test(t, cancel_waits_for_a_call_that_may_be_making_something_before_undoing_it);
+    tcase_add_test(t, roll_back_of_precopy_ends_the_job_then_discards_then_revives_at_a_higher_epoch);
+    tcase_add_test(t, abort_that_loses_the_race_goes_forward);
+    tcase_add_test(t, destination_that_is_busy_is_asked_again_until_it_is_decided);
+    tcase_add_test(t, cancel_past_switch_over_is_refused);
+    tcase_add_test(t, source_that_ran_on_ends_in_aborted_with_the_reason);
+    tcase_add_test(t, libvirt_error_after_the_commit_does_not_matter);
+    tcase_add_test(t, job_that_fails_in_precopy_is_rolled_back);
+    tcase_add_test(t, convergence_time_out_aborts_with_the_measured_rates);
+    tcase_add_test(t, percent_never_falls_and_progress_alone_is_not_stored);
+    tcase_add_test(t, freeze_is_relayed_and_its_answer_carried_to_the_destination);
+    tcase_add_test(t, copy_lost_before_the_fence_thaws_the_source_above_the_permits_epoch);
+    tcase_add_test(t, copy_lost_after_the_fence_needs_a_person);
+    tcase_add_test(t, restart_asks_again_for_exactly_what_was_sent);
+    tcase_add_test(t, answers_of_an_earlier_phase_change_nothing);
+    tcase_add_test(t, finalize_keeps_trying_because_the_guest_runs_where_it_should);
+    tcase_add_test(t, sixteen_volumes_and_eight_ports_fit_every_phase);
+    tcase_add_test(t, a_terminal_record_never_changes_again);
+    suite_add_tcase(s, t);
+    return s;
+}
