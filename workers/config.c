@@ -10,6 +10,8 @@ static const struct lmo_conf_key keys[] = {
     {"worker", "listen", LMO_CONF_ADDRESS, true, NULL, 0, 0, "address:port that coordinator and workers connect to"},
     {"worker", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the journal; made if it is missing"},
     {"worker", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
+    {"worker", "high_priority", LMO_CONF_BOOL, false, "yes", 0, 0,
+     "run before ordinary programs (nice -10): a paused guest waits for this one, next to guests that are busy"},
     {"worker", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
     {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
     {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "this worker's certificate, role worker"},

@@ -27,7 +27,7 @@ static void feed_kind(struct lmo_incoming *in, enum lmo_dst_event_kind kind, uns
 
 /* ------------------------------------------------------------------ driver calls */
 
-enum what { DO_ACTIVATE, DO_RESUME, DO_REMOVE, DO_STATE };
+enum what { DO_ACTIVATE, DO_PREPARE_PORT, DO_RESUME, DO_REMOVE, DO_STATE };
 
 struct dst_call {
     struct lmo_call call;
@@ -35,7 +35,7 @@ struct dst_call {
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
     bool flag;                   /* RESUME: the guest stays paused. REMOVE: a loaded copy, too */
-    struct lmo_port port;        /* ACTIVATE */
+    struct lmo_port port;        /* ACTIVATE, PREPARE_PORT */
     int code;
     enum lmo_run_state state;
     uint64_t realtime_us;
@@ -62,6 +62,9 @@ static int do_remove(struct lmo_hypervisor *hv, struct dst_call *c)
     if (r == 0) {
         r = hv->ops->discard_prepared(hv, c->vm, LMO_REMOVE_TIMEOUT_MS, &c->err);
     }
+    if (r == 0 && !c->flag) { /* a copy that died once it was complete leaves its definition; an active one is refused */
+        r = hv->ops->remove(hv, c->vm, false, LMO_REMOVE_TIMEOUT_MS, &c->err);
+    }
     if (r < 0 && hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, NULL) < 0) {
         c->state = LMO_RUN_UNKNOWN;
     }
@@ -76,6 +79,9 @@ static void work(struct lmo_call *call)
     c->started_ns = lmo_now_ns();
     switch (c->what) {
     case DO_ACTIVATE: c->code = w->drv.network->ops->activate(w->drv.network, &c->port, &c->err); break;
+    case DO_PREPARE_PORT:
+        c->code = w->drv.network->ops->await_installed(w->drv.network, &c->port, LMO_PORT_TIMEOUT_MS, &c->err);
+        break;
     case DO_RESUME: c->code = do_resume(hv, c); break;
     case DO_REMOVE: c->code = do_remove(hv, c); break;
     case DO_STATE: c->code = hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err); break;
@@ -100,6 +106,10 @@ static void call_done(struct lmo_call *call, bool ran)
         lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early", "migration=%s port=%s code=%s us=%llu reason=%s",
                 c->migration, c->port.id, lmo_err_name(c->code), (unsigned long long)(c->ended_ns - c->started_ns) / 1000,
                 c->err.text);
+        break;
+    case DO_PREPARE_PORT:
+        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "port prepared again", "migration=%s port=%s code=%s reason=%s",
+                c->migration, c->port.id, lmo_err_name(c->code), c->err.text);
         break;
     case DO_RESUME:
         if (c->code < 0) {
@@ -126,7 +136,7 @@ static void submit(struct lmo_incoming *in, enum what what, bool flag, const str
 {
     struct dst_call *c = calloc(1, sizeof *c);
     lmo_assert(c);
-    c->call = (struct lmo_call){.work = work, .done = call_done, .fast = true};
+    c->call = (struct lmo_call){.work = work, .done = call_done, .fast = what != DO_PREPARE_PORT};
     c->what = what;
     c->flag = flag;
     if (port) {
@@ -149,6 +159,17 @@ static void activate(struct lmo_incoming *in)
     }
     for (unsigned i = 0; i < in->more->setup.port_count; i++) {
         submit(in, DO_ACTIVATE, false, &in->more->setup.ports[i]);
+    }
+}
+
+/* After a restart the driver holds nothing for the ports: what activate needs is opened again, off everybody's path. */
+static void prepare_ports(struct lmo_incoming *in)
+{
+    if (!in->more || !in->w->drv.network || in->dst.stage != LMO_DST_ARMED) {
+        return;
+    }
+    for (unsigned i = 0; i < in->more->setup.port_count; i++) {
+        submit(in, DO_PREPARE_PORT, false, &in->more->setup.ports[i]);
     }
 }
 
@@ -232,13 +253,16 @@ static void kill_answered(void *arg, int code, const char *text, const struct lm
     struct lmo_incoming *in = ask_end(arg, code, &a);
     if (in) {
         log_peer(&a, "kill", code, text);
-        feed_kind(in, code == 0 ? LMO_DSTE_TELL_OK : LMO_DSTE_TELL_FAILED, 0, text);
+        /* Closed there: the coordinator has seen to the source's copy. */
+        bool ok = code == 0 || code == LMO_E_GONE;
+        feed_kind(in, ok ? LMO_DSTE_TELL_OK : LMO_DSTE_TELL_FAILED, 0, text);
     }
 }
 
 static void ask_source(struct lmo_incoming *in, const char *what, uint64_t timeout_ms, lmo_peer_fn *fn)
 {
-    const struct lmo_record *m = in->more;
+    /* A worker that cannot write its journal could do nothing with the answer: it must not stop the source for that. */
+    const struct lmo_record *m = lmo_journal_healthy(in->w->journal, NULL) ? in->more : NULL;
     lmo_peer_call(in->w, m ? m->setup.source_url : "", m ? m->permit.source : "", what, m ? m->permit_text : NULL, 0, 0,
                   timeout_ms, fn, ask_new(in, 0));
 }
@@ -318,6 +342,7 @@ void lmo_incoming_warm(struct lmo_incoming *in)
 struct effects {
     struct lmo_worker *w;
     char migration[LMO_ID_MAX];
+    bool clear; /* the copy is gone, and not by our removal: what was made for it goes, too */
     struct lmo_dst_actions a;
 };
 
@@ -350,6 +375,9 @@ static void persisted(void *arg, int result)
     struct lmo_incoming *in = result == 0 ? lmo_incoming_find(e->w, e->migration) : NULL;
     if (in) {
         run_effects(in, &e->a);
+        if (e->clear) {
+            submit(in, DO_REMOVE, false, NULL);
+        }
     }
     free(e);
 }
@@ -441,6 +469,7 @@ void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct
         struct effects *e = calloc(1, sizeof *e);
         lmo_assert(e);
         *e = (struct effects){.w = w, .a = a};
+        e->clear = in->dst.stage == LMO_DST_DISCARDED && before.stage != LMO_DST_DISCARDED && !before.removing;
         memcpy(e->migration, in->dst.migration, sizeof e->migration);
         lmo_journal_submit(w->journal, b, false, persisted, e);
     }
@@ -490,10 +519,17 @@ void lmo_incoming_hv_event(struct lmo_incoming *in, const struct lmo_hv_event *e
         }
         e.kind = LMO_DSTE_RESUME_OK;
         break;
+    case LMO_HV_EV_PAUSED_OTHER:
+        /* A driver that was started in the middle of the incoming migration cannot tell its end from a person's pause.
+         * What the hypervisor shows now can: a guest that is incoming no more is loaded. */
+        if ((in->dst.stage == LMO_DST_IDLE || in->dst.stage == LMO_DST_ARMED) && !in->dst.loaded) {
+            in->observed = false;
+            lmo_incoming_observe(in);
+        }
+        return;
     case LMO_HV_EV_NONE:
     case LMO_HV_EV_INCOMING:
     case LMO_HV_EV_SUSPENDED:
-    case LMO_HV_EV_PAUSED_OTHER:
     case LMO_HV_EV_ITERATION:
     case LMO_HV_EV_WATCH_BROKEN:
     case LMO_HV_EV_WATCH_RESTORED: return;
@@ -545,8 +581,12 @@ static void observed(struct lmo_incoming *in, const struct dst_call *c)
     in->observe_tries = 0;
     lmo_log(LMO_LOG_INFO, "guest observed", "migration=%s vm=%s role=destination stage=%s state=%s", in->dst.migration,
             in->dst.vm, lmo_dst_stage_text(in->dst.stage), lmo_run_state_name(c->state));
+    bool first = !in->observed; /* not after an interruption of the events: to prepare a port forgets it first */
     in->observed = true;
     struct lmo_dst_event ev = {.kind = LMO_DSTE_RESTARTED, .state = c->state};
     lmo_incoming_feed(in, &ev, NULL);
+    if (first) {
+        prepare_ports(in);
+    }
     replay(in);
 }

@@ -29,6 +29,7 @@ struct src_call {
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
     bool paused;                 /* REVIVE: its owner had paused it */
+    bool frozen;                 /* REVIVE: we had stopped it */
     struct lmo_hv_job job;       /* ADOPT */
     struct lmo_freeze_result freeze;
     int code;
@@ -40,12 +41,20 @@ struct src_call {
 static int do_revive(struct lmo_hypervisor *hv, struct src_call *c)
 {
     int r = hv->ops->thaw(hv, c->vm, LMO_REVIVE_TIMEOUT_MS, &c->err);
-    if (r < 0) {
+    if (r < 0 && r != LMO_E_NOT_FOUND) {
         return r;
     }
-    r = hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err);
-    if (r < 0 || c->state == LMO_RUN_RUNNING || (c->paused && c->state == LMO_RUN_PAUSED_BY_USER)) {
-        return r;
+    int thawed = r;
+    r = hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, thawed < 0 ? NULL : &c->err);
+    if (thawed < 0 && r == 0 && !c->frozen && (c->state == LMO_RUN_ABSENT || c->state == LMO_RUN_SHUT_OFF)) {
+        /* It ended by itself or by its owner's will while it was still the guest here: there is nothing to continue,
+         * and to ask for ever would keep the roll-back from ending. One that we had stopped is another matter. */
+        lmo_log(LMO_LOG_WARN, "guest has ended at the source meanwhile", "migration=%s vm=%s state=%s", c->migration,
+                c->vm, lmo_run_state_name(c->state));
+        return 0;
+    }
+    if (thawed < 0 || r < 0 || c->state == LMO_RUN_RUNNING || c->state == LMO_RUN_PAUSED_BY_USER) {
+        return thawed < 0 ? thawed : r; /* paused by its owner, perhaps during pre-copy: it stays so */
     }
     if (c->state == LMO_RUN_ABSENT || c->state == LMO_RUN_SHUT_OFF) {
         return lmo_fail(&c->err, LMO_E_REFUSED, "the guest's process has ended (%s)", lmo_run_state_name(c->state));
@@ -128,6 +137,7 @@ static void submit(struct lmo_outgoing *out, enum what what)
     c->call = (struct lmo_call){.work = work, .done = call_done, .fast = true};
     c->what = what;
     c->paused = out->src.final_paused || out->revive_paused;
+    c->frozen = out->src.frozen_us != 0;
     memcpy(c->migration, out->src.migration, sizeof c->migration);
     memcpy(c->vm, out->src.vm, sizeof c->vm);
     if (what == DO_ADOPT) {
@@ -457,8 +467,12 @@ static void observed(struct lmo_outgoing *out, const struct src_call *c)
             lmo_src_stage_text(out->src.stage), lmo_run_state_name(c->state));
     bool first = !out->observed;
     out->observed = true;
-    struct lmo_src_event ev = {.kind = LMO_SRCE_RESTARTED, .state = c->state};
-    lmo_outgoing_feed(out, &ev, NULL);
+    /* Observed anew in the middle of a life (the hypervisor's events had been interrupted): a call that is under way
+     * still answers. A second freeze behind the first could continue what the first one proved frozen. */
+    if (first || !(out->src.freezing || out->src.killing || out->src.reviving)) {
+        struct lmo_src_event ev = {.kind = LMO_SRCE_RESTARTED, .state = c->state};
+        lmo_outgoing_feed(out, &ev, NULL);
+    }
     if ((first || out->unadopted) && out->src.job_running && out->more) {
         out->unadopted = true;
         out->observing = true;

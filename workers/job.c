@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define ABORT_RETRY_MS 500
+#define UNANSWERED_MS 15000 /* a sample without an answer still holds one of the driver's threads: no other at once */
 
 void lmo_job_describe(const struct lmo_outgoing *out, struct lmo_hv_job *ret)
 {
@@ -49,6 +50,10 @@ static void abort_done(struct lmo_call *call, bool ran)
     if (ran) {
         lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "abort asked", "migration=%s vm=%s code=%s reason=%s", c->migration,
                 c->vm, lmo_err_name(c->code), c->err.text);
+        struct lmo_outgoing *out = lmo_outgoing_find(call->w, c->migration);
+        if (out) {
+            out->abort_asking = false;
+        }
     }
     free(c);
 }
@@ -63,6 +68,10 @@ void lmo_job_abort(struct lmo_outgoing *out, const char *why)
         lmo_log(LMO_LOG_WARN, "job is to be aborted", "migration=%s vm=%s reason=%s", out->src.migration, out->src.vm, why);
     }
     out->aborting = true;
+    if (out->abort_asking) {
+        return;
+    }
+    out->abort_asking = true;
     out->abort_retry_ns = now + ABORT_RETRY_MS * LMO_NS_PER_MS;
     struct abort_call *c = calloc(1, sizeof *c);
     lmo_assert(c);
@@ -167,6 +176,9 @@ static void sample_done(struct lmo_call *call, bool ran)
         guard(out);
         lmo_stream_news(w);
     } else {
+        if (c->code == LMO_E_TIMEOUT) {
+            out->sample_after_ns = lmo_now_ns() + UNANSWERED_MS * LMO_NS_PER_MS;
+        }
         lmo_log(LMO_LOG_DEBUG, "no progress to be had", "migration=%s code=%s reason=%s", c->migration, lmo_err_name(c->code),
                 c->err.text);
     }
@@ -195,7 +207,7 @@ static void tick(void *arg)
         return;
     }
     dead_man(out);
-    if (!out->sampling) {
+    if (!out->sampling && lmo_now_ns() >= out->sample_after_ns) {
         struct sample_call *c = calloc(1, sizeof *c);
         lmo_assert(c);
         c->call = (struct lmo_call){.work = sample_work, .done = sample_done, .fast = true};

@@ -15,6 +15,9 @@
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 2000
 #define ACK_DELAY_MS 1000
+#define TIDY_AFTER 100         /* commits; some 1 to 2 MB of log */
+#define TIDY_DELAY_MS 2000
+#define TIDY_ANYWAY 10000      /* commits: then even while a guest waits */
 #define CLOSED_KEPT "20000" /* forgotten migrations that are still answered 410 */
 
 static void flush(struct lmo_journal *j);
@@ -111,6 +114,31 @@ static int write_all(struct lmo_journal *j, struct lmo_err *err)
     return 0;
 }
 
+/* SQLite would move its log into the database within some commit, many milliseconds long: it is done here instead, when
+ * no guest waits. */
+static void tidy(void *arg)
+{
+    struct lmo_journal *j = arg;
+    struct lmo_err err = {0};
+    j->tidy_timer = 0;
+    bool later = j->busy && j->busy(j->arg) && j->untidy < TIDY_ANYWAY;
+    if (!later && !j->dead) {
+        if (lmo_sql_exec(j->db, "PRAGMA wal_checkpoint(PASSIVE)", &err) < 0) {
+            lmo_log(LMO_LOG_WARN, "journal cannot be tidied up; later again", "reason=%s", err.text);
+        }
+        j->untidy = 0;
+        return;
+    }
+    lmo_assert(lmo_loop_timer(j->loop, TIDY_DELAY_MS, tidy, j, &j->tidy_timer) == 0);
+}
+
+static void tidy_later(struct lmo_journal *j)
+{
+    if (++j->untidy >= TIDY_AFTER && !j->tidy_timer) {
+        lmo_assert(lmo_loop_timer(j->loop, TIDY_DELAY_MS, tidy, j, &j->tidy_timer) == 0);
+    }
+}
+
 /* ---- after it ---- */
 
 static void call(struct lmo_batch *b, int result)
@@ -185,13 +213,17 @@ static void flush(struct lmo_journal *j)
             return;
         }
         struct lmo_err err = {0};
+        uint64_t started = lmo_now_ns();
         int r = write_all(j, &err);
+        lmo_log(LMO_LOG_DEBUG, "journal committed", "code=%s us=%llu", lmo_err_name(r),
+                (unsigned long long)(lmo_now_ns() - started) / 1000);
         if (r < 0) {
             lmo_assert(r != LMO_E_INVALID && r != LMO_E_CONFLICT); /* our own SQL */
             failed(j, r, &err);
             return;
         }
         j->commits++;
+        tidy_later(j);
         if (j->failures) {
             lmo_log(LMO_LOG_WARN, "journal can be written again", "failures=%u", j->failures);
             j->failures = 0;
@@ -263,8 +295,8 @@ static int renumber(struct lmo_journal *j, uint64_t after)
             /* through the negative numbers, so that no two rows ever share one */
             "UPDATE event SET seq = -seq - ?1 WHERE seq > 0 AND ?1 > 0",
             "UPDATE event SET seq = -seq WHERE seq < 0 AND ?1 > 0",
-            "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq) VALUES "
-            "((SELECT rowid FROM sqlite_sequence WHERE name = 'event'), 'event', ?1)",
+            ("INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq) VALUES "
+             "((SELECT rowid FROM sqlite_sequence WHERE name = 'event'), 'event', ?1)"),
         };
         r = lmo_sql_prepare(j->db, sql[i], &s, &err);
         if (r == 0) {
@@ -378,7 +410,13 @@ static int read_counters(struct lmo_journal *j, struct lmo_err *err)
 /* Off the guests' path: what only grows is trimmed at start. */
 static int trim(struct lmo_journal *j, struct lmo_err *err)
 {
-    return lmo_sql_exec(j->db, "DELETE FROM closed WHERE n <= (SELECT max(n) FROM closed) - " CLOSED_KEPT, err);
+    int r = lmo_sql_exec(j->db, "DELETE FROM closed WHERE n <= (SELECT max(n) FROM closed) - " CLOSED_KEPT, err);
+    /* Orders of no migration (a volume's first attachment) are closed by nobody. */
+    return r < 0 ? r
+                 : lmo_sql_exec(j->db,
+                                "DELETE FROM op WHERE migration = '' AND state <> 'running' AND "
+                                "rowid <= (SELECT max(rowid) FROM op) - " CLOSED_KEPT,
+                                err);
 }
 
 int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **ret, struct lmo_err *err)
@@ -389,11 +427,15 @@ int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **
     }
     j->loop = cfg->loop;
     j->on_events = cfg->on_events;
+    j->busy = cfg->busy;
     j->arg = cfg->arg;
     j->die_at_commit = cfg->die_at_commit;
     j->die_before = cfg->die_before;
     j->last = &j->first;
     int r = lmo_sql_open(cfg->path, 2000, &j->db, err);
+    if (r == 0) {
+        r = lmo_sql_exec(j->db, "PRAGMA wal_autocheckpoint=0", err); /* see tidy() */
+    }
     if (r == 0) {
         r = lmo_sql_migrate(j->db, lmo_schema_worker, lmo_schema_worker_count, err);
     }
@@ -433,6 +475,7 @@ struct lmo_journal *lmo_journal_close(struct lmo_journal *j)
     if (j->loop) {
         lmo_loop_cancel(j->loop, &j->retry_timer);
         lmo_loop_cancel(j->loop, &j->ack_timer);
+        lmo_loop_cancel(j->loop, &j->tidy_timer);
     }
     lmo_journal_vm_forget_all(j);
     j->db = lmo_sql_close(j->db);

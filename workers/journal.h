@@ -42,6 +42,7 @@ struct lmo_journal_config {
     const char *host;            /* whose journal; CONFLICT if the file is another host's */
     struct lmo_loop *loop;       /* borrowed */
     void (*on_events)(void *arg); /* durable events were added; on the loop */
+    bool (*busy)(void *arg);     /* a guest waits for this worker: not the moment to tidy up the file. NULL: never */
     void *arg;
     /* Tests only: the journal dies around its n-th commit (0: never), as a process that is killed there: nothing is
      * written any more, no function of a batch is called. Before: that commit is lost, too. */

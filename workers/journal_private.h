@@ -47,7 +47,10 @@ struct lmo_journal {
     struct lmo_sql *db;
     struct lmo_loop *loop;
     void (*on_events)(void *arg);
+    bool (*busy)(void *arg);
     void *arg;
+    uint64_t tidy_timer;
+    unsigned untidy;                 /* commits since the last checkpoint */
     unsigned die_at_commit;
     bool die_before;
 

@@ -105,7 +105,8 @@ static int apply_op(struct lmo_sql *db, const struct lmo_write *w, struct lmo_er
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(db,
                             "INSERT INTO op (id, migration, vm, epoch, role, kind, state, request) "
-                            "VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7)",
+                            "VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7) "
+                            "ON CONFLICT (id) DO UPDATE SET state = 'running', request = ?7, reply = NULL",
                             &s, err);
     if (r < 0) {
         return r;
@@ -155,6 +156,10 @@ void lmo_batch_reply(struct lmo_batch *b, const char *id, enum lmo_op_state stat
 
 /* ---- records ---- */
 
+/* A step that was taken between the submission of a close and its commit must not bring the record's row back: nobody
+ * would ever close it again. */
+#define NOT_CLOSED(role) "NOT EXISTS (SELECT 1 FROM closed WHERE closed.migration = ?1 AND closed.role = " role ")"
+
 static int apply_dst(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err)
 {
     const struct lmo_dst *d = &w->u.dst;
@@ -162,7 +167,8 @@ static int apply_dst(struct lmo_sql *db, const struct lmo_write *w, struct lmo_e
     int r = lmo_sql_prepare(db,
                             "INSERT OR REPLACE INTO dst (migration, vm, epoch, stage, has_permit, loaded, final_paused, "
                             "volume_count, fence_sent, loaded_us, answer, evidence) "
-                            "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                            "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 "
+                            "WHERE " NOT_CLOSED("'destination'"),
                             &s, err);
     if (r < 0) {
         return r;
@@ -194,7 +200,7 @@ static int apply_src(struct lmo_sql *db, const struct lmo_write *w, struct lmo_e
     int r = lmo_sql_prepare(db,
                             "INSERT OR REPLACE INTO src (migration, vm, epoch, freeze_epoch, stage, job_running, "
                             "gate_open, final_paused, evidence, frozen_us, freeze_us) "
-                            "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                            "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11 WHERE " NOT_CLOSED("'source'"),
                             &s, err);
     if (r < 0) {
         return r;
@@ -222,8 +228,9 @@ static int apply_setup(struct lmo_sql *db, const struct lmo_write *w, struct lmo
 {
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(db,
-                            "INSERT INTO setup (migration, role, request, permit) VALUES (?1, ?2, ?3, ?4) "
-                            "ON CONFLICT (migration, role) DO UPDATE SET request = coalesce(?3, request), "
+                            "INSERT INTO setup (migration, role, request, permit) "
+                            "SELECT ?1, ?2, ?3, ?4 WHERE " NOT_CLOSED("?2")
+                            " ON CONFLICT (migration, role) DO UPDATE SET request = coalesce(?3, request), "
                             "permit = coalesce(?4, permit)",
                             &s, err);
     if (r < 0) {

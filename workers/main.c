@@ -6,8 +6,10 @@
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#define HIGH_PRIORITY (-10)
 #define END_WITHIN_S 5 /* after SIGTERM, whatever a driver's call is doing */
 
 const char *argp_program_version = "lmo-worker " LMO_VERSION;
@@ -63,6 +65,10 @@ int main(int argc, char **argv)
     }
     lmo_log_set_level(level);
     lmo_worker_block_signals();
+    /* Threads inherit it; so before there are any. Without the right to it the worker works all the same. */
+    if (lmo_conf_bool(conf, "worker", "high_priority") && setpriority(PRIO_PROCESS, 0, HIGH_PRIORITY) < 0) {
+        lmo_log(LMO_LOG_INFO, "no right to a higher priority", "nice=%d", HIGH_PRIORITY);
+    }
     int r = lmo_worker_new(cfg, &worker, &err);
     if (r == 0) {
         r = lmo_worker_signals(worker, &err);
@@ -73,8 +79,7 @@ int main(int argc, char **argv)
         r = lmo_worker_run(worker);
         alarm(END_WITHIN_S); /* the journal is durable at every moment: an end by force loses nothing */
     }
-    lmo_worker_free(worker);
-    free(cfg);
-    (void)lmo_conf_free(conf);
-    return r < 0 ? 1 : 0;
+    (void)lmo_worker_free(worker);
+    /* Not exit(): a driver's call may have been left behind, and would run on beside the libraries' own ends. */
+    _exit(r < 0 ? 1 : 0);
 }

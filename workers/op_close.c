@@ -89,16 +89,16 @@ static void release_done(struct lmo_call *call, bool ran)
     free(call);
 }
 
-static void release(struct lmo_worker *w, const struct lmo_op_request *q)
+static void release(struct lmo_worker *w, const struct lmo_port *ports, unsigned count)
 {
-    if (!w->drv.network || q->port_count == 0) {
+    if (!w->drv.network || count == 0) {
         return;
     }
     struct release_call *c = calloc(1, sizeof *c);
     lmo_assert(c);
     c->call = (struct lmo_call){.work = release_work, .done = release_done};
-    c->count = q->port_count;
-    memcpy(c->ports, q->ports, sizeof c->ports);
+    c->count = count;
+    memcpy(c->ports, ports, count * sizeof *ports);
     lmo_call_submit(w, &c->call);
 }
 
@@ -118,7 +118,11 @@ static void closed(void *arg, int result)
     struct lmo_incoming *in = lmo_incoming_find(w, op->req->migration);
     struct lmo_outgoing *out = lmo_outgoing_find(w, op->req->migration);
     if (op->req->kind == LMO_OP_CLOSE_DESTINATION) {
-        release(w, in && in->more ? &in->more->setup : op->req);
+        if (in && in->more) {
+            release(w, in->more->setup.ports, in->more->setup.port_count);
+        } else if (in) {
+            release(w, in->watched, in->watched_count);
+        }
         if (in) {
             lmo_incoming_remove(in);
         }
@@ -139,6 +143,11 @@ void lmo_op_start_close(struct lmo_op *op)
     struct lmo_err err = {0};
     if (other) {
         lmo_op_fail(op, LMO_E_BUSY, "op '%s' still runs", other->req->id);
+        return;
+    }
+    if ((q->kind == LMO_OP_CLOSE_DESTINATION && in && strcmp(in->dst.vm, q->vm) != 0) ||
+        (q->kind == LMO_OP_CLOSE_SOURCE && out && strcmp(out->src.vm, q->vm) != 0)) {
+        lmo_op_fail(op, LMO_E_CONFLICT, "migration '%s' is of another guest here", q->migration);
         return;
     }
     if (q->kind == LMO_OP_CLOSE_DESTINATION && in && incoming_owes(in)) {

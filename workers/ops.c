@@ -4,7 +4,9 @@
  *  O1  A mutating op is on disk, with its epoch adopted, before anything is done about it.
  *  O2  Its result is on disk before anybody is told.
  *  O3  One id, one run: a repeated id waits for the run or gets its journaled answer; an id that was forgotten (its
- *      migration is closed in that role) is refused.
+ *      migration is closed in that role) is refused. One exception: an op that ended with an outcome that nobody knows
+ *      (class UNKNOWN) is taken up again when its id comes again, as after a restart of this process: the same order,
+ *      not answered yet. Every kind can be taken up again (JOB_START then only looks for its job).
  *  O4  An order below the epoch that was seen for the guest is refused, except for the answer to an id that is known.
  * Ops that change nothing are not journaled: a repeated one that has ended is run again. */
 #include "workers/worker.h"
@@ -324,9 +326,18 @@ static int same_request(const struct lmo_op_request *req, enum lmo_op_kind kind,
                     lmo_op_info(kind)->text, vm, (unsigned long long)epoch);
 }
 
-/* An id that is known: 1 and the request has been answered, or waits. 0: not known. */
+static bool outcome_unknown(const char *reply_text)
+{
+    struct lmo_op_reply reply = {0};
+    bool unknown = lmo_op_reply_decode(reply_text, strlen(reply_text), &reply, NULL) == 0 &&
+                   lmo_err_class_of(reply.code) == LMO_CLASS_UNKNOWN;
+    lmo_op_reply_done(&reply);
+    return unknown;
+}
+
+/* An id that is known: 1 and the request has been answered, or waits. 0: not known, or to be taken up again. */
 static int known(struct lmo_worker *w, const struct lmo_op_request *req, struct lmo_http_request *http, uint64_t wait_ms,
-                 struct lmo_err *err)
+                 bool *ret_again, struct lmo_err *err)
 {
     struct lmo_op *op = lmo_ops_find(w, req->id);
     if (op) {
@@ -348,7 +359,9 @@ static int known(struct lmo_worker *w, const struct lmo_op_request *req, struct 
     if (r == 0 && row.state == LMO_OP_RUNNING) {
         r = lmo_fail(err, LMO_E_UNAVAILABLE, "op '%s' has not been taken up again yet", req->id);
     }
-    if (r == 0) {
+    if (r == 0 && row.state == LMO_OP_FAILED && outcome_unknown(row.text)) {
+        *ret_again = true;
+    } else if (r == 0) {
         reply_text(http, 200, row.text);
         r = 1;
     }
@@ -360,8 +373,8 @@ static int put(struct lmo_worker *w, struct lmo_op_request *req, struct lmo_http
                struct lmo_err *err)
 {
     const struct lmo_op_info *info = lmo_op_info(req->kind);
-    bool raise = false, closed = false;
-    int r = known(w, req, http, wait_ms, err);
+    bool raise = false, closed = false, again = false;
+    int r = known(w, req, http, wait_ms, &again, err);
     if (r == 0 && req->migration[0]) {
         r = lmo_journal_closed(w->journal, req->migration, info->role, &closed, err);
     }
@@ -390,6 +403,7 @@ static int put(struct lmo_worker *w, struct lmo_op_request *req, struct lmo_http
     if (info->mutates && !lmo_op_is_close(req->kind)) {
         r = accept(w, req, raise, &op, err);
         if (r == 0) {
+            op->recovered = again;
             wait_for(op, http, wait_ms ? wait_ms : 1); /* never "running" before it is on disk */
         }
         return r < 0 ? r : 1;

@@ -279,8 +279,26 @@ static void done(struct lmo_call *call, bool ran)
     free(c);
 }
 
+/* The host network opens things for a port here that CLOSE_DESTINATION has released again. */
+static void note_watched(struct lmo_op *op)
+{
+    struct lmo_incoming *in = lmo_incoming_find(op->w, op->req->migration);
+    for (unsigned i = 0; in && i < op->req->port_count; i++) {
+        unsigned n = 0;
+        while (n < in->watched_count && strcmp(in->watched[n].id, op->req->ports[i].id) != 0) {
+            n++;
+        }
+        if (n == in->watched_count && n < LMO_PORTS_MAX) {
+            in->watched[in->watched_count++] = op->req->ports[i];
+        }
+    }
+}
+
 void lmo_op_start_driver(struct lmo_op *op)
 {
+    if (op->req->kind == LMO_OP_AWAIT_INSTALLED) {
+        note_watched(op);
+    }
     const struct kind *k = &kinds[op->req->kind];
     struct op_call *c = calloc(1, sizeof *c);
     lmo_assert(c);

@@ -185,6 +185,8 @@ static void start_incoming(struct lmo_op *op)
     struct lmo_incoming *in = lmo_incoming_find(op->w, op->req->migration);
     if (!in) {
         lmo_op_fail(op, LMO_E_NOT_FOUND, "migration '%s' is not known here as a destination", op->req->migration);
+    } else if (strcmp(in->dst.vm, op->req->vm) != 0) { /* the epoch that was checked is that guest's, not this one's */
+        lmo_op_fail(op, LMO_E_CONFLICT, "migration '%s' is of guest '%s' here", op->req->migration, in->dst.vm);
     } else if (!in->observed) {
         lmo_op_again(op, "the hypervisor has not said yet how the guest stands");
     } else if (op->req->kind == LMO_OP_DISCARD) {
@@ -336,6 +338,8 @@ static void start_outgoing(struct lmo_op *op)
         lmo_op_finish(op, 0, "no job was ever started here");
     } else if (!out) {
         lmo_op_fail(op, LMO_E_NOT_FOUND, "migration '%s' is not known here as a source", op->req->migration);
+    } else if (strcmp(out->src.vm, op->req->vm) != 0) { /* above all: REMOVE_SOURCE destroys what the order names */
+        lmo_op_fail(op, LMO_E_CONFLICT, "migration '%s' is of guest '%s' here", op->req->migration, out->src.vm);
     } else if (!out->observed || (out->starting && kind != LMO_OP_JOB_ABORT && kind != LMO_OP_JOB_START)) {
         lmo_op_again(op, "the hypervisor has not said yet how the guest stands");
     } else if (kind == LMO_OP_RELAY_FREEZE) {

@@ -186,6 +186,23 @@ static void inbox_ready(void *arg, int fd, uint32_t events)
 
 /* ------------------------------------------------------------------ life */
 
+/* Does a guest stand still now, waiting for this worker or for one that this one serves? */
+static bool guest_waits(void *arg)
+{
+    struct lmo_worker *w = arg;
+    for (const struct lmo_incoming *in = w->incoming; in; in = in->next) {
+        if (in->dst.stage == LMO_DST_ASKING || in->dst.stage == LMO_DST_COMMITTED || in->dst.stage == LMO_DST_FENCED) {
+            return true;
+        }
+    }
+    for (const struct lmo_outgoing *out = w->outgoing; out; out = out->next) {
+        if (out->src.stage == LMO_SRC_SUSPENDED || out->src.stage == LMO_SRC_FREEZING || out->src.gate_open) {
+            return !lmo_outgoing_over(out);
+        }
+    }
+    return false;
+}
+
 static int open_files(struct lmo_worker *w, struct lmo_err *err)
 {
     char path[LMO_PATH_MAX + 32];
@@ -202,7 +219,8 @@ static int open_files(struct lmo_worker *w, struct lmo_err *err)
     }
     snprintf(path, sizeof path, "%s/worker.db", w->cfg.state_dir);
     struct lmo_journal_config cfg = {
-        .path = path, .host = w->cfg.facts.host, .loop = w->loop, .on_events = lmo_stream_news, .arg = w,
+        .path = path, .host = w->cfg.facts.host, .loop = w->loop, .on_events = lmo_stream_news, .busy = guest_waits,
+        .arg = w,
         .die_at_commit = w->cfg.die_at_commit, .die_before = w->cfg.die_before,
     };
     return lmo_journal_open(&cfg, &w->journal, err);

@@ -54,13 +54,18 @@ static bool has_progress(const struct lmo_worker *w)
     return false;
 }
 
-/* Takes the request. */
+/* Takes the request. `next` is the number to ask after: the last event's of a full batch, else the last that was ever
+ * handed out. It is never simply what was asked: a coordinator that has lost its place (or a journal that was lost and
+ * could not be renumbered) would otherwise wait behind a number that no event will ever have. */
 static void answer(struct lmo_worker *w, struct lmo_http_request *http, uint64_t after)
 {
     json_t *root = json_object(), *events = json_array();
     uint64_t next = after;
     struct lmo_err err = {0};
     int r = lmo_journal_events(w->journal, after, LMO_STREAM_BATCH, events, &next, &err);
+    if (json_array_size(events) < LMO_STREAM_BATCH) {
+        next = lmo_journal_last_seq(w->journal);
+    }
     if (r < 0) {
         json_decref(root);
         json_decref(events);
@@ -97,7 +102,7 @@ static void answer_first(struct lmo_worker *w)
 void lmo_stream_get(struct lmo_worker *w, struct lmo_http_request *http, uint64_t after, uint64_t wait_ms)
 {
     lmo_journal_acknowledge(w->journal, after);
-    if (wait_ms == 0 || lmo_journal_last_seq(w->journal) > after || has_progress(w)) {
+    if (wait_ms == 0 || lmo_journal_last_seq(w->journal) != after || has_progress(w)) {
         answer(w, http, after);
         return;
     }

@@ -33,6 +33,7 @@
 #define LMO_INBOX_MAX 8192
 
 /* Time limits, ms. */
+#define LMO_PORT_TIMEOUT_MS 30000    /* a port's interface and flows, after a restart */
 #define LMO_STATE_TIMEOUT_MS 3000    /* asking the hypervisor for a run state */
 #define LMO_FREEZE_TIMEOUT_MS 3000   /* the driver's freeze */
 #define LMO_KILL_TIMEOUT_MS 10000
@@ -139,6 +140,8 @@ struct lmo_incoming {
     struct lmo_deferred *deferred;
     unsigned deferred_count;
     uint64_t wake_timer, observe_timer, warm_timer;
+    unsigned watched_count;         /* ports that AWAIT_INSTALLED looked at: to be released */
+    struct lmo_port watched[LMO_PORTS_MAX];
     /* for the log line at the end; lmo_now_ns */
     uint64_t loaded_ns, asked_ns, answered_ns, fenced_ns, resumed_ns;
 };
@@ -170,9 +173,10 @@ struct lmo_outgoing {
     bool has_sample, sample_news;   /* progress: known; not yet sent to the coordinator */
     struct lmo_progress sample;
     int64_t sample_us;
-    uint64_t sampled_ns;
+    uint64_t sampled_ns, sample_after_ns;
     uint64_t progress_drop_per_s;   /* how fast `remaining` fell between the last two samples */
     bool aborting;                  /* asked by the guard, the dead-man or an order */
+    bool abort_asking;              /* inside the driver: one at a time, however long it takes */
     uint64_t abort_retry_ns;
 };
 

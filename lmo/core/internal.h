@@ -20,10 +20,12 @@ void lmo_step_fail(struct lmo_step *s, int code, const char *text);
 /* Nothing more can be decided safely: remember why, leave it to a person. */
 void lmo_step_attention(struct lmo_step *s, int code, const char *text);
 void lmo_step_wait(struct lmo_step *s, const char *text);
+/* What was waited for has come. */
+void lmo_step_waited(struct lmo_step *s);
 
 /* plan.c: opens groups and phases as long as nothing is left to do in the present one. */
 void lmo_plan_advance(struct lmo_step *s);
-/* Adds one task to the present group. */
+/* Adds one task to the present group. Tasks that are done may move or go: no pointer to a task is good afterwards. */
 struct lmo_task *lmo_plan_add(struct lmo_step *s, enum lmo_op_kind kind, unsigned index);
 /* The unfinished task of that kind, or NULL. */
 struct lmo_task *lmo_plan_pending(struct lmo_migration *m, enum lmo_op_kind kind);

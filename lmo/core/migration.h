@@ -78,7 +78,7 @@ struct lmo_migration {
     int64_t waiting_since_ms;
     bool cancel_requested;
     int64_t created_ms, updated_ms, phase_started_ms;
-    uint64_t phase_started_boot_us; /* for durations; meaningless after a restart of the machine */
+    uint64_t phase_started_boot_us; /* for durations; INT64_MAX once the machine was restarted in this phase */
     int64_t deadline_ms;           /* of the present phase; 0: none */
     struct lmo_policy policy;
 
@@ -121,7 +121,7 @@ enum lmo_event_kind {
 
 struct lmo_event {
     enum lmo_event_kind kind;
-    int64_t now_ms;                /* CLOCK_REALTIME when the event was taken from the queue */
+    int64_t now_ms;                /* since 1970, when the event was taken from the queue; never jumps within a run */
     uint64_t now_boot_us;          /* CLOCK_BOOTTIME likewise */
     uint32_t random;               /* for jitter */
     /* TASK_* */

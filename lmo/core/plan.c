@@ -79,9 +79,24 @@ void lmo_task_op_id(const struct lmo_migration *m, const struct lmo_task *t, cha
                    lmo_op_info(t->kind)->text);
 }
 
+/* A group that lasts (the cutover's) gets new tasks as often as a worker asks: what is done makes room for them. */
+static void drop_done(struct lmo_migration *m)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < m->task_count; i++) {
+        if (m->tasks[i].state != LMO_TASK_DONE) {
+            m->tasks[kept++] = m->tasks[i];
+        }
+    }
+    m->task_count = kept;
+}
+
 struct lmo_task *lmo_plan_add(struct lmo_step *s, enum lmo_op_kind kind, unsigned index)
 {
     struct lmo_migration *m = s->m;
+    if (m->task_count == LMO_TASKS_MAX) {
+        drop_done(m);
+    }
     lmo_assert(m->task_count < LMO_TASKS_MAX); /* the largest group of 16 volumes and 8 ports fits twice */
     struct lmo_task *t = &m->tasks[m->task_count++];
     *t = (struct lmo_task){.kind = kind, .group = m->group, .index = (uint8_t)index, .ordinal = m->next_ordinal++};

@@ -56,6 +56,7 @@ static void on_committed(struct lmo_step *s, const struct lmo_worker_event *w)
     c->freeze_us = w->duration_us;
     LMO_COPY(c->freeze_answer, w->answer);
     LMO_COPY(c->evidence, w->evidence);
+    lmo_step_waited(s);
     lmo_step_note(s, w->evidence, "destination committed on the source's word: %s", w->answer);
     if (s->m->phase != LMO_PHASE_CUTOVER) {
         lmo_step_enter(s, LMO_PHASE_CUTOVER, "the destination has committed");
@@ -112,9 +113,12 @@ static void on_copy_lost(struct lmo_step *s, const struct lmo_worker_event *w)
     }
 }
 
+/* A destination that was discarded asks for nothing any more: an event of its that comes this late must not freeze the
+ * source, at the epoch at which it is being helped. */
 static void want(struct lmo_step *s, enum lmo_op_kind kind, const char *what)
 {
-    if (undecided(s->m) && !s->m->cutover.committed && !lmo_plan_pending(s->m, kind)) {
+    bool asks = undecided(s->m) && !s->m->cutover.committed && !s->m->destination_discarded;
+    if (asks && !lmo_plan_pending(s->m, kind)) {
         (void)lmo_plan_add(s, kind, 0);
         lmo_step_note(s, "", "%s", what);
     }
@@ -161,6 +165,7 @@ void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w)
         m->cutover.fenced_us = w->at_us;
         m->cutover.fence_us = w->fence_us;
         m->cutover.verify_us = w->verify_us;
+        lmo_step_waited(s);
         lmo_step_note(s, "", "%u volume(s) fenced and verified", m->vm.volume_count);
         break;
     case LMO_WEV_RESUMED: on_resumed(s, w); break;

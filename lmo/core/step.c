@@ -18,6 +18,7 @@
 #define DEADLINE_FORWARD_MS 60000          /* precheck to dual_ingress, each */
 #define DEADLINE_CUTOVER_MS (60 * 60000)   /* then a person must look; the workers keep trying all the same */
 #define DEADLINE_CLEANUP_MS (30 * 60000)   /* finalize, rollback */
+#define BOOT_CLOCK_TOLERANCE_MS 2000       /* between the stamps and the clock since boot, after a restart */
 
 static const char *const task_states[] = {
     [LMO_TASK_WAITING] = "waiting", [LMO_TASK_SENT] = "sent", [LMO_TASK_DONE] = "done"};
@@ -58,6 +59,12 @@ void lmo_step_wait(struct lmo_step *s, const char *text)
     }
     (void)snprintf(s->m->waiting_for, sizeof s->m->waiting_for, "%s", text);
     s->out->durable = true;
+}
+
+void lmo_step_waited(struct lmo_step *s)
+{
+    s->m->waiting_for[0] = '\0';
+    s->m->waiting_since_ms = 0;
 }
 
 static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int64_t now_ms)
@@ -102,8 +109,7 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     m->deadline_ms = deadline_of(m, phase, s->ev->now_ms);
     m->group = 0;
     m->group_open = phase == LMO_PHASE_ROLLBACK; /* its group 0 is what still has to drain */
-    m->waiting_for[0] = '\0';
-    m->waiting_since_ms = 0;
+    lmo_step_waited(s);
     if (phase == LMO_PHASE_ROLLBACK) { /* C4: what may be making something is waited for, the rest forgotten */
         unsigned kept = 0;
         for (unsigned i = 0; i < m->task_count; i++) {
@@ -123,6 +129,9 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     }
     if (phase == LMO_PHASE_COMPLETED) {
         m->percent = 100;
+        m->reason_code = 0; /* of an abort that lost the race: it is in the journal, and nothing went wrong */
+        m->reason[0] = '\0';
+        m->failed_in = LMO_PHASE_QUEUED;
     }
     s->out->ended = terminal;
     lmo_step_note(s, why, "%s", lmo_phase_text(phase));
@@ -207,6 +216,13 @@ static int on_cancel(struct lmo_step *s, struct lmo_err *err)
 static void on_recovered(struct lmo_step *s)
 {
     unsigned asked = 0;
+    /* Was the machine restarted too? Then its clock since boot says nothing of this phase: the stamps must do. */
+    int64_t by_stamps_ms = s->ev->now_ms - s->m->phase_started_ms;
+    int64_t by_boot_ms = ((int64_t)s->ev->now_boot_us - (int64_t)s->m->phase_started_boot_us) / 1000;
+    if (by_boot_ms < 0 || by_boot_ms - by_stamps_ms > BOOT_CLOCK_TOLERANCE_MS ||
+        by_stamps_ms - by_boot_ms > BOOT_CLOCK_TOLERANCE_MS) {
+        s->m->phase_started_boot_us = INT64_MAX;
+    }
     for (unsigned i = 0; i < s->m->task_count; i++) {
         if (s->m->tasks[i].state == LMO_TASK_SENT) {
             s->out->send |= UINT64_C(1) << i;

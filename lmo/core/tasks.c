@@ -17,6 +17,12 @@
 static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
 {
     struct lmo_migration *m = s->m;
+    if (strcmp(m->vm.uuid, facts->uuid) != 0) {
+        char text[LMO_TEXT_MAX];
+        (void)snprintf(text, sizeof text, "%s described guest %s instead of %s", m->source, facts->uuid, m->vm.uuid);
+        lmo_step_fail(s, LMO_E_INTERNAL, text);
+        return;
+    }
     m->vm = *facts;
     if (facts->blocker[0]) {
         lmo_step_fail(s, LMO_E_REFUSED, facts->blocker);
@@ -52,7 +58,7 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
 static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
 {
     struct lmo_migration *m = s->m;
-    if (m->cutover.committed) {
+    if (m->cutover.committed || m->destination_discarded) {
         return;
     }
     if (lmo_freeze_answer_from_name(s->ev->answer ? s->ev->answer : "") == LMO_FREEZE_UNKNOWN) {
@@ -69,15 +75,49 @@ static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
     lmo_step_note(s, s->ev->evidence, "source's word, through the coordinator: %s", s->ev->answer);
 }
 
+/* Are these what the destination asks for while it is undecided? */
+static bool asked_by_destination(enum lmo_op_kind kind)
+{
+    return kind == LMO_OP_PERMIT || kind == LMO_OP_RELAY_FREEZE || kind == LMO_OP_RELAY_ANSWER;
+}
+
+/* Nothing will ever run there: what it had asked for is not for it any more. */
+static void discarded(struct lmo_migration *m)
+{
+    m->destination_discarded = true;
+    for (unsigned i = 0; i < m->task_count; i++) {
+        if (asked_by_destination(m->tasks[i].kind) && m->tasks[i].state == LMO_TASK_WAITING) {
+            m->tasks[i].state = LMO_TASK_DONE;
+        }
+    }
+}
+
+/* A call that had failed before was what the record waits for, unless another one still is. */
+static void no_longer_waited_for(struct lmo_step *s, struct lmo_task *t)
+{
+    if (t->last_error[0] == '\0') {
+        return;
+    }
+    t->last_error[0] = '\0';
+    for (unsigned i = 0; i < s->m->task_count; i++) {
+        if (s->m->tasks[i].state != LMO_TASK_DONE && s->m->tasks[i].last_error[0]) {
+            return;
+        }
+    }
+    lmo_step_waited(s);
+}
+
 void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
 {
     struct lmo_migration *m = s->m;
     t->state = LMO_TASK_DONE;
-    t->last_error[0] = '\0';
+    no_longer_waited_for(s, t);
     if (t->kind == LMO_OP_DESCRIBE && s->ev->facts) {
         take_facts(s, s->ev->facts);
     } else if (t->kind == LMO_OP_ATTACH && s->ev->export_name) {
         LMO_COPY(m->vm.volumes[t->index].export_destination, s->ev->export_name);
+    } else if (t->kind == LMO_OP_DISCARD && m->phase == LMO_PHASE_ROLLBACK) {
+        discarded(m);
     } else if (t->kind == LMO_OP_RELAY_FREEZE) {
         relayed_answer(s, t);
     }
@@ -131,7 +171,10 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
     }
     bool closing = t->kind == LMO_OP_CLOSE_SOURCE || t->kind == LMO_OP_CLOSE_DESTINATION ||
                    t->kind == LMO_OP_CLOSE_VOLUME || t->kind == LMO_OP_CLOSE_FABRIC;
-    if (closing && code == LMO_E_GONE) {
+    /* The destination has moved on by itself and says so in its answer to `discard`. */
+    bool moot = asked_by_destination(t->kind) &&
+                (s->m->destination_discarded || (cls == LMO_CLASS_REFUSE && t->kind != LMO_OP_RELAY_FREEZE));
+    if ((closing && code == LMO_E_GONE) || moot) {
         t->state = LMO_TASK_DONE;
     } else if (t->kind == LMO_OP_REVIVE && cls == LMO_CLASS_REFUSE) {
         lmo_step_attention(s, code, t->last_error);

@@ -36,6 +36,12 @@ static bool in_list(const char *list, const char *address)
 /* Who serves the guest's volumes and ports, by what the workers advertise. Left empty where nobody does. */
 static void resolve_workers(struct lmo_engine *e, struct lmo_vm_facts *vm)
 {
+    for (unsigned i = 0; i < vm->volume_count; i++) { /* ours to fill in, whatever was sent */
+        vm->volumes[i].worker[0] = vm->volumes[i].worker_url[0] = '\0';
+    }
+    for (unsigned i = 0; i < vm->port_count; i++) {
+        vm->ports[i].worker[0] = '\0';
+    }
     for (struct host *h = e->hosts; h; h = h->hh.next) {
         for (unsigned i = 0; i < vm->volume_count; i++) {
             if (vm->volumes[i].service[0] && in_list(h->facts.volume_address, vm->volumes[i].service)) {
@@ -49,6 +55,25 @@ static void resolve_workers(struct lmo_engine *e, struct lmo_vm_facts *vm)
             }
         }
     }
+}
+
+/* A host that never said what it serves, while something of the guest's is served by nobody: it may be the one. Right
+ * after a start that is every host. NULL: none, or everything is served. */
+static const char *unheard_server(const struct lmo_engine *e, const struct lmo_vm_facts *vm)
+{
+    bool served = true;
+    for (unsigned i = 0; i < vm->volume_count; i++) {
+        served = served && vm->volumes[i].worker[0];
+    }
+    for (unsigned i = 0; i < vm->port_count; i++) {
+        served = served && vm->ports[i].worker[0];
+    }
+    for (const struct host *h = e->hosts; h && !served; h = h->hh.next) {
+        if (!h->facts.host[0]) {
+            return h->row.name;
+        }
+    }
+    return NULL;
 }
 
 static void fail(struct call *call, int code, const char *text)
@@ -79,6 +104,14 @@ static void succeed(struct call *call, const struct lmo_op_reply *reply)
     if (reply->has_facts) {
         facts = reply->facts;
         resolve_workers(call->engine, &facts);
+        const char *unheard = unheard_server(call->engine, &facts);
+        if (unheard) {
+            char text[LMO_TEXT_MAX];
+            (void)snprintf(text, sizeof text, "a volume or port is served by no host that was heard of; %s was not yet",
+                           unheard);
+            fail(call, LMO_E_UNAVAILABLE, text);
+            return;
+        }
         ev.facts = &facts;
     }
     if (call->kind == LMO_OP_DESCRIBE && reply->xml) {

@@ -11,6 +11,11 @@
 
 #define STALL_RETRY_MS 500
 
+int64_t engine_now_ms(const struct lmo_engine *e)
+{
+    return e->booted_ms + (int64_t)lmo_now_ms();
+}
+
 struct host *engine_host(struct lmo_engine *e, const char *name)
 {
     struct host *h;
@@ -91,7 +96,7 @@ void engine_journal(struct entry *entry, const char *what, const char *why)
         entry->journal_size = size;
     }
     struct lmo_journal_line *l = &entry->journal[entry->journal_count++];
-    *l = (struct lmo_journal_line){.at_ms = (int64_t)(lmo_realtime_us() / 1000)};
+    *l = (struct lmo_journal_line){.at_ms = engine_now_ms(entry->engine)};
     (void)snprintf(l->migration, sizeof l->migration, "%s", entry->m->id);
     (void)snprintf(l->phase, sizeof l->phase, "%s", lmo_phase_text(entry->m->phase));
     (void)snprintf(l->what, sizeof l->what, "%s", what);
@@ -108,10 +113,37 @@ static void mark_dirty(struct entry *entry)
     engine_flush_soon(entry->engine);
 }
 
+static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
+{
+    for (unsigned i = 0; i < m->task_count; i++) {
+        if (m->tasks[i].ordinal == ordinal && m->tasks[i].state == LMO_TASK_SENT) {
+            return &m->tasks[i];
+        }
+    }
+    return NULL; /* a later step of the same batch has dropped it */
+}
+
+/* A task that is SENT and in no list would never be sent. Many steps may share one batch (while the store cannot
+ * commit): what they have dropped since makes room, and no more are SENT at once than the list holds. */
+static void send_later(struct entry *entry, uint32_t ordinal)
+{
+    if (entry->send_count == LMO_TASKS_MAX) {
+        unsigned kept = 0;
+        for (unsigned i = 0; i < entry->send_count; i++) {
+            if (sent_task(entry->m, entry->send[i]) && entry->send[i] != ordinal) {
+                entry->send[kept++] = entry->send[i];
+            }
+        }
+        entry->send_count = kept;
+    }
+    lmo_assert(entry->send_count < LMO_TASKS_MAX);
+    entry->send[entry->send_count++] = ordinal;
+}
+
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
 {
     static struct lmo_effects effects; /* the loop thread's scratch: 8 KiB that need not be on every stack */
-    ev->now_ms = (int64_t)(lmo_realtime_us() / 1000);
+    ev->now_ms = engine_now_ms(entry->engine);
     ev->now_boot_us = lmo_now_ns() / 1000;
     lmo_random(&ev->random, sizeof ev->random);
     int r = lmo_core_step(entry->m, ev, entry->spare, &effects, err);
@@ -132,8 +164,8 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
                 lmo_phase_text(entry->m->phase), effects.journal[i].what, effects.journal[i].why);
     }
     for (unsigned i = 0; i < entry->m->task_count; i++) {
-        if ((effects.send >> i) & 1U && entry->send_count < LMO_TASKS_MAX) {
-            entry->send[entry->send_count++] = entry->m->tasks[i].ordinal;
+        if ((effects.send >> i) & 1U) {
+            send_later(entry, entry->m->tasks[i].ordinal);
         }
     }
     entry->durable |= effects.durable;
@@ -163,21 +195,11 @@ static void arm_timer(struct entry *entry)
     if (entry->wake_ms == 0) {
         return;
     }
-    int64_t delay = entry->wake_ms - (int64_t)(lmo_realtime_us() / 1000);
+    int64_t delay = entry->wake_ms - engine_now_ms(entry->engine);
     delay = delay < 1 ? 1 : delay > 3600000 ? 3600000 : delay; /* early is harmless: the step looks at the time */
     if (lmo_loop_timer(loop, (uint64_t)delay, on_timer, entry, &entry->timer) < 0) {
         lmo_log(LMO_LOG_ERROR, "no timer left", "migration=%s", entry->m->id);
     }
-}
-
-static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
-{
-    for (unsigned i = 0; i < m->task_count; i++) {
-        if (m->tasks[i].ordinal == ordinal && m->tasks[i].state == LMO_TASK_SENT) {
-            return &m->tasks[i];
-        }
-    }
-    return NULL; /* a later step of the same batch has dropped it */
 }
 
 static void carry_out(struct entry *entry)
@@ -328,6 +350,34 @@ void lmo_engine_stop(struct lmo_engine *e)
     }
 }
 
+/* May this host's worker say that of this migration? A worker that is not part of it, or not of that side, decides
+ * nothing about it: "resumed" from anybody else would have the running guest killed at its source. */
+static bool may_say(const struct lmo_migration *m, const char *host, enum lmo_worker_event_kind kind)
+{
+    bool source = strcmp(host, m->source) == 0, destination = strcmp(host, m->destination) == 0;
+    switch (kind) {
+    case LMO_WEV_PROGRESS:
+    case LMO_WEV_SUSPENDED:
+    case LMO_WEV_SOURCE_RESUMED:
+    case LMO_WEV_JOB_END:
+    case LMO_WEV_GATE_ABORTED:
+    case LMO_WEV_DEADMAN:
+    case LMO_WEV_SOURCE_GONE: return source;
+    case LMO_WEV_LOADED:
+    case LMO_WEV_FREEZE_WANTED:
+    case LMO_WEV_PERMIT_WANTED:
+    case LMO_WEV_COMMITTED:
+    case LMO_WEV_FENCED:
+    case LMO_WEV_RESUMED:
+    case LMO_WEV_BACK:
+    case LMO_WEV_COPY_LOST: return destination;
+    case LMO_WEV_STUCK: return source || destination;
+    case LMO_WEV_NONE:
+    case LMO_WEV_COUNT: break;
+    }
+    return false;
+}
+
 static void on_events(void *arg, const char *host, const struct lmo_worker_event *events, unsigned count, uint64_t next)
 {
     struct lmo_engine *e = arg;
@@ -342,6 +392,11 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
         struct entry *entry = engine_entry(e, events[i].migration);
         if (!entry || entry->ended) {
             continue; /* of a migration that has ended: nothing depends on it any more */
+        }
+        if (!may_say(entry->m, host, events[i].kind)) {
+            lmo_log(LMO_LOG_WARN, "event of a worker that has no say in it: ignored", "migration=%s host=%s event=%s",
+                    entry->m->id, host, lmo_worker_event_text(events[i].kind));
+            continue;
         }
         struct lmo_event ev = {.kind = LMO_EV_WORKER, .worker = &events[i]};
         struct lmo_err err = {0};
@@ -364,7 +419,7 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
     }
     bool up = facts != NULL;
     if (!h->known || h->up != up) {
-        h->since_ms = (int64_t)(lmo_realtime_us() / 1000);
+        h->since_ms = engine_now_ms(e);
         lmo_log(up ? LMO_LOG_INFO : LMO_LOG_WARN, up ? "worker reachable" : "worker unreachable", "host=%s why=%s", host,
                 why ? why : "");
     }
@@ -389,6 +444,7 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
+    e->booted_ms = (int64_t)(lmo_realtime_us() / 1000) - (int64_t)lmo_now_ms();
     e->callbacks = (struct lmo_workers_callbacks){.arg = e, .events = on_events, .host_state = on_host_state};
     *ret = e;
     return 0;
@@ -412,6 +468,9 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
             lmo_loop_cancel(e->loop, &w->timer);
             engine_reply_fail(w->fn, w->arg, LMO_E_UNAVAILABLE, "", "the coordinator is stopping");
             free(w);
+        }
+        if (entry->request) {
+            engine_created(entry, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
         }
         entry_free(entry);
     }

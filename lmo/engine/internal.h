@@ -63,6 +63,7 @@ struct lmo_engine {
     struct lmo_store *store;
     struct lmo_workers *workers;
     const struct lmo_permit_key *permit_key;
+    int64_t booted_ms;               /* since 1970, by CLOCK_REALTIME as it stood when the engine was made */
     struct lmo_workers_callbacks callbacks;
     struct host *hosts;
     struct entry *entries;
@@ -74,6 +75,8 @@ struct lmo_engine {
 };
 
 /* engine.c */
+/* ms since 1970. Deadlines are measured by it, so it does not jump: set once, it goes on by the clock since boot. */
+int64_t engine_now_ms(const struct lmo_engine *e);
 struct host *engine_host(struct lmo_engine *e, const char *name);
 struct entry *engine_entry(struct lmo_engine *e, const char *id);
 struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/internal.h"
+#include "proto/codec.h"
 #include "proto/vm.h"
 
 #include <stdio.h>
@@ -19,7 +20,8 @@ json_t *engine_host_json(const struct host *h)
     r |= lmo_json_put_str(j, "state", !h->known ? "unknown" : h->up ? "up" : "down");
     r |= lmo_json_put_i64(j, "since_ms", h->since_ms);
     r |= lmo_json_put(j, "capabilities", h->facts.host[0] ? lmo_host_facts_to_json(&h->facts) : json_null());
-    r |= lmo_json_put(j, "last_error", h->last_error[0] ? json_string(h->last_error) : json_null());
+    json_t *error = h->last_error[0] ? lmo_codec_string(h->last_error, sizeof h->last_error - 1) : json_null();
+    r |= lmo_json_put(j, "last_error", error);
     if (r) {
         json_decref(j);
         return NULL;

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "engine/internal.h"
 #include "engine/record_codec.h"
+#include "proto/codec.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include <string.h>
 
 #define DEFAULT_MAX_DOWNTIME_MS 300
-#define CANCEL_COMMIT_MS 30000
+#define CANCEL_COMMIT_MS 25000 /* before the API itself gives up */
 #define DEFAULT_CONVERGENCE_TIMEOUT_MS (10 * 60000)
 
 
@@ -217,7 +218,7 @@ static void fill_record(struct creation *c, const struct found_vm *found, uint64
     m->policy.max_downtime_ms = m->policy.max_downtime_ms ? m->policy.max_downtime_ms : DEFAULT_MAX_DOWNTIME_MS;
     m->policy.convergence_timeout_ms =
         m->policy.convergence_timeout_ms ? m->policy.convergence_timeout_ms : DEFAULT_CONVERGENCE_TIMEOUT_MS;
-    m->created_ms = m->updated_ms = m->phase_started_ms = (int64_t)(lmo_realtime_us() / 1000);
+    m->created_ms = m->updated_ms = m->phase_started_ms = engine_now_ms(e);
     m->phase_started_boot_us = lmo_now_ns() / 1000;
     m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
     m->phase_time_count = 1;
@@ -228,6 +229,10 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
 {
     struct lmo_engine *e = c->engine;
     const char *vm = c->req.vm;
+    *field = "";
+    if (e->stopping) {
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
+    }
     *field = "vm";
     if (f->count == 0) {
         return f->unreachable == 0
@@ -245,6 +250,9 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     const struct entry *open = engine_entry_of_vm(e, f->facts.uuid);
     if (open) {
         return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->m->id);
+    }
+    if (!engine_host(e, f->host)) { /* it answered, and was removed before all had */
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s: host %s, which has it, was removed meanwhile", vm, f->host);
     }
     *field = "destination";
     const struct host *dst = engine_host(e, c->req.destination);
@@ -264,6 +272,45 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     return 0;
 }
 
+/* True if the request was answered from an earlier one with the same key. */
+static bool repeated(struct lmo_engine *e, const struct lmo_migrate_request *req, lmo_engine_reply_fn *fn, void *arg)
+{
+    char hash[65], id[LMO_ID_MAX];
+    struct lmo_err err = {0};
+    if (!req->idempotency_key[0]) {
+        return false;
+    }
+    for (struct entry *en = e->entries; en; en = en->hh.next) {
+        if (en->request && strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
+            strcmp(en->request->principal, req->principal) == 0) {
+            engine_reply_fail(fn, arg, LMO_E_CONFLICT, "Idempotency-Key",
+                              "a request with this key is being carried out");
+            return true;
+        }
+    }
+    int rc = e->store->ops->idempotency(e->store, req->principal, req->idempotency_key, hash, id, &err);
+    if (rc == LMO_E_NOT_FOUND) {
+        return false;
+    }
+    static struct lmo_migration m;
+    const struct entry *open = rc == 0 ? engine_entry(e, id) : NULL;
+    if (rc < 0) {
+        engine_reply_fail(fn, arg, rc, "", "%s", err.text);
+    } else if (strcmp(hash, req->idempotency_hash) != 0) {
+        engine_reply_fail(fn, arg, LMO_E_REFUSED, "Idempotency-Key",
+                          "this key came with another request before (migration %s)", id);
+    } else if (open) {
+        reply_migration(fn, arg, 202, open->m);
+    } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
+        engine_reply_fail(fn, arg, err.code, "", "%s", err.text);
+    } else {
+        reply_migration(fn, arg, 202, &m);
+    }
+    return true;
+}
+
+/* The guest was looked for. Several requests may have been looking at the same time: whatever was asked before that is
+ * asked again here, in one go with the creation. */
 static void create(void *arg, const struct found_vm *found)
 {
     struct creation *c = arg;
@@ -273,6 +320,10 @@ static void create(void *arg, const struct found_vm *found)
     const char *field = "";
     uint64_t epoch = 0;
     e->creating--;
+    if (repeated(e, &c->req, c->fn, c->arg)) {
+        free(c);
+        return;
+    }
     int r = judge(c, found, &field, &err);
     if (r == 0) {
         r = e->store->ops->next_epoch(e->store, found->facts.uuid, 1, &epoch, &err);
@@ -315,50 +366,11 @@ void engine_created(struct entry *entry, int code, const char *text)
     free(req);
 }
 
-/* True if the request was answered from an earlier one with the same key. */
-static bool repeated(struct request *r)
-{
-    struct lmo_engine *e = r->engine;
-    const struct lmo_migrate_request *req = &r->migrate;
-    char hash[65], id[LMO_ID_MAX];
-    struct lmo_err err = {0};
-    if (!req->idempotency_key[0]) {
-        return false;
-    }
-    for (struct entry *en = e->entries; en; en = en->hh.next) {
-        if (en->request && strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
-            strcmp(en->request->principal, req->principal) == 0) {
-            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "Idempotency-Key",
-                              "a request with this key is being carried out");
-            return true;
-        }
-    }
-    int rc = e->store->ops->idempotency(e->store, req->principal, req->idempotency_key, hash, id, &err);
-    if (rc == LMO_E_NOT_FOUND) {
-        return false;
-    }
-    static struct lmo_migration m;
-    const struct entry *open = rc == 0 ? engine_entry(e, id) : NULL;
-    if (rc < 0) {
-        engine_reply_fail(r->fn, r->arg, rc, "", "%s", err.text);
-    } else if (strcmp(hash, req->idempotency_hash) != 0) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_REFUSED, "Idempotency-Key",
-                          "this key came with another request before (migration %s)", id);
-    } else if (open) {
-        reply_migration(r->fn, r->arg, 202, open->m);
-    } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-    } else {
-        reply_migration(r->fn, r->arg, 202, &m);
-    }
-    return true;
-}
-
 static void migrate(struct request *r)
 {
     struct lmo_engine *e = r->engine;
     struct lmo_err err = {0};
-    if (repeated(r)) {
+    if (repeated(e, &r->migrate, r->fn, r->arg)) {
         return;
     }
     if (e->stalled) {
@@ -412,6 +424,12 @@ static void on_wait_over(void *arg)
     struct waiter *w = arg;
     w->timer = 0;
     waiter_unlink(w);
+    if (w->status == 202 && w->entry->stored_version <= w->version) { /* E3: what it asked for is not on disk */
+        engine_reply_fail(w->fn, w->arg, LMO_E_TIMEOUT, "",
+                          "the coordinator's store cannot be written; the request takes effect when it can");
+        free(w);
+        return;
+    }
     waiter_answer(w);
 }
 
@@ -508,8 +526,9 @@ static int journal_one(void *arg, const struct lmo_journal_line *line)
     json_t *j = json_object();
     int r = lmo_json_put_i64(j, "at_ms", line->at_ms);
     r |= lmo_json_put_str(j, "phase", line->phase);
-    r |= lmo_json_put_str(j, "what", line->what);
-    r |= lmo_json_put_str(j, "why", line->why);
+    /* Texts may have been cut within a character. */
+    r |= lmo_json_put(j, "what", lmo_codec_string(line->what, sizeof line->what - 1));
+    r |= lmo_json_put(j, "why", lmo_codec_string(line->why, sizeof line->why - 1));
     l->failed |= r;
     l->failed |= lmo_json_add(l->array, j);
     return 0;

@@ -59,6 +59,14 @@ static json_t *phases_json(const struct lmo_migration *m)
     return array;
 }
 
+/* Beyond what an integer of JSON holds, or any use: a year. */
+static json_t *eta_ms(uint64_t bytes, uint64_t rate_bytes_per_s)
+{
+    const double longest = 365.0 * 24 * 3600 * 1000;
+    double ms = (double)bytes * 1000.0 / (double)rate_bytes_per_s;
+    return json_integer((json_int_t)(ms < longest ? ms : longest));
+}
+
 /* How long the rest of pre-copy takes: at best, if nothing more gets dirty; at worst, if the guest goes on dirtying
  * at the measured rate. Null when it cannot be said: no rate yet, the first pass is not over, or it does not
  * converge. */
@@ -67,10 +75,9 @@ static void eta(const struct lmo_migration *m, json_t **ret_min, json_t **ret_ma
     const struct lmo_progress *p = &m->progress;
     *ret_min = *ret_max = NULL;
     if (m->phase == LMO_PHASE_PRECOPY && p->rate_bytes_per_s > 0) {
-        *ret_min = json_integer((json_int_t)((double)p->remaining_bytes * 1000.0 / (double)p->rate_bytes_per_s));
+        *ret_min = eta_ms(p->remaining_bytes, p->rate_bytes_per_s);
         if (p->iteration > 1 && p->dirty_bytes_per_s < p->rate_bytes_per_s) {
-            uint64_t net = p->rate_bytes_per_s - p->dirty_bytes_per_s;
-            *ret_max = json_integer((json_int_t)((double)p->remaining_bytes * 1000.0 / (double)net));
+            *ret_max = eta_ms(p->remaining_bytes, p->rate_bytes_per_s - p->dirty_bytes_per_s);
         }
     }
     *ret_min = *ret_min ? *ret_min : json_null();

@@ -169,7 +169,7 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
 
 void lmo_http_set_timeout(struct lmo_http_request *req, uint64_t timeout_ms)
 {
-    const uint64_t longest = 10 * 60 * 1000;
+    const uint64_t longest = UINT64_C(600000);
     req->timeout_ms = timeout_ms < longest ? timeout_ms : longest;
 }
 

@@ -367,8 +367,8 @@ static void fill_defaults(struct lmo_http_server_config *c)
     c->connections_max = c->connections_max ? c->connections_max : 256;
     c->connections_per_ip = c->connections_per_ip ? c->connections_per_ip : c->connections_max;
     c->idle_timeout_s = c->idle_timeout_s ? c->idle_timeout_s : 120;
-    c->receive_timeout_ms = c->receive_timeout_ms ? c->receive_timeout_ms : 30 * 1000;
-    c->reply_timeout_ms = c->reply_timeout_ms ? c->reply_timeout_ms : 60 * 1000;
+    c->receive_timeout_ms = c->receive_timeout_ms ? c->receive_timeout_ms : 30000;
+    c->reply_timeout_ms = c->reply_timeout_ms ? c->reply_timeout_ms : 60000;
     c->log_name = c->log_name ? c->log_name : "http";
 }
 

@@ -263,22 +263,22 @@ class Cut:
         self.text = f"table {family} lmodemo {{\n chain cut {{\n  {chain}\n" + \
                     "".join(f"  {rule}\n" for rule in rules) + " }\n}\n"
         self.process = start(namespace(host, "nft", "-f", "-"), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.made_us = None
+        self.made_us, self.on = None, False
 
     def make(self):
         _out, error = self.process.communicate(self.text, timeout=10)
         if self.process.returncode:
             raise RuntimeError(f"nft in {self.host}: {error}")
-        self.made_us = now_us()
+        self.made_us, self.on = now_us(), True
 
     def heal(self):
         if self.process.poll() is None:  # never needed
             self.process.stdin.close()
             self.process.stdin = None
             self.process.communicate(timeout=10)
-        if self.made_us and labinfo.host_pid(self.host):
+        if self.on and labinfo.host_pid(self.host):
             subprocess.run(namespace(self.host, "nft", "delete", "table", self.family, "lmodemo"), check=True, timeout=10)
-        self.made_us = None
+        self.on = False
 
 
 def address(host, network=None):

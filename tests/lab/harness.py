@@ -263,7 +263,8 @@ class Cut:
         self.on = False
 
     def make(self):
-        text = "table inet lmotest { chain in { type filter hook input priority 0; %s }; }" % "; ".join(self.rules)
+        rules = "\n".join(self.rules)
+        text = f"table inet lmotest {{\n chain cut {{\n type filter hook input priority 0;\n{rules}\n }}\n}}\n"
         subprocess.run(["nsenter", "-t", str(labinfo.host_pid(self.host)), "-n", "nft", "-f", "-"], input=text, text=True,
                        check=True, timeout=10)
         self.on = True

@@ -1,8 +1,8 @@
-/* main.c - runs every suite: `unit-tests [suite...]`. Each test runs in a process of its own (CK_FORK=no for a debugger).
+/* main.c - runs every suite: `unit-tests [suite...]`. Each test runs in a process of its own (CK_FORK=no: in this one).
  * Each suite closes with libcheck's own line and its duration; tests/tally adds them up.
  *
- * Most tests wait for something most of the time, so several suites run at once, each in a process whose output is shown
- * in one piece at its end. A single suite, or LMO_TEST_JOBS=1, runs in this process. */
+ * Most tests wait for something most of the time, so several suites run at once, each in a process whose output is
+ * shown in one piece at its end. A single suite, or LMO_TEST_JOBS=1, runs in this process. */
 #include "suites.h"
 #include "base/clock.h"
 #include "base/log.h"

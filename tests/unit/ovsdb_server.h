@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +39,7 @@ static inline void ovsdb_server_start(struct ovsdb_server *s)
     s->pid = fork();
     ck_assert_int_ge(s->pid, 0);
     if (s->pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails never gets to its tear-down */
         execlp("ovsdb-server", "ovsdb-server", socket, control, "--no-chdir", "-vconsole:off", s->db, (char *)NULL);
         _exit(127);
     }

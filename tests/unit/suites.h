@@ -18,6 +18,7 @@
     X(tools)          \
     X(base)           \
     X(core)           \
+    X(engine)         \
     X(loop)           \
     X(sql)            \
     X(http)           \

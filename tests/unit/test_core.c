@@ -295,6 +295,8 @@ START_TEST(abort_that_loses_the_race_goes_forward)
     says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen"});
     says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
     run_to(LMO_PHASE_COMPLETED);
+    ck_assert_int_eq(m.reason_code, 0); /* nothing went wrong; that a cancel was asked for is said elsewhere */
+    ck_assert(m.cancel_requested);
 }
 END_TEST
 
@@ -444,6 +446,117 @@ START_TEST(copy_lost_after_the_fence_needs_a_person)
 }
 END_TEST
 
+START_TEST(freeze_request_that_comes_after_the_discard_does_not_freeze_the_source_again)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = false});
+    done(LMO_OP_JOB_ABORT);
+    done(LMO_OP_DISCARD);
+    ck_assert_ptr_nonnull(sent(LMO_OP_REVIVE));
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    says((struct lmo_worker_event){.kind = LMO_WEV_PERMIT_WANTED});
+    ck_assert_ptr_null(sent(LMO_OP_RELAY_FREEZE));
+    ck_assert_ptr_null(sent(LMO_OP_PERMIT));
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(freeze_that_waits_to_be_asked_again_ends_with_the_discard)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    done(LMO_OP_JOB_ABORT);
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "unknown", .evidence = ""}), 0);
+    done(LMO_OP_DISCARD);
+    ck_assert_ptr_nonnull(sent(LMO_OP_REVIVE));
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(permit_that_a_discarding_destination_refuses_needs_no_person)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    failed(LMO_OP_PERMIT, LMO_E_REFUSED);
+    done(LMO_OP_JOB_ABORT);
+    failed(LMO_OP_DISCARD, LMO_E_BUSY);
+    says((struct lmo_worker_event){.kind = LMO_WEV_PERMIT_WANTED});
+    failed(LMO_OP_PERMIT, LMO_E_GONE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    now_ms = fx.wake_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    done(LMO_OP_DISCARD);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(destination_that_asks_again_and_again_does_not_fill_the_record)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    for (int i = 0; i < 100; i++) {
+        says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+        struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+        ck_assert_ptr_nonnull(t);
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "frozen", .evidence = "e"}), 0);
+        done(LMO_OP_RELAY_ANSWER);
+    }
+    ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+}
+END_TEST
+
+START_TEST(what_has_come_is_not_waited_for_any_more)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    failed(LMO_OP_PERMIT, LMO_E_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(m.waiting_for, "permit"));
+    now_ms = fx.wake_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    done(LMO_OP_JOB_START); /* another one: the permit is still waited for */
+    ck_assert_ptr_nonnull(strstr(m.waiting_for, "permit"));
+    done(LMO_OP_PERMIT);
+    ck_assert_str_eq(m.waiting_for, "");
+    ck_assert_int_eq(m.waiting_since_ms, 0);
+}
+END_TEST
+
+START_TEST(another_guest_than_the_one_asked_for_is_not_moved)
+{
+    fresh(1, 0);
+    admit();
+    LMO_COPY(facts.uuid, "99999999-2222-3333-4444-555555555555");
+    done(LMO_OP_DESCRIBE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_str_eq(m.vm.uuid, "11111111-2222-3333-4444-555555555555");
+}
+END_TEST
+
+START_TEST(phase_during_which_the_machine_was_restarted_is_measured_by_its_stamps)
+{
+    fresh(1, 0);
+    admit();
+    m.phase_started_boot_us = 5; /* of the boot before; this one has been up for longer than the phase lasted */
+    now_ms += 10 * 60000;
+    m.phase_started_ms = now_ms - 50;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_RECOVERED}), 0);
+    run_to(LMO_PHASE_DESTINATION_CREATE);
+    ck_assert_uint_eq(m.phase_times[1].us, 0);
+}
+END_TEST
+
 START_TEST(restart_asks_again_for_exactly_what_was_sent)
 {
     fresh(2, 0);
@@ -534,6 +647,13 @@ Suite *core_suite(void)
     tcase_add_test(t, freeze_is_relayed_and_its_answer_carried_to_the_destination);
     tcase_add_test(t, copy_lost_before_the_fence_thaws_the_source_above_the_permits_epoch);
     tcase_add_test(t, copy_lost_after_the_fence_needs_a_person);
+    tcase_add_test(t, freeze_request_that_comes_after_the_discard_does_not_freeze_the_source_again);
+    tcase_add_test(t, freeze_that_waits_to_be_asked_again_ends_with_the_discard);
+    tcase_add_test(t, permit_that_a_discarding_destination_refuses_needs_no_person);
+    tcase_add_test(t, destination_that_asks_again_and_again_does_not_fill_the_record);
+    tcase_add_test(t, what_has_come_is_not_waited_for_any_more);
+    tcase_add_test(t, another_guest_than_the_one_asked_for_is_not_moved);
+    tcase_add_test(t, phase_during_which_the_machine_was_restarted_is_measured_by_its_stamps);
     tcase_add_test(t, restart_asks_again_for_exactly_what_was_sent);
     tcase_add_test(t, answers_of_an_earlier_phase_change_nothing);
     tcase_add_test(t, finalize_keeps_trying_because_the_guest_runs_where_it_should);

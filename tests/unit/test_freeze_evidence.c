@@ -41,7 +41,7 @@ static void *vcpu_main(void *arg)
     return NULL;
 }
 
-/* Orders on `in`: 'w' wakes all vCPUs, 'c' closes the monitor, 's' writes "RESUME" to it. Each is answered with a byte. */
+/* Orders on `in`: 'w' wakes all vCPUs, 'c' closes the monitor, 's' writes "RESUME" to it. Each is answered by a byte. */
 static _Noreturn void guest_main(int in, int out, const char *monitor_path)
 {
     static int ids[VCPUS];

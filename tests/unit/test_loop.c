@@ -214,9 +214,12 @@ static void work(void *arg)
     atomic_fetch_add(&worked, 1);
 }
 
+static atomic_int arrived;
+
 static void work_at_gate(void *arg)
 {
     (void)arg;
+    atomic_fetch_add(&arrived, 1);
     sem_wait(&gate);
     atomic_fetch_add(&worked, 1);
 }
@@ -245,10 +248,20 @@ START_TEST(pool__runs_work_and_reports_on_the_loop)
 }
 END_TEST
 
+/* Once the pool has dropped its queue, lets the two that run go on. */
+static void *open_gate_for_two(void *arg)
+{
+    while (lmo_pool_load(arg) > 2)
+        sched_yield();
+    sem_post(&gate);
+    sem_post(&gate);
+    return NULL;
+}
+
 START_TEST(pool__refuses_above_its_bound_and_drops_what_never_started)
 {
     struct lmo_pool *pool = NULL;
-    worked = finished = dropped = 0;
+    worked = arrived = finished = dropped = 0;
     sem_init(&gate, 0, 0);
     ck_assert_int_eq(lmo_pool_new(2, 3, loop, &pool, NULL), 0);
     int accepted = 0;
@@ -257,26 +270,29 @@ START_TEST(pool__refuses_above_its_bound_and_drops_what_never_started)
     ck_assert_int_ge(accepted, 3);
     ck_assert_int_le(accepted, 5);
     ck_assert_uint_eq(lmo_pool_load(pool), (unsigned)accepted);
-    sem_post(&gate);
-    sem_post(&gate);
-    ck_assert_int_eq(lmo_pool_free(pool, 2000), 0); /* two run to their end; the rest is dropped, or ran if quick */
-    ck_assert_int_eq(finished + dropped, accepted);
-    ck_assert_int_eq(finished, worked);
+    while (arrived < 2)
+        sched_yield();
+    pthread_t opener;
+    pthread_create(&opener, NULL, open_gate_for_two, pool);
+    ck_assert_int_eq(lmo_pool_free(pool, 10000), 0);
+    pthread_join(opener, NULL);
+    ck_assert_int_eq(worked, 2);
+    ck_assert_int_eq(finished, 2);
+    ck_assert_int_eq(dropped, accepted - 2);
 }
 END_TEST
 
 START_TEST(pool_with_stuck_work__is_left_behind_at_the_deadline)
 {
     struct lmo_pool *pool = NULL;
-    worked = finished = dropped = 0;
+    worked = arrived = finished = dropped = 0;
     sem_init(&gate, 0, 0);
     ck_assert_int_eq(lmo_pool_new(1, 3, loop, &pool, NULL), 0);
     ck_assert_int_eq(lmo_pool_submit(pool, work_at_gate, done, NULL), 0);
-    while (lmo_pool_load(pool) == 0)
+    while (arrived < 1)
         sched_yield();
-    usleep(20000); /* let the thread take it; if it did not, it is dropped and free succeeds */
-    int r = lmo_pool_free(pool, 20);
-    ck_assert(r == LMO_E_TIMEOUT || dropped == 1);
+    ck_assert_int_eq(lmo_pool_free(pool, 20), LMO_E_TIMEOUT);
+    ck_assert_int_eq(dropped + finished, 0);
     sem_post(&gate);
 }
 END_TEST

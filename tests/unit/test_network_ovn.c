@@ -54,8 +54,8 @@ static void add_interface(bool installed)
                             : json_pack("[s[[ss]]]", "map", "iface-id", port.id);
     json_t *ops =
         json_pack("[{ss,ss,ss,s{ss,si,so}}, {ss,ss,ss,s{ss,s[ss]}}, {ss,ss,ss,s{ss,s[ss]}}, {ss,ss,s{s[ss]}}]", "op",
-                  "insert", "table", "Interface", "uuid-name", "i", "row", "name", "vnet0", "ofport", OFPORT,
-                  "external_ids", ids, "op", "insert", "table", "Port", "uuid-name", "p", "row", "name", "vnet0",
+                  "insert", "table", "Interface", "uuid-name", "i", "row", "name", "lmotest0", "ofport", OFPORT,
+                  "external_ids", ids, "op", "insert", "table", "Port", "uuid-name", "p", "row", "name", "lmotest0",
                   "interfaces", "named-uuid", "i", "op", "insert", "table", "Bridge", "uuid-name", "b", "row", "name",
                   "br-int", "ports", "named-uuid", "p", "op", "insert", "table", "Open_vSwitch", "row", "bridges",
                   "named-uuid", "b");
@@ -82,7 +82,7 @@ static void mark_installed(void)
 {
     json_t *ops =
         json_pack("[{ss, ss, s[[sss]], s[[ss[s[[ss]]]]]}]", "op", "mutate", "table", "Interface", "where", "name",
-                  "==", "vnet0", "mutations", "external_ids", "insert", "map", "ovn-installed", "true");
+                  "==", "lmotest0", "mutations", "external_ids", "insert", "map", "ovn-installed", "true");
     int r = lmo_ovsdb_transact(db, ops, lmo_now_ns() + 5000 * LMO_NS_PER_MS, NULL, NULL);
     ck_assert_int_eq(r, 0);
 }
@@ -215,7 +215,7 @@ START_TEST(missing_pieces_are_named)
     ck_assert_msg(strstr(err.text, "0 interfaces") != NULL, "%s", err.text);
     add_interface(false);
     ck_assert_int_eq(net->ops->await_installed(net, &port, 200, &err), LMO_E_UNAVAILABLE);
-    ck_assert_ptr_nonnull(strstr(err.text, "not wired interface vnet0"));
+    ck_assert_ptr_nonnull(strstr(err.text, "not wired interface lmotest0"));
 }
 END_TEST
 

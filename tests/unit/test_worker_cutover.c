@@ -92,6 +92,9 @@ START_TEST(a_guest_moves_and_nothing_is_left_behind)
     ck_assert_uint_eq(fake_count(c->world, FAKE_RESUME), 1);
     ck_assert_uint_eq(fake_count(c->world, FAKE_FREEZE), 1);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_START), 1);
+    for (int i = 0; i < 200 && fake_count(c->world, FAKE_RELEASE) == 0; i++) {
+        nap(10);
+    }
     ck_assert_uint_ge(fake_count(c->world, FAKE_RELEASE), 1);
     cluster_free(c);
 }
@@ -109,6 +112,7 @@ START_TEST(a_paused_guest_stays_paused)
     ck_assert_int_eq(cluster_open(c), 0);
     ck_assert(cluster_until_resumed(c, 5000));
     ck_assert_int_eq(fake_runs_at(c->world), -1);
+    ck_assert(cluster_wait_event(c, HV1, LMO_WEV_SOURCE_GONE, 3000, NULL));
     ck_assert(c->world->hosts[1].process && !c->world->hosts[0].process);
     ck_assert_uint_eq(fake_count(c->world, FAKE_RESUME), 0);
     ck_assert_int_eq(cluster_finalize(c), 0);

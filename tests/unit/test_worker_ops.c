@@ -107,6 +107,47 @@ START_TEST(a_failed_op_keeps_its_failure)
 }
 END_TEST
 
+START_TEST(an_outcome_that_nobody_knows_is_looked_into_under_the_same_id)
+{
+    struct cluster *c = cluster_new();
+    struct lmo_op_request req;
+    struct lmo_op_reply reply;
+    fake_fail(c->world, FAKE_ATTACH, LMO_E_TIMEOUT, 1, true);
+    cluster_fill(c, LMO_OP_ATTACH, &req);
+    req.volume_count = 1;
+    ck_assert_int_eq(put_as(c, CTL, &req, &reply), 0);
+    ck_assert_int_eq(reply.code, LMO_E_TIMEOUT);
+    cluster_restart(c, CTL);
+    ck_assert_int_eq(put_as(c, CTL, &req, &reply), 0);
+    ck_assert_int_eq(reply.code, 0);
+    ck_assert_str_eq(reply.export_name, "vol1.hv2.e7");
+    ck_assert_int_eq(put_as(c, CTL, &req, &reply), 0);
+    ck_assert_int_eq(reply.code, 0);
+    ck_assert_uint_eq(fake_count(c->world, FAKE_ATTACH), 2);
+    cluster_free(c);
+}
+END_TEST
+
+START_TEST(an_order_that_names_another_guest_than_its_migration_is_refused)
+{
+    struct cluster *c = cluster_new();
+    struct lmo_op_request req;
+    struct lmo_op_reply reply;
+    static const enum lmo_op_kind kinds[] = {LMO_OP_OPEN_GATE, LMO_OP_JOB_ABORT, LMO_OP_REMOVE_SOURCE, LMO_OP_CLOSE_SOURCE};
+    c->world->automatic = false;
+    ck_assert_int_eq(cluster_start_job(c), 0);
+    for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        cluster_fill(c, kinds[i], &req);
+        LMO_COPY(req.vm, "11111111-1111-4111-8111-111111111111");
+        ck_assert_int_eq(put_as(c, HV1, &req, &reply), 0);
+        ck_assert_int_eq(reply.code, LMO_E_CONFLICT);
+    }
+    ck_assert_uint_eq(fake_count(c->world, FAKE_REMOVE), 0);
+    ck_assert_int_eq(cluster_rollback(c), 0);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(two_requests_with_one_id_share_one_run)
 {
     struct cluster *c = cluster_new();
@@ -587,6 +628,7 @@ START_TEST(events_are_kept_until_they_are_acknowledged)
     c->m[HV1].event_count = 0;
     cluster_poll(c, HV1, 0);
     ck_assert_uint_eq(c->m[HV1].event_count, 0);
+    ck_assert_uint_ge(c->m[HV1].cursor, cursor); /* where the stream stands, not what was asked */
     /* A cursor from another life of the journal: numbering goes on above it. */
     c->m[HV1].cursor = 1000;
     cluster_poll(c, HV1, 0);
@@ -663,6 +705,8 @@ Suite *worker_ops_suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_test(t, a_repeated_op_is_answered_and_not_run_again);
     tcase_add_test(t, a_failed_op_keeps_its_failure);
+    tcase_add_test(t, an_outcome_that_nobody_knows_is_looked_into_under_the_same_id);
+    tcase_add_test(t, an_order_that_names_another_guest_than_its_migration_is_refused);
     tcase_add_test(t, two_requests_with_one_id_share_one_run);
     tcase_add_test(t, one_id_for_two_requests_is_a_conflict);
     tcase_add_test(t, an_op_cut_short_by_a_restart_is_taken_up_again);

@@ -454,7 +454,8 @@ static const struct lmo_ovsdb_need nb_needs[] = {
     {"NAT", "external_mac"},
 };
 
-/* requested_additional_chassis came with OVN 22.06, and with it delivery to two chassis and activation strategies. */
+/* requested_additional_chassis came with OVN 22.06; activation strategies, which no column shows, with 22.09: on 22.06 a
+ * port is never held, and await_installed says so. */
 static const struct lmo_ovsdb_need sb_needs[] = {
     {"Chassis", "name"},
     {"Chassis", "hostname"},
@@ -466,7 +467,7 @@ static const struct lmo_ovsdb_need sb_needs[] = {
     {"Port_Binding", "up"},
 };
 
-#define NEEDED_OVN "OVN 22.06 or newer"
+#define NEEDED_OVN "OVN 22.09 or newer"
 
 int lmo_fabric_ovn_open(const char *northbound, const char *southbound, struct lmo_fabric **ret, struct lmo_err *err)
 {

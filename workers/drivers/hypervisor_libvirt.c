@@ -47,9 +47,10 @@ static int run_resume(struct lmo_lv_op *op, struct lmo_err *err)
         if (state != LMO_RUN_LOADED)
             return lmo_fail(err, LMO_E_INVALID, "the guest is %s here, not loaded", lmo_run_state_name(state));
     }
-    if (virDomainResume(dom) < 0)
-        return lmo_lv_fail(err, true, "resuming the guest");
-    return 0;
+    int r = lmo_lv_op_in_time(op, err);
+    if (r == 0 && virDomainResume(dom) < 0)
+        r = lmo_lv_fail(err, true, "resuming the guest");
+    return r;
 }
 
 static int resume(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err)
@@ -101,11 +102,17 @@ static int run_remove(struct lmo_lv_op *op, struct lmo_err *err)
         if (!op->flag && state != LMO_RUN_SHUT_OFF)
             return lmo_fail(err, LMO_E_REFUSED, "the guest is %s here and not known to be a dead copy",
                             lmo_run_state_name(state));
+        r = lmo_lv_op_in_time(op, err);
+        if (r < 0)
+            return r;
         if (virDomainDestroy(dom) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN &&
             virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
             return lmo_lv_fail(err, true, "destroying the domain");
     }
-    return persistent == 1 ? undefine(dom, err) : 0;
+    if (persistent == 0)
+        return 0;
+    r = lmo_lv_op_in_time(op, err);
+    return r < 0 ? r : undefine(dom, err);
 }
 
 static int remove_domain(struct lmo_hypervisor *hv, const char *uuid, bool expected_dead, uint64_t timeout_ms,
@@ -125,8 +132,8 @@ static void end_incoming(struct lmo_lv *lv, const char *uuid)
     struct lmo_lv_guest *g = lmo_lv_guest_find(lv, uuid);
     if (g)
         g->incoming = g->loaded = false;
-    lmo_lv_chore_add(lv, LMO_LV_CHORE_UNMARK, uuid);
     pthread_mutex_unlock(&lv->lock);
+    lmo_lv_unmark_incoming(lv, uuid); /* here and now: settled is settled, also after a restart */
 }
 
 static int run_settle(struct lmo_lv_op *op, struct lmo_err *err)
@@ -236,6 +243,7 @@ static const struct lmo_hypervisor_ops ops = {
     .precheck_incoming = lmo_lv_precheck_incoming,
     .prepare_incoming = lmo_lv_prepare_incoming,
     .discard_prepared = lmo_lv_discard_prepared,
+    .job_adopt = lmo_lv_job_adopt,
     .job_start = lmo_lv_job_start,
     .job_limits = lmo_lv_job_limits,
     .job_progress = lmo_lv_job_progress,

@@ -156,6 +156,9 @@ struct lmo_lv_op *lmo_lv_op_new(struct lmo_lv *lv, lmo_lv_op_fn *run, const char
 void lmo_lv_op_unref(struct lmo_lv_op *op);
 /* Runs op->run on a pool thread and waits for it. TIMEOUT: it may still take effect. BUSY: no thread, not run. */
 int lmo_lv_op_call(struct lmo_lv_op *op, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
+/* For an op of several calls, before each one that changes a guest's life: TIMEOUT once its caller has left. A call
+ * that comes back after minutes must not be followed by a resume or a destroy that nobody expects any more. */
+int lmo_lv_op_in_time(const struct lmo_lv_op *op, struct lmo_err *err) LMO_MUST_CHECK;
 void lmo_lv_pool_init(struct lmo_lv *lv);
 void lmo_lv_pool_stop(struct lmo_lv *lv);
 /* A reference to the lane's connection, made anew if it has died. Blocks: pool, job and chore threads only. */
@@ -218,6 +221,8 @@ int lmo_lv_observe_state(struct lmo_lv *lv, virDomainPtr dom, const char *uuid, 
 int lmo_lv_read_status(const char *name, struct lmo_domxml_status *ret_status, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* ---- job.c */
+int lmo_lv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg,
+                     struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg,
                      struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t bandwidth_bytes_per_s, uint64_t downtime_ms,
@@ -242,6 +247,8 @@ void lmo_lv_note_outgoing(struct lmo_lv *lv, const char *uuid, const char *name)
 void lmo_lv_forget_outgoing(struct lmo_lv *lv, const char *uuid);
 /* True if libvirt has declared, since our job began, that it ends this guest because it was migrated. */
 bool lmo_lv_ended_as_migrated(struct lmo_lv *lv, const char *uuid);
+/* Removes the marker "this process came in by migration". `lock` not held. */
+void lmo_lv_unmark_incoming(struct lmo_lv *lv, const char *uuid);
 bool lmo_lv_marker_matches(const struct lmo_lv *lv, const char *uuid, pid_t pid, uint64_t start_ticks);
 
 /* ---- freeze.c, thaw.c */

@@ -228,6 +228,11 @@ int lmo_lv_op_call(struct lmo_lv_op *op, uint64_t timeout_ms, struct lmo_err *er
     return op->rc;
 }
 
+int lmo_lv_op_in_time(const struct lmo_lv_op *op, struct lmo_err *err)
+{
+    return lmo_now_ns() < op->deadline_ns ? 0 : lmo_fail(err, LMO_E_TIMEOUT, "libvirt took too long; left as it is");
+}
+
 /* ------------------------------------------------------------------ connections */
 
 int lmo_lv_connect(struct lmo_lv *lv, virConnectPtr *ret_conn, struct lmo_err *err)

@@ -145,8 +145,9 @@ bool lmo_lv_watch_flush(struct lmo_lv *lv, uint64_t generation, uint64_t deadlin
     op->number = generation;
     if (lmo_lv_op_call(op, left_ms, NULL) < 0)
         return false;
-    if (!await_pass(deadline_ns) || !await_pass(deadline_ns))
-        return false;
+    for (int i = 0; i < 2; i++)
+        if (!await_pass(deadline_ns))
+            return false;
     pthread_mutex_lock(&lv->lock);
     bool whole = lv->generation == generation;
     pthread_mutex_unlock(&lv->lock);

@@ -191,11 +191,12 @@ bool lmo_lv_marker_matches(const struct lmo_lv *lv, const char *uuid, pid_t pid,
 {
     char path[LMO_PATH_MAX];
     LMO_AUTO_FREE char *text = NULL;
-    int found_pid = 0;
-    uint64_t found_start = 0;
+    uint64_t found_pid = 0, found_start = 0;
     marker_path(lv, uuid, path, sizeof path);
-    return lmo_fs_read_file(path, 128, &text, NULL, NULL) == 0 &&
-           sscanf(text, "%d %" SCNu64, &found_pid, &found_start) == 2 && found_pid == (int)pid &&
+    if (lmo_fs_read_file(path, 128, &text, NULL, NULL) < 0)
+        return false;
+    const char *at = text;
+    return lmo_scan_u64(&at, &found_pid) && lmo_scan_u64(&at, &found_start) && found_pid == (uint64_t)pid &&
            found_start == start_ticks;
 }
 
@@ -223,7 +224,7 @@ static void mark_incoming(struct lmo_lv *lv, const char *uuid)
         lmo_log(LMO_LOG_WARN, "incoming marker not written", "uuid=%s reason=%s", uuid, err.text);
 }
 
-static void unmark_incoming(struct lmo_lv *lv, const char *uuid)
+void lmo_lv_unmark_incoming(struct lmo_lv *lv, const char *uuid)
 {
     char path[LMO_PATH_MAX];
     marker_path(lv, uuid, path, sizeof path);
@@ -285,9 +286,11 @@ bool lmo_lv_ended_as_migrated(struct lmo_lv *lv, const char *uuid)
     }
     pthread_mutex_unlock(&lv->lock);
     note_path(lv, uuid, path, sizeof path);
-    if (!mark.valid && lmo_fs_read_file(path, 192, &text, NULL, NULL) == 0 &&
-        sscanf(text, "%63s %" SCNu64 " %" SCNu64, name, &mark.inode, &mark.offset) == 3)
-        mark.valid = true;
+    if (!mark.valid && lmo_fs_read_file(path, 192, &text, NULL, NULL) == 0) {
+        const char *at = text + strcspn(text, " ");
+        (void)snprintf(name, sizeof name, "%.*s", (int)(at - text), text);
+        mark.valid = lmo_scan_u64(&at, &mark.inode) && lmo_scan_u64(&at, &mark.offset);
+    }
     log_path(name, path, sizeof path);
     return mark.valid && lmo_domlog_migrated(path, &mark);
 }
@@ -313,7 +316,7 @@ static void do_chore(struct lmo_lv *lv, const struct lmo_lv_chore *c)
     case LMO_LV_CHORE_PIN: (void)lmo_lv_pin(lv, c->uuid, NULL); break;
     case LMO_LV_CHORE_BASELINE: take_baseline(lv, c->uuid); break;
     case LMO_LV_CHORE_MARK: mark_incoming(lv, c->uuid); break;
-    case LMO_LV_CHORE_UNMARK: unmark_incoming(lv, c->uuid); break;
+    case LMO_LV_CHORE_UNMARK: lmo_lv_unmark_incoming(lv, c->uuid); break;
     }
 }
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define STOP_MS        500    /* for every thread to stop; one in uninterruptible I/O may take its time */
+#define STOP_FIRST_MS  2      /* usual; after that it is worth asking whether libvirt is ending the process */
 #define EVENTS_MS      20     /* for libvirtd and us to catch up with QEMU's events, while it stands stopped */
 #define STATE_MS       50     /* libvirt's opinion, when nothing better is left */
 #define WAKES_BY_STOP  1      /* being stopped puts a sleeping thread on a processor once */
@@ -119,12 +120,13 @@ static bool read_record(const struct freeze *f, uint64_t *ret_switches)
 {
     char path[LMO_PATH_MAX];
     LMO_AUTO_FREE char *text = NULL;
-    int pid = 0;
-    uint64_t start = 0;
+    uint64_t pid = 0, start = 0;
     lmo_lv_freeze_record(f->lv, f->uuid, path, sizeof path);
-    return lmo_fs_read_file(path, 128, &text, NULL, NULL) == 0 && strchr(text, '\n') &&
-           sscanf(text, "%d %" SCNu64 " %" SCNu64, &pid, &start, ret_switches) == 3 && pid == (int)f->qemu.pid &&
-           start == f->qemu.start_ticks;
+    if (lmo_fs_read_file(path, 128, &text, NULL, NULL) < 0 || !strchr(text, '\n'))
+        return false;
+    const char *at = text;
+    return lmo_scan_u64(&at, &pid) && lmo_scan_u64(&at, &start) && lmo_scan_u64(&at, ret_switches) &&
+           pid == (uint64_t)f->qemu.pid && start == f->qemu.start_ticks;
 }
 
 static void remember_freeze(struct freeze *f)
@@ -326,7 +328,17 @@ static void stop_and_judge(struct freeze *f)
         answer(f, LMO_FREEZE_UNKNOWN, "the process may not be signalled (CAP_KILL)");
         return;
     }
-    bool stopped = lmo_qemu_await_stopped(&f->qemu, stop_deadline < f->deadline_ns ? stop_deadline : f->deadline_ns);
+    uint64_t first_ns = lmo_now_ns() + STOP_FIRST_MS * LMO_NS_PER_MS;
+    bool stopped = lmo_qemu_await_stopped(&f->qemu, first_ns < f->deadline_ns ? first_ns : f->deadline_ns);
+    if (!stopped && !look(f->lv, f->uuid).anchor.resumed && lmo_lv_ended_as_migrated(f->lv, f->uuid)) {
+        /* It is on its way out and gives its memory back, which no signal interrupts. Its guest is over in any case;
+         * what it may still have in flight is the fence's business, as with every frozen source. */
+        answer(f, LMO_FREEZE_FROZEN,
+               "libvirt is ending it; libvirt's log of the domain: ended as migrated; stop pending");
+        return;
+    }
+    stopped =
+        stopped || lmo_qemu_await_stopped(&f->qemu, stop_deadline < f->deadline_ns ? stop_deadline : f->deadline_ns);
     if (stopped && judge_stopped(f)) {
         remember_freeze(f);
         return;

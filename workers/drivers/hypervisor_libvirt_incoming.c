@@ -233,6 +233,9 @@ static int run_discard(struct lmo_lv_op *op, struct lmo_err *err)
             return r;
         if (state != LMO_RUN_INCOMING && state != LMO_RUN_SHUT_OFF)
             return lmo_fail(err, LMO_E_REFUSED, "the guest is %s here, not merely incoming", lmo_run_state_name(state));
+        r = lmo_lv_op_in_time(op, err);
+        if (r < 0)
+            return r;
         /* Ends the stream, so the source's job fails and its guest goes on: what a discard is for. */
         if (state == LMO_RUN_INCOMING && virDomainDestroy(dom) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
             return lmo_lv_fail(err, true, "destroying the incoming domain");

@@ -22,7 +22,13 @@ static void incoming_facts(struct lmo_lv *lv, const char *uuid, const char *name
     bool known = false;
     *ret_job_in = name && lmo_lv_read_status(name, &st, NULL) == 0 && strcmp(st.async_job, "migration in") == 0;
     pthread_mutex_lock(&lv->lock);
-    const struct lmo_lv_guest *g = lmo_lv_guest_find(lv, uuid);
+    struct lmo_lv_guest *g = *ret_job_in ? lmo_lv_guest_get(lv, uuid, name) : lmo_lv_guest_find(lv, uuid);
+    if (g && *ret_job_in && !g->incoming) {
+        /* It began while this driver was not there to see it (a worker that was restarted during pre-copy). From here
+         * on its events mean what they would have meant: the next pause is the end of the load. */
+        g->incoming = true;
+        lmo_lv_chore_add(lv, LMO_LV_CHORE_MARK, uuid);
+    }
     known = g && g->incoming;
     pthread_mutex_unlock(&lv->lock);
     *ret_incoming = known;
@@ -51,10 +57,12 @@ int lmo_lv_observe_state(struct lmo_lv *lv, virDomainPtr dom, const char *uuid, 
     default: *ret_state = LMO_RUN_PAUSED_OTHER; return 0;
     }
     incoming_facts(lv, uuid, virDomainGetName(dom), &incoming, &job_in);
-    if (job_in)
+    /* While it comes in, the reason is another one: "user" is libvirt's word for the end of the load, which it says a
+     * little before its own job ends. Whoever looks in between must not be told "incoming": no event follows. */
+    if (reason == VIR_DOMAIN_PAUSED_USER)
+        *ret_state = incoming || job_in ? LMO_RUN_LOADED : LMO_RUN_PAUSED_BY_USER;
+    else if (job_in)
         *ret_state = LMO_RUN_INCOMING;
-    else if (reason == VIR_DOMAIN_PAUSED_USER)
-        *ret_state = incoming ? LMO_RUN_LOADED : LMO_RUN_PAUSED_BY_USER;
     else if (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == VIR_DOMAIN_PAUSED_STARTING_UP)
         *ret_state = incoming ? LMO_RUN_INCOMING : LMO_RUN_PAUSED_MIGRATION;
     else

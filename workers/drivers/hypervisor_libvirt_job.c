@@ -14,10 +14,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define MIB           ((uint64_t)1 << 20)
-#define UNLIMITED_MIB (((uint64_t)1 << 43) - 1) /* libvirt's own default: INT64_MAX bytes/s, in MiB/s */
-#define START_MS      30000                     /* the destination's QEMU starts within this */
-#define ORDER_MS      5000                      /* limits, progress, abort */
+#define MIB ((uint64_t)1 << 20)
+/* libvirt's own default: INT64_MAX bytes/s, in MiB/s */
+#define UNLIMITED_MIB     (((uint64_t)1 << 43) - 1)
+#define START_MS          30000 /* the destination's QEMU starts within this */
+#define ADOPTED_SAMPLE_MS 250
+#define ORDER_MS          5000 /* limits, progress, abort */
 
 struct lmo_lv_job {
     struct lmo_lv *lv;
@@ -140,6 +142,27 @@ static void tell_end(struct lmo_lv_job *job)
     pthread_mutex_unlock(&lv->emit);
 }
 
+/* The last thing that a job's thread does. */
+static void job_over(struct lmo_lv_job *job, int r, const struct lmo_err *err)
+{
+    struct lmo_lv *lv = job->lv;
+    pthread_mutex_lock(&lv->lock);
+    job->rc = r;
+    job->err = *err;
+    job->returned = true;
+    pthread_cond_broadcast(&lv->changed);
+    while (!job->decided) /* by job_start, at its deadline at the latest */
+        (void)lmo_lv_wait_changed(lv, lmo_now_ns() + LMO_NS_PER_S);
+    struct lmo_lv_guest *g = lmo_lv_guest_find(lv, job->spec.uuid);
+    if (g && g->job == job)
+        g->job = NULL;
+    pthread_cond_broadcast(&lv->changed);
+    pthread_mutex_unlock(&lv->lock);
+    tell_end(job);
+    job_free(job);
+    lmo_lv_unref(lv);
+}
+
 static void *job_main(void *arg)
 {
     struct lmo_lv_job *job = arg;
@@ -153,23 +176,48 @@ static void *job_main(void *arg)
         r = lmo_lv_fail(&err, false, "looking the domain up");
     if (r == 0)
         r = migrate(job, dom, &err);
-    pthread_mutex_lock(&lv->lock);
-    job->rc = r;
-    job->err = err;
-    job->returned = true;
-    pthread_cond_broadcast(&lv->changed);
-    while (!job->decided) /* by job_start, at its deadline at the latest */
-        (void)lmo_lv_wait_changed(lv, lmo_now_ns() + LMO_NS_PER_S);
-    struct lmo_lv_guest *g = lmo_lv_guest_find(lv, job->spec.uuid);
-    if (g && g->job == job)
-        g->job = NULL;
-    pthread_cond_broadcast(&lv->changed);
-    pthread_mutex_unlock(&lv->lock);
     lmo_log(LMO_LOG_INFO, "migrate call returned", "uuid=%s migration=%s ok=%d ms=%" PRIu64 " text=%s", job->spec.uuid,
             job->spec.migration, r == 0, job->call_ms, r < 0 ? err.text : "");
-    tell_end(job);
-    job_free(job);
-    lmo_lv_unref(lv);
+    job_over(job, r, &err);
+    return NULL;
+}
+
+/* A job whose call went with an earlier process of this worker: libvirt goes on by itself. Its statistics are sampled
+ * until there is none; what then became of the guest here is what the end is told by. */
+static void *adopted_main(void *arg)
+{
+    struct lmo_lv_job *job = arg;
+    struct lmo_lv *lv = job->lv;
+    struct lmo_err err = {0};
+    struct lmo_progress p = {0};
+    enum lmo_run_state state = LMO_RUN_UNKNOWN;
+    bool stopping = false;
+    int r = 0;
+    while (!stopping && r != LMO_E_NOT_FOUND) {
+        /* A question that was not answered still holds a thread of the pool: not the next one at once. */
+        uint64_t until_ns = lmo_now_ns() + (r < 0 ? 2 * ORDER_MS : ADOPTED_SAMPLE_MS) * LMO_NS_PER_MS;
+        pthread_mutex_lock(&lv->lock);
+        while (!lv->stopping && lmo_lv_wait_changed(lv, until_ns))
+            ;
+        stopping = lv->stopping;
+        pthread_mutex_unlock(&lv->lock);
+        r = stopping ? 0 : lmo_lv_job_progress(&lv->hv, job->spec.uuid, &p, &err);
+        if (r == 0)
+            job->call_ms = p.elapsed_ms;
+    }
+    while (!stopping && lmo_lv_state(&lv->hv, job->spec.uuid, &state, ORDER_MS, &err) < 0) {
+        pthread_mutex_lock(&lv->lock);
+        (void)lmo_lv_wait_changed(lv, lmo_now_ns() + LMO_NS_PER_S);
+        stopping = lv->stopping;
+        pthread_mutex_unlock(&lv->lock);
+    }
+    bool left = state == LMO_RUN_ABSENT || state == LMO_RUN_SHUT_OFF;
+    if (!left)
+        (void)lmo_fail(&err, LMO_E_UNAVAILABLE, "the adopted job is over and the guest is %s here",
+                       lmo_run_state_name(state));
+    lmo_log(LMO_LOG_INFO, "adopted job is over", "uuid=%s migration=%s state=%s", job->spec.uuid, job->spec.migration,
+            lmo_run_state_name(state));
+    job_over(job, left ? 0 : LMO_E_UNAVAILABLE, &err);
     return NULL;
 }
 
@@ -178,7 +226,7 @@ static void *job_main(void *arg)
 static struct lmo_lv_job *job_new(struct lmo_lv *lv, const struct lmo_hv_job *spec, lmo_hv_job_end_fn *end, void *arg)
 {
     struct lmo_lv_job *job = calloc(1, sizeof *job);
-    if (!job || !(job->xml = strdup(spec->destination_xml))) {
+    if (!job || !(job->xml = strdup(spec->destination_xml ? spec->destination_xml : ""))) {
         free(job);
         return NULL;
     }
@@ -192,22 +240,26 @@ static struct lmo_lv_job *job_new(struct lmo_lv *lv, const struct lmo_hv_job *sp
     return job;
 }
 
-/* Registers the job; what was known of an earlier migration of this guest is forgotten. */
-static int register_job(struct lmo_lv *lv, struct lmo_lv_job *job, const char *name, struct lmo_err *err)
+/* Registers the job. A new one: what was known of an earlier migration of this guest is forgotten. An adopted one: what
+ * the watch saw already (its last byte, perhaps) stays; 1 if this process watches the guest's job already. */
+static int register_job(struct lmo_lv *lv, struct lmo_lv_job *job, const char *name, bool adopt, struct lmo_err *err)
 {
     int r = 0;
     pthread_mutex_lock(&lv->lock);
     struct lmo_lv_guest *g = lmo_lv_guest_get(lv, job->spec.uuid, name);
     if (!g)
         r = lmo_fail(err, LMO_E_LIMIT, "too many guests to watch (%d)", LMO_LV_GUESTS_MAX);
+    else if (g->job && adopt)
+        r = 1;
     else if (g->job)
         r = lmo_fail(err, LMO_E_BUSY, "a migration job runs for this guest already");
-    else if (g->frozen)
+    else if (g->frozen && !adopt)
         r = lmo_fail(err, LMO_E_REFUSED, "the guest is frozen by an earlier migration");
     else if (lv->generation % 2 == 0)
         r = lmo_fail(err, LMO_E_UNAVAILABLE, "libvirt cannot be reached");
-    if (r == 0) {
+    if (r == 0)
         g->job = job;
+    if (r == 0 && !adopt) {
         g->anchor = (struct lmo_lv_anchor){0};
         g->log = (struct lmo_domlog_mark){0};
         lmo_lv_guest_drop_baseline(g);
@@ -246,6 +298,50 @@ static int await_active(struct lmo_lv *lv, struct lmo_lv_job *job, struct lmo_er
     return r;
 }
 
+/* Takes the job: on failure it is unregistered and freed. */
+static int start_thread(struct lmo_lv *lv, struct lmo_lv_job *job, void *(*fn)(void *), struct lmo_err *err)
+{
+    pthread_t thread;
+    int r = lmo_lv_thread(lv, fn, job, &thread);
+    if (r == 0) {
+        (void)pthread_detach(thread);
+        return 0;
+    }
+    pthread_mutex_lock(&lv->lock);
+    struct lmo_lv_guest *g = lmo_lv_guest_find(lv, job->spec.uuid);
+    if (g)
+        g->job = NULL;
+    pthread_mutex_unlock(&lv->lock);
+    job_free(job);
+    return lmo_fail(err, r, "cannot start a thread for the job");
+}
+
+int lmo_lv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, lmo_hv_job_end_fn *end, void *arg,
+                     struct lmo_err *err)
+{
+    struct lmo_lv *lv = (struct lmo_lv *)hv;
+    struct lmo_vm_facts vm = {0};
+    struct lmo_progress p = {0};
+    int r = lmo_lv_describe(hv, spec->uuid, &vm, ORDER_MS, err);
+    if (r == 0)
+        r = lmo_lv_job_progress(hv, spec->uuid, &p, err);
+    if (r < 0)
+        return r;
+    struct lmo_lv_job *job = job_new(lv, spec, end, arg);
+    if (!job)
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    job->active = job->decided = job->end_due = true;
+    r = register_job(lv, job, vm.name, true, err);
+    if (r != 0) {
+        job_free(job);
+        return r < 0 ? r : 0; /* a job of our own: its end will be told */
+    }
+    /* Pinned again: this process has never held its pidfd. What went before this watch is unseen, and stays so. */
+    if (!lmo_lv_pin(lv, spec->uuid, vm.name))
+        lmo_log(LMO_LOG_WARN, "guest's process not found", "guest=%s uuid=%s", vm.name, spec->uuid);
+    return start_thread(lv, job, adopted_main, err);
+}
+
 int lmo_lv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, lmo_hv_job_end_fn *end, void *arg,
                      struct lmo_err *err)
 {
@@ -259,7 +355,7 @@ int lmo_lv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, l
     struct lmo_lv_job *job = job_new(lv, spec, end, arg);
     if (!job)
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
-    r = register_job(lv, job, vm.name, err);
+    r = register_job(lv, job, vm.name, false, err);
     if (r < 0) {
         job_free(job);
         return r;
@@ -268,19 +364,8 @@ int lmo_lv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, l
     if (!lmo_lv_pin(lv, spec->uuid, vm.name))
         lmo_log(LMO_LOG_WARN, "guest's process not found", "guest=%s uuid=%s", vm.name, spec->uuid);
     lmo_lv_note_outgoing(lv, spec->uuid, vm.name);
-    pthread_t thread;
-    r = lmo_lv_thread(lv, job_main, job, &thread);
-    if (r < 0) {
-        pthread_mutex_lock(&lv->lock);
-        struct lmo_lv_guest *g = lmo_lv_guest_find(lv, spec->uuid);
-        if (g)
-            g->job = NULL;
-        pthread_mutex_unlock(&lv->lock);
-        job_free(job);
-        return lmo_fail(err, r, "cannot start a thread for the job");
-    }
-    (void)pthread_detach(thread);
-    return await_active(lv, job, err);
+    r = start_thread(lv, job, job_main, err);
+    return r < 0 ? r : await_active(lv, job, err);
 }
 
 /* ------------------------------------------------------------------ orders to a running job */
@@ -335,6 +420,12 @@ static int run_progress(struct lmo_lv_op *op, struct lmo_err *err)
 {
     LMO_LV_AUTO_DOMAIN virDomainPtr dom = NULL;
     virTypedParameterPtr p = NULL;
+    pthread_mutex_lock(&op->lv->lock);
+    const struct lmo_lv_guest *guest = lmo_lv_guest_find(op->lv, op->uuid);
+    bool frozen = guest && guest->frozen;
+    pthread_mutex_unlock(&op->lv->lock);
+    if (frozen) /* its monitor would not answer, and libvirt would hold the guest for as long */
+        return lmo_fail(err, LMO_E_BUSY, "the guest is frozen");
     int type = 0, n = 0, r = lmo_lv_domain(op->lv, LMO_LV_LANE_ORDERS, op->uuid, &dom, err);
     if (r < 0)
         return r;

@@ -18,8 +18,8 @@ struct lmo_domlog_mark lmo_domlog_mark(const char *path)
     return (struct lmo_domlog_mark){.valid = true, .inode = st.st_ino, .offset = (uint64_t)st.st_size};
 }
 
-/* libvirt's own lines begin "2026-01-31 12:34:56.789+0000: ". QEMU's have a 'T' between date and time, and whatever else
- * gets into this file (QEMU's standard error) has no such beginning. Returns what follows, NULL for other lines. */
+/* libvirt's own lines begin "2026-01-31 12:34:56.789+0000: ". QEMU's have a 'T' between date and time, and whatever
+ * else gets into this file (QEMU's standard error) has no such beginning. Returns what follows, NULL for other lines. */
 static const char *libvirt_says(const char *line, size_t len, size_t *ret_len)
 {
     static const char pattern[] = "dddd-dd-dd dd:dd:dd.ddd+dddd: ";

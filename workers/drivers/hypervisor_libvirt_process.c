@@ -53,6 +53,21 @@ static bool read_proc(char *buf, size_t size, const char *fmt, ...)
     return true;
 }
 
+bool lmo_scan_u64(const char **text, uint64_t *ret)
+{
+    const char *at = *text + strspn(*text, " \t");
+    char *end = NULL;
+    if (!isdigit((unsigned char)*at))
+        return false;
+    errno = 0;
+    unsigned long long value = strtoull(at, &end, 10);
+    if (errno != 0)
+        return false;
+    *text = end;
+    *ret = value;
+    return true;
+}
+
 /* Calls `fn` with each numeric entry of a directory of /proc until it returns false; false if that happened or the
  * directory is gone or has more than `max` entries. */
 static bool each_entry(const char *path, unsigned max, bool (*fn)(int id, void *arg), void *arg)
@@ -61,9 +76,11 @@ static bool each_entry(const char *path, unsigned max, bool (*fn)(int id, void *
     if (!dir)
         return false;
     for (const struct dirent *e; (e = readdir(dir));) {
-        if (!isdigit((unsigned char)e->d_name[0]))
+        const char *name = e->d_name;
+        uint64_t id = 0;
+        if (!lmo_scan_u64(&name, &id) || id > INT32_MAX)
             continue;
-        if (max-- == 0 || !fn(atoi(e->d_name), arg))
+        if (max-- == 0 || !fn((int)id, arg))
             return false;
     }
     return true;
@@ -166,9 +183,10 @@ struct stop_scan {
 static uint64_t thread_switches(pid_t pid, int tid, uint64_t *ret_ran_ns)
 {
     char text[4096];
+    const char *at = text;
     uint64_t ran = 0, waited = 0, count = 0;
-    if (read_proc(text, sizeof text, "/proc/%d/task/%d/schedstat", (int)pid, tid) &&
-        sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64, &ran, &waited, &count) == 3 && count > 0) {
+    if (read_proc(text, sizeof text, "/proc/%d/task/%d/schedstat", (int)pid, tid) && lmo_scan_u64(&at, &ran) &&
+        lmo_scan_u64(&at, &waited) && lmo_scan_u64(&at, &count) && count > 0) {
         if (ret_ran_ns)
             *ret_ran_ns = ran;
         return count;
@@ -251,13 +269,13 @@ static bool add_vcpu(int tid, void *arg)
 {
     struct vcpu_scan *s = arg;
     char comm[32];
-    unsigned index = 0;
-    int end = 0;
+    const char *index = comm + 4;
+    uint64_t number = 0;
     if (!read_proc(comm, sizeof comm, "/proc/%d/task/%d/comm", (int)s->pid, tid))
         return true; /* a helper thread that ended meanwhile */
     if (strncmp(comm, "ALL CPUs/", 9) == 0)
         s->single = true;
-    else if (sscanf(comm, "CPU %u/%n", &index, &end) != 1 || end == 0)
+    else if (strncmp(comm, "CPU ", 4) != 0 || !lmo_scan_u64(&index, &number) || *index != '/')
         return true;
     if (s->waits->count == LMO_QEMU_VCPUS_MAX)
         return false;

@@ -53,6 +53,9 @@ struct lmo_monitor_look {
     pid_t reader;         /* process at the other end: libvirtd */
 };
 
+/* Reads the next decimal number of a text (blanks before it are skipped) and moves on; false if there is none. */
+bool lmo_scan_u64(const char **text, uint64_t *ret);
+
 /* Pins the process `pid` if it is the QEMU of that guest (by "-uuid" of its command line). NOT_FOUND if not. */
 int lmo_qemu_pin(pid_t pid, const char *uuid, unsigned vcpus, const char *monitor_path, struct lmo_qemu *ret_qemu,
                  struct lmo_err *err) LMO_MUST_CHECK;

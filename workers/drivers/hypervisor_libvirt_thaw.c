@@ -61,7 +61,7 @@ static int run_thaw(struct lmo_lv_op *op, struct lmo_err *err)
         struct lmo_domxml_status st;
         const char *name = virDomainGetName(dom);
         bool job = name && lmo_lv_read_status(name, &st, NULL) == 0 && strcmp(st.async_job, "none") != 0;
-        if (!job && virDomainResume(dom) < 0)
+        if (!job && (r = lmo_lv_op_in_time(op, err)) == 0 && virDomainResume(dom) < 0)
             return lmo_lv_fail(err, true, "resuming the guest");
         if (!job)
             continue;
@@ -118,8 +118,8 @@ static int run_gone(struct lmo_lv_op *op, struct lmo_err *err)
         if (wait)
             (void)lmo_lv_wait_changed(lv, soon_ns < patience_ns ? soon_ns : patience_ns);
         pthread_mutex_unlock(&lv->lock);
-        if (!wait && virDomainDestroy(dom) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN &&
-            virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
+        if (!wait && (r = lmo_lv_op_in_time(op, err)) == 0 && virDomainDestroy(dom) < 0 &&
+            virGetLastErrorCode() != VIR_ERR_NO_DOMAIN && virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID)
             return lmo_lv_fail(err, true, "destroying the domain");
     }
     return r == LMO_E_NOT_FOUND ? 0 : r;

@@ -9,7 +9,7 @@
 
 #include <sys/types.h>
 
-#define LMO_DOMXML_MAX       ((size_t)1 << 20) /* a domain's XML; libvirt's own RPC cap is 4 MiB, guests need some 10 KiB */
+#define LMO_DOMXML_MAX       ((size_t)1 << 20) /* libvirt's own cap is 4 MiB, guests need some 10 KiB */
 #define LMO_DOMXML_PATHS_MAX 16
 
 /* What a destination must judge before it accepts a domain. Texts are owned: lmo_domxml_incoming_done. */
