@@ -28,7 +28,7 @@ struct half_d {
         telling, activated, relay_asked, stuck_told, waits;
 };
 struct half_s {
-    uint8_t stage, job, resumed_seen, freezing, killing, reviving, waits, told, freeze_epoch;
+    uint8_t stage, job, resumed_seen, freezing, killing, reviving, waits, told, freeze_epoch, pause;
 };
 
 struct world {
@@ -67,14 +67,14 @@ static struct lmo_src load_s(const struct half_s *h)
 {
     struct lmo_src s = {.epoch = 1, .freeze_epoch = h->freeze_epoch, .stage = (enum lmo_src_stage)h->stage,
                         .job_running = h->job, .resumed_seen = h->resumed_seen, .freezing = h->freezing, .killing = h->killing,
-                        .reviving = h->reviving, .retry_ms = h->waits ? 1 : 0, .stuck_told = h->told};
+                        .reviving = h->reviving, .retry_ms = h->waits ? 1 : 0, .stuck_told = h->told, .pause = h->pause};
     return s;
 }
 
 static struct half_s save_s(const struct lmo_src *s)
 {
     return (struct half_s){(uint8_t)s->stage, s->job_running, s->resumed_seen, s->freezing, s->killing, s->reviving,
-                           s->retry_ms != 0, s->stuck_told, (uint8_t)s->freeze_epoch};
+                           s->retry_ms != 0, s->stuck_told, (uint8_t)s->freeze_epoch, (uint8_t)s->pause};
 }
 
 static const char *story; /* the transition that is being tried, for the message of a failure */
@@ -281,6 +281,7 @@ static bool deliver_ask(struct world *w, bool crash)
 static bool restart_src(struct world *w)
 {
     w->s = w->s_disk;
+    w->s.pause = 0; /* volatile */
     if (w->proc != P_RUN) {
         w->watch = 0;
     }

@@ -94,10 +94,13 @@ static void on_job_started(struct lmo_src *s, struct lmo_src_actions *a, const s
 
 static void on_suspended(struct lmo_src *s, struct lmo_src_actions *a, const struct lmo_src_event *ev)
 {
-    if (s->stage != LMO_SRC_JOB) {
+    bool behind_the_freeze = s->stage == LMO_SRC_FREEZING && s->pause == 0;
+    if (s->stage != LMO_SRC_JOB && !behind_the_freeze) {
         return;
     }
-    move(s, a, ev, LMO_SRC_SUSPENDED);
+    if (!behind_the_freeze) {
+        move(s, a, ev, LMO_SRC_SUSPENDED);
+    }
     s->pause++;
     a->notify_suspended = true;
     (void)report(s, a, ev, LMO_WEV_SUSPENDED);
@@ -213,7 +216,9 @@ static void on_freeze_result(struct lmo_src *s, struct lmo_src_actions *a, const
         move(s, a, ev, LMO_SRC_RAN);
         (void)report(s, a, ev, LMO_WEV_SOURCE_RESUMED);
         break;
-    case LMO_FREEZE_UNKNOWN: move(s, a, ev, LMO_SRC_SUSPENDED); break;
+    case LMO_FREEZE_UNKNOWN: /* back to where it was asked: a pause that was not seen yet is still to come */
+        move(s, a, ev, s->pause > 0 ? LMO_SRC_SUSPENDED : LMO_SRC_JOB);
+        break;
     }
     tell(a, answer);
 }
