@@ -21,20 +21,25 @@ static const struct lmo_conf_key keys[] = {
     {"hypervisor", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "libvirt"},
     {"hypervisor", "uri", LMO_CONF_STRING, false, "qemu:///system", 1, 255, "how this worker reaches its hypervisor"},
     {"hypervisor", "peer_uri", LMO_CONF_STRING, false, NULL, 0, 255, "how another host's hypervisor reaches this one"},
-    {"hypervisor", "migration_uri", LMO_CONF_STRING, false, NULL, 0, 255, "where a guest's memory is sent: tcp://ADDRESS"},
+    {"hypervisor", "migration_uri", LMO_CONF_STRING, false, NULL, 0, 255,
+     "where a guest's memory is sent: tcp://ADDRESS"},
     {"network", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "ovn"},
     {"network", "fabric", LMO_CONF_NAME, false, NULL, 0, 0, "name of the fabric that this host is part of"},
-    {"network", "chassis", LMO_CONF_NAME, false, NULL, 0, 0, "this host's name in the fabric: the same as [worker] host"},
-    {"network", "ovsdb", LMO_CONF_STRING, false, "unix:/run/openvswitch/db.sock", 1, 255, "the host's Open vSwitch database"},
+    {"network", "chassis", LMO_CONF_NAME, false, NULL, 0, 0,
+     "this host's name in the fabric: the same as [worker] host"},
+    {"network", "ovsdb", LMO_CONF_STRING, false, "unix:/run/openvswitch/db.sock", 1, 255,
+     "the host's Open vSwitch database"},
     {"network", "bridge", LMO_CONF_STRING, false, "br-int", 1, 31, "the integration bridge"},
-    {"network", "openflow", LMO_CONF_STRING, false, "unix:/run/openvswitch/br-int.mgmt", 1, 255, "the bridge's OpenFlow socket"},
+    {"network", "openflow", LMO_CONF_STRING, false, "unix:/run/openvswitch/br-int.mgmt", 1, 255,
+     "the bridge's OpenFlow socket"},
     {"fabric", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "ovn"},
     {"fabric", "name", LMO_CONF_NAME, false, NULL, 0, 0, "name of the fabric whose databases this worker serves"},
     {"fabric", "northbound", LMO_CONF_STRING, false, NULL, 0, 255, "OVN northbound database"},
     {"fabric", "southbound", LMO_CONF_STRING, false, NULL, 0, 255, "OVN southbound database"},
     {"volume", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "nbd"},
     {"volume", "service", LMO_CONF_NAME, false, NULL, 0, 0, "name of the volume service"},
-    {"volume", "address", LMO_CONF_STRING, false, NULL, 0, 255, "address:port that guests reach the service at; several with commas"},
+    {"volume", "address", LMO_CONF_STRING, false, NULL, 0, 255,
+     "address:port that guests reach the service at; several with commas"},
     {"volume", "qmp", LMO_CONF_PATH, false, NULL, 0, 0, "the service's QMP socket"},
 };
 
@@ -63,8 +68,8 @@ static int open_ovn_network(const struct opened *o, struct lmo_err *err)
 
 static int open_ovn_fabric(const struct opened *o, struct lmo_err *err)
 {
-    return lmo_fabric_ovn_open(lmo_conf_str(o->conf, "fabric", "northbound"), lmo_conf_str(o->conf, "fabric", "southbound"),
-                               &o->drivers->fabric, err);
+    return lmo_fabric_ovn_open(lmo_conf_str(o->conf, "fabric", "northbound"),
+                               lmo_conf_str(o->conf, "fabric", "southbound"), &o->drivers->fabric, err);
 }
 
 static int open_nbd(const struct opened *o, struct lmo_err *err)
@@ -124,7 +129,8 @@ static void drivers_close(void *arg, struct lmo_worker_drivers *d)
     *d = (struct lmo_worker_drivers){0};
 }
 
-static int drivers_open(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret, struct lmo_err *err)
+static int drivers_open(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret,
+                        struct lmo_err *err)
 {
     struct lmo_worker_drivers d = {0};
     struct opened o = {.conf = arg, .on_event = on_event, .event_arg = event_arg, .drivers = &d};
@@ -153,7 +159,8 @@ static int check_section(const struct lmo_conf *conf, const char *path, const ch
     }
     for (size_t i = 0; i < sizeof d->needs / sizeof d->needs[0] && d->needs[i]; i++) {
         if (!lmo_conf_is_set(conf, section, d->needs[i])) {
-            return lmo_fail(err, LMO_E_INVALID, "%s: [%s] %s: the driver '%s' needs it", path, section, d->needs[i], name);
+            return lmo_fail(err, LMO_E_INVALID, "%s: [%s] %s: the driver '%s' needs it", path, section, d->needs[i],
+                            name);
         }
     }
     return 0;
@@ -172,7 +179,8 @@ static int check(const struct lmo_conf *conf, const char *path, enum lmo_log_lev
     }
     const char *chassis = lmo_conf_str(conf, "network", "chassis"), *host = lmo_conf_str(conf, "worker", "host");
     if (chassis[0] && strcmp(chassis, host) != 0) {
-        return lmo_fail(err, LMO_E_INVALID, "%s: [network] chassis: must be '%s', the name of the host: orders name hosts", path, host);
+        return lmo_fail(err, LMO_E_INVALID,
+                        "%s: [network] chassis: must be '%s', the name of the host: orders name hosts", path, host);
     }
     return 0;
 }

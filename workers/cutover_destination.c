@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAKE_FLOOR_MS 10 /* a wake-up that is due already does not become a busy loop */
+#define WAKE_FLOOR_MS  10 /* a wake-up that is due already does not become a busy loop */
 #define OBSERVE_MIN_MS 100
 #define OBSERVE_MAX_MS 2000
 
@@ -34,8 +34,8 @@ struct dst_call {
     enum what what;
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
-    bool flag;                   /* RESUME: the guest stays paused. REMOVE: a loaded copy, too */
-    struct lmo_port port;        /* ACTIVATE, PREPARE_PORT */
+    bool flag;            /* RESUME: the guest stays paused. REMOVE: a loaded copy, too */
+    struct lmo_port port; /* ACTIVATE, PREPARE_PORT */
     int code;
     enum lmo_run_state state;
     uint64_t realtime_us;
@@ -62,7 +62,8 @@ static int do_remove(struct lmo_hypervisor *hv, struct dst_call *c)
     if (r == 0) {
         r = hv->ops->discard_prepared(hv, c->vm, LMO_REMOVE_TIMEOUT_MS, &c->err);
     }
-    if (r == 0 && !c->flag) { /* a copy that died once it was complete leaves its definition; an active one is refused */
+    if (r == 0 &&
+        !c->flag) { /* a copy that died once it was complete leaves its definition; an active one is refused */
         r = hv->ops->remove(hv, c->vm, false, LMO_REMOVE_TIMEOUT_MS, &c->err);
     }
     if (r < 0 && hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, NULL) < 0) {
@@ -103,9 +104,9 @@ static void call_done(struct lmo_call *call, bool ran)
     struct lmo_dst_event ev = {.text = c->err.text, .state = c->state, .now_us = (int64_t)c->realtime_us};
     switch (c->what) {
     case DO_ACTIVATE:
-        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early", "migration=%s port=%s code=%s us=%llu reason=%s",
-                c->migration, c->port.id, lmo_err_name(c->code), (unsigned long long)(c->ended_ns - c->started_ns) / 1000,
-                c->err.text);
+        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early",
+                "migration=%s port=%s code=%s us=%llu reason=%s", c->migration, c->port.id, lmo_err_name(c->code),
+                (unsigned long long)(c->ended_ns - c->started_ns) / 1000, c->err.text);
         break;
     case DO_PREPARE_PORT:
         lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "port prepared again", "migration=%s port=%s code=%s reason=%s",
@@ -113,16 +114,16 @@ static void call_done(struct lmo_call *call, bool ran)
         break;
     case DO_RESUME:
         if (c->code < 0) {
-            lmo_log(LMO_LOG_ERROR, "guest cannot be resumed", "migration=%s vm=%s code=%s reason=%s", c->migration, c->vm,
-                    lmo_err_name(c->code), c->err.text);
+            lmo_log(LMO_LOG_ERROR, "guest cannot be resumed", "migration=%s vm=%s code=%s reason=%s", c->migration,
+                    c->vm, lmo_err_name(c->code), c->err.text);
         }
         ev.kind = c->code == 0 ? LMO_DSTE_RESUME_OK : LMO_DSTE_RESUME_FAILED;
         lmo_incoming_feed(in, &ev, NULL);
         break;
     case DO_REMOVE:
         if (c->code < 0) {
-            lmo_log(LMO_LOG_WARN, "copy cannot be removed", "migration=%s vm=%s state=%s code=%s reason=%s", c->migration, c->vm,
-                    lmo_run_state_name(c->state), lmo_err_name(c->code), c->err.text);
+            lmo_log(LMO_LOG_WARN, "copy cannot be removed", "migration=%s vm=%s state=%s code=%s reason=%s",
+                    c->migration, c->vm, lmo_run_state_name(c->state), lmo_err_name(c->code), c->err.text);
         }
         ev.kind = c->code == 0 ? LMO_DSTE_REMOVE_OK : LMO_DSTE_REMOVE_FAILED;
         lmo_incoming_feed(in, &ev, NULL);
@@ -201,8 +202,9 @@ static struct lmo_incoming *ask_end(void *arg, int code, struct ask *ret)
 
 static void log_peer(const struct ask *a, const char *what, int code, const char *text)
 {
-    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_DEBUG, "peer answered", "migration=%s call=%s index=%u code=%s us=%llu reason=%s",
-            a->migration, what, a->index, lmo_err_name(code), (unsigned long long)(lmo_now_ns() - a->started_ns) / 1000, text);
+    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_DEBUG, "peer answered",
+            "migration=%s call=%s index=%u code=%s us=%llu reason=%s", a->migration, what, a->index, lmo_err_name(code),
+            (unsigned long long)(lmo_now_ns() - a->started_ns) / 1000, text);
 }
 
 static void freeze_answered(void *arg, int code, const char *text, const struct lmo_peer_reply *reply)
@@ -215,8 +217,10 @@ static void freeze_answered(void *arg, int code, const char *text, const struct 
     log_peer(&a, "freeze", code, code ? text : reply->answer);
     struct lmo_dst_event ev = {.kind = LMO_DSTE_NO_ANSWER, .text = text};
     if (code == 0) {
-        ev = (struct lmo_dst_event){.kind = LMO_DSTE_ANSWER, .answer = lmo_freeze_answer_from_name(reply->answer),
-                                    .text = reply->evidence, .frozen_us = reply->frozen_us,
+        ev = (struct lmo_dst_event){.kind = LMO_DSTE_ANSWER,
+                                    .answer = lmo_freeze_answer_from_name(reply->answer),
+                                    .text = reply->evidence,
+                                    .frozen_us = reply->frozen_us,
                                     .duration_us = reply->duration_us};
     }
     lmo_incoming_feed(in, &ev, NULL);
@@ -241,7 +245,9 @@ static void verify_answered(void *arg, int code, const char *text, const struct 
         return;
     }
     log_peer(&a, "verify", code, text);
-    struct lmo_dst_event ev = {.kind = code == 0 ? LMO_DSTE_VERIFY_OK : LMO_DSTE_VERIFY_FAILED, .index = a.index, .text = text,
+    struct lmo_dst_event ev = {.kind = code == 0 ? LMO_DSTE_VERIFY_OK : LMO_DSTE_VERIFY_FAILED,
+                               .index = a.index,
+                               .text = text,
                                .duration_us = code == 0 ? reply->duration_us : 0};
     lmo_incoming_feed(in, &ev, NULL);
 }
@@ -299,7 +305,8 @@ unsigned lmo_incoming_peers(const struct lmo_permit *permit, const struct lmo_op
         const struct lmo_volume *v = volume_of(setup, &permit->volumes[i]);
         const char *url = v ? v->worker_url : "";
         unsigned at = 1;
-        while (at < count && (strcmp(peers[at].name, permit->volumes[i].worker) != 0 || strcmp(peers[at].url, url) != 0)) {
+        while (at < count &&
+               (strcmp(peers[at].name, permit->volumes[i].worker) != 0 || strcmp(peers[at].url, url) != 0)) {
             at++;
         }
         if (at == count) {
@@ -411,8 +418,9 @@ static void note(struct lmo_incoming *in, const struct lmo_dst *before)
         return;
     }
     lmo_log(d->stage == LMO_DST_LOST ? LMO_LOG_ERROR : LMO_LOG_INFO, "destination stage",
-            "migration=%s vm=%s epoch=%llu stage=%s was=%s answer=%s", d->migration, d->vm, (unsigned long long)d->epoch,
-            lmo_dst_stage_text(d->stage), lmo_dst_stage_text(before->stage), lmo_freeze_answer_name(d->answer));
+            "migration=%s vm=%s epoch=%llu stage=%s was=%s answer=%s", d->migration, d->vm,
+            (unsigned long long)d->epoch, lmo_dst_stage_text(d->stage), lmo_dst_stage_text(before->stage),
+            lmo_freeze_answer_name(d->answer));
     if (d->stage == LMO_DST_ASKING) {
         in->asked_ns = now;
     } else if (d->stage == LMO_DST_COMMITTED) {
@@ -420,12 +428,13 @@ static void note(struct lmo_incoming *in, const struct lmo_dst *before)
     } else if (d->stage == LMO_DST_FENCED) {
         in->fenced_ns = now;
     } else if (d->stage == LMO_DST_RESUMED && in->loaded_ns) {
-        lmo_log(LMO_LOG_INFO, "cutover times", "migration=%s loaded_to_asked_us=%llu asked_to_answered_us=%llu "
-                "answered_to_fenced_us=%llu fenced_to_resumed_us=%llu loaded_to_resumed_us=%llu", d->migration,
-                (unsigned long long)(in->asked_ns - in->loaded_ns) / 1000,
+        lmo_log(LMO_LOG_INFO, "cutover times",
+                "migration=%s loaded_to_asked_us=%llu asked_to_answered_us=%llu "
+                "answered_to_fenced_us=%llu fenced_to_resumed_us=%llu loaded_to_resumed_us=%llu",
+                d->migration, (unsigned long long)(in->asked_ns - in->loaded_ns) / 1000,
                 (unsigned long long)(in->answered_ns - in->asked_ns) / 1000,
-                (unsigned long long)(in->fenced_ns - in->answered_ns) / 1000, (unsigned long long)(now - in->fenced_ns) / 1000,
-                (unsigned long long)(now - in->loaded_ns) / 1000);
+                (unsigned long long)(in->fenced_ns - in->answered_ns) / 1000,
+                (unsigned long long)(now - in->fenced_ns) / 1000, (unsigned long long)(now - in->loaded_ns) / 1000);
     }
 }
 
@@ -442,8 +451,8 @@ void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct
     lmo_dst_step(&before, ev, &in->dst, &a);
     const char *broken = lmo_dst_broken(&before, &in->dst, &a);
     if (broken) {
-        lmo_log(LMO_LOG_ERROR, "destination machine broke an invariant", "migration=%s event=%d invariant=%s", in->dst.migration,
-                (int)ev->kind, broken);
+        lmo_log(LMO_LOG_ERROR, "destination machine broke an invariant", "migration=%s event=%d invariant=%s",
+                in->dst.migration, (int)ev->kind, broken);
     }
     lmo_assert(broken == NULL);
 
@@ -574,7 +583,8 @@ static void observed(struct lmo_incoming *in, const struct dst_call *c)
         uint64_t delay = in->observe_tries > 4 ? OBSERVE_MAX_MS : (uint64_t)OBSERVE_MIN_MS << in->observe_tries;
         in->observe_tries++;
         lmo_log(in->observe_tries == 1 ? LMO_LOG_WARN : LMO_LOG_DEBUG, "hypervisor cannot be asked; again later",
-                "migration=%s vm=%s code=%s reason=%s", in->dst.migration, in->dst.vm, lmo_err_name(c->code), c->err.text);
+                "migration=%s vm=%s code=%s reason=%s", in->dst.migration, in->dst.vm, lmo_err_name(c->code),
+                c->err.text);
         lmo_assert(lmo_loop_timer(in->w->loop, delay, observe_due, in, &in->observe_timer) == 0);
         return;
     }

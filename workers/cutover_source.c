@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAKE_FLOOR_MS 10
+#define WAKE_FLOOR_MS  10
 #define OBSERVE_MIN_MS 100
 #define OBSERVE_MAX_MS 2000
 
@@ -28,9 +28,9 @@ struct src_call {
     enum what what;
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
-    bool paused;                 /* REVIVE: its owner had paused it */
-    bool frozen;                 /* REVIVE: we had stopped it */
-    struct lmo_hv_job job;       /* ADOPT */
+    bool paused;           /* REVIVE: its owner had paused it */
+    bool frozen;           /* REVIVE: we had stopped it */
+    struct lmo_hv_job job; /* ADOPT */
     struct lmo_freeze_result freeze;
     int code;
     enum lmo_run_state state;
@@ -86,9 +86,9 @@ static void adopted(struct lmo_outgoing *out, const struct src_call *c);
 
 static void log_call(const struct src_call *c, const char *what)
 {
-    lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "source call", "migration=%s vm=%s call=%s code=%s us=%llu reason=%s",
-            c->migration, c->vm, what, lmo_err_name(c->code), (unsigned long long)(c->ended_ns - c->started_ns) / 1000,
-            c->err.text);
+    lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "source call",
+            "migration=%s vm=%s call=%s code=%s us=%llu reason=%s", c->migration, c->vm, what, lmo_err_name(c->code),
+            (unsigned long long)(c->ended_ns - c->started_ns) / 1000, c->err.text);
 }
 
 static void call_done(struct lmo_call *call, bool ran)
@@ -102,9 +102,9 @@ static void call_done(struct lmo_call *call, bool ran)
     struct lmo_src_event ev = {.text = c->err.text};
     switch (c->what) {
     case DO_FREEZE:
-        lmo_log(LMO_LOG_INFO, "freeze answered", "migration=%s vm=%s answer=%s us=%llu evidence=%s", c->migration, c->vm,
-                lmo_freeze_answer_name(c->freeze.answer), (unsigned long long)(c->ended_ns - c->started_ns) / 1000,
-                c->freeze.evidence);
+        lmo_log(LMO_LOG_INFO, "freeze answered", "migration=%s vm=%s answer=%s us=%llu evidence=%s", c->migration,
+                c->vm, lmo_freeze_answer_name(c->freeze.answer),
+                (unsigned long long)(c->ended_ns - c->started_ns) / 1000, c->freeze.evidence);
         ev.kind = LMO_SRCE_FREEZE_RESULT;
         ev.answer = c->freeze.answer;
         ev.text = c->freeze.evidence;
@@ -182,7 +182,8 @@ static void answer_askers(struct lmo_outgoing *out, bool kill, const struct lmo_
 void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, bool kill, uint64_t epoch)
 {
     if (!out->observed || out->starting) {
-        lmo_http_reply_fail(http, LMO_E_UNAVAILABLE, "this worker is still finding out how the guest stands; ask again");
+        lmo_http_reply_fail(http, LMO_E_UNAVAILABLE,
+                            "this worker is still finding out how the guest stands; ask again");
         return;
     }
     if (out->asker_count >= LMO_ASKERS_MAX) {
@@ -201,8 +202,8 @@ void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, b
         out->askers = a->next; /* nothing else can have answered it: answers wait for the journal */
         out->asker_count--;
         free(a);
-        lmo_http_reply_fail(http, actions.refused, "the source stands at '%s' under epoch %llu", lmo_src_stage_text(out->src.stage),
-                            (unsigned long long)out->src.epoch);
+        lmo_http_reply_fail(http, actions.refused, "the source stands at '%s' under epoch %llu",
+                            lmo_src_stage_text(out->src.stage), (unsigned long long)out->src.epoch);
     }
 }
 
@@ -218,8 +219,9 @@ static void suspended_told(void *arg, int code, const char *text, const struct l
     (void)reply;
     struct told *t = arg;
     if (code != LMO_E_CANCELLED) {
-        lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "destination told of the pause", "migration=%s code=%s us=%llu reason=%s",
-                t->migration, lmo_err_name(code), (unsigned long long)(lmo_now_ns() - t->started_ns) / 1000, text);
+        lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "destination told of the pause",
+                "migration=%s code=%s us=%llu reason=%s", t->migration, lmo_err_name(code),
+                (unsigned long long)(lmo_now_ns() - t->started_ns) / 1000, text);
     }
     free(t);
 }
@@ -236,8 +238,8 @@ static void tell_suspended(struct lmo_outgoing *out)
     lmo_assert(t);
     memcpy(t->migration, out->src.migration, sizeof t->migration);
     t->started_ns = lmo_now_ns();
-    lmo_peer_call(out->w, m->setup.destination_url, m->permit.destination, "suspended", m->permit_text, 0, out->src.pause,
-                  LMO_SUSPENDED_TIMEOUT_MS, suspended_told, t);
+    lmo_peer_call(out->w, m->setup.destination_url, m->permit.destination, "suspended", m->permit_text, 0,
+                  out->src.pause, LMO_SUSPENDED_TIMEOUT_MS, suspended_told, t);
 }
 
 /* ------------------------------------------------------------------ one step */
@@ -329,8 +331,8 @@ void lmo_outgoing_feed(struct lmo_outgoing *out, struct lmo_src_event *ev, struc
     lmo_src_step(&before, ev, &out->src, &a);
     const char *broken = lmo_src_broken(&before, &out->src, &a);
     if (broken) {
-        lmo_log(LMO_LOG_ERROR, "source machine broke an invariant", "migration=%s event=%d invariant=%s", out->src.migration,
-                (int)ev->kind, broken);
+        lmo_log(LMO_LOG_ERROR, "source machine broke an invariant", "migration=%s event=%d invariant=%s",
+                out->src.migration, (int)ev->kind, broken);
     }
     lmo_assert(broken == NULL);
 
@@ -338,8 +340,8 @@ void lmo_outgoing_feed(struct lmo_outgoing *out, struct lmo_src_event *ev, struc
         tell_suspended(out);
     }
     if (before.stage != out->src.stage || before.job_running != out->src.job_running) {
-        lmo_log(LMO_LOG_INFO, "source stage", "migration=%s vm=%s epoch=%llu stage=%s was=%s job_running=%d", out->src.migration,
-                out->src.vm, (unsigned long long)out->src.epoch, lmo_src_stage_text(out->src.stage),
+        lmo_log(LMO_LOG_INFO, "source stage", "migration=%s vm=%s epoch=%llu stage=%s was=%s job_running=%d",
+                out->src.migration, out->src.vm, (unsigned long long)out->src.epoch, lmo_src_stage_text(out->src.stage),
                 lmo_src_stage_text(before.stage), out->src.job_running);
     }
     if (a.persist || a.report_count || a.freeze || a.answer || a.kill || a.revive || a.kill_done) {
@@ -404,10 +406,12 @@ void lmo_outgoing_job_end(struct lmo_outgoing *out, const struct lmo_hv_job_end 
         defer(out, &(struct lmo_deferred){.job_end = true, .end = *end});
         return;
     }
-    lmo_log(LMO_LOG_INFO, "job ended", "migration=%s vm=%s ok=%d call_ms=%llu reason=%s", out->src.migration, out->src.vm,
-            end->call_succeeded, (unsigned long long)end->call_ms, end->text);
+    lmo_log(LMO_LOG_INFO, "job ended", "migration=%s vm=%s ok=%d call_ms=%llu reason=%s", out->src.migration,
+            out->src.vm, end->call_succeeded, (unsigned long long)end->call_ms, end->text);
     out->aborting = false;
-    struct lmo_src_event ev = {.kind = LMO_SRCE_JOB_END, .ok = end->call_succeeded, .text = end->text,
+    struct lmo_src_event ev = {.kind = LMO_SRCE_JOB_END,
+                               .ok = end->call_succeeded,
+                               .text = end->text,
                                .duration_us = end->call_ms * 1000};
     lmo_outgoing_feed(out, &ev, NULL);
 }
@@ -441,7 +445,8 @@ static void observe_later(struct lmo_outgoing *out, const struct src_call *c)
     uint64_t delay = out->observe_tries > 4 ? OBSERVE_MAX_MS : (uint64_t)OBSERVE_MIN_MS << out->observe_tries;
     out->observe_tries++;
     lmo_log(out->observe_tries == 1 ? LMO_LOG_WARN : LMO_LOG_DEBUG, "hypervisor cannot be asked; again later",
-            "migration=%s vm=%s code=%s reason=%s", out->src.migration, out->src.vm, lmo_err_name(c->code), c->err.text);
+            "migration=%s vm=%s code=%s reason=%s", out->src.migration, out->src.vm, lmo_err_name(c->code),
+            c->err.text);
     lmo_assert(lmo_loop_timer(out->w->loop, delay, observe_due, out, &out->observe_timer) == 0);
 }
 
@@ -463,8 +468,8 @@ static void observed(struct lmo_outgoing *out, const struct src_call *c)
         observe_later(out, c);
         return;
     }
-    lmo_log(LMO_LOG_INFO, "guest observed", "migration=%s vm=%s role=source stage=%s state=%s", out->src.migration, out->src.vm,
-            lmo_src_stage_text(out->src.stage), lmo_run_state_name(c->state));
+    lmo_log(LMO_LOG_INFO, "guest observed", "migration=%s vm=%s role=source stage=%s state=%s", out->src.migration,
+            out->src.vm, lmo_src_stage_text(out->src.stage), lmo_run_state_name(c->state));
     bool first = !out->observed;
     out->observed = true;
     /* Observed anew in the middle of a life (the hypervisor's events had been interrupted): a call that is under way

@@ -14,11 +14,12 @@
 #include <string.h>
 
 #define ABORT_RETRY_MS 500
-#define UNANSWERED_MS 15000 /* a sample without an answer still holds one of the driver's threads: no other at once */
+#define UNANSWERED_MS  15000 /* a sample without an answer still holds one of the driver's threads: no other at once */
 
 void lmo_job_describe(const struct lmo_outgoing *out, struct lmo_hv_job *ret)
 {
-    *ret = (struct lmo_hv_job){.gate_bandwidth_bytes_per_s = LMO_GATE_BANDWIDTH, .gate_downtime_ms = LMO_GATE_DOWNTIME_MS};
+    *ret =
+        (struct lmo_hv_job){.gate_bandwidth_bytes_per_s = LMO_GATE_BANDWIDTH, .gate_downtime_ms = LMO_GATE_DOWNTIME_MS};
     memcpy(ret->uuid, out->src.vm, sizeof ret->uuid);
     memcpy(ret->migration, out->src.migration, sizeof ret->migration);
     if (out->more) {
@@ -48,8 +49,8 @@ static void abort_done(struct lmo_call *call, bool ran)
 {
     struct abort_call *c = (struct abort_call *)call;
     if (ran) {
-        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "abort asked", "migration=%s vm=%s code=%s reason=%s", c->migration,
-                c->vm, lmo_err_name(c->code), c->err.text);
+        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "abort asked", "migration=%s vm=%s code=%s reason=%s",
+                c->migration, c->vm, lmo_err_name(c->code), c->err.text);
         struct lmo_outgoing *out = lmo_outgoing_find(call->w, c->migration);
         if (out) {
             out->abort_asking = false;
@@ -65,7 +66,8 @@ void lmo_job_abort(struct lmo_outgoing *out, const char *why)
         return;
     }
     if (!out->aborting) {
-        lmo_log(LMO_LOG_WARN, "job is to be aborted", "migration=%s vm=%s reason=%s", out->src.migration, out->src.vm, why);
+        lmo_log(LMO_LOG_WARN, "job is to be aborted", "migration=%s vm=%s reason=%s", out->src.migration, out->src.vm,
+                why);
     }
     out->aborting = true;
     if (out->abort_asking) {
@@ -128,7 +130,8 @@ static void guard(struct lmo_outgoing *out)
     uint64_t reach = per_s / 1000 * (2 * LMO_SAMPLE_EVERY_MS);
     if (p->remaining_bytes <= reach) {
         char why[LMO_TEXT_MAX];
-        snprintf(why, sizeof why, "%llu bytes remain, up to %llu may go before it can be looked at again, and the gate is shut",
+        snprintf(why, sizeof why,
+                 "%llu bytes remain, up to %llu may go before it can be looked at again, and the gate is shut",
                  (unsigned long long)p->remaining_bytes, (unsigned long long)reach);
         abort_by_ourselves(out, LMO_WEV_GATE_ABORTED, why);
     }
@@ -165,9 +168,8 @@ static void sample_done(struct lmo_call *call, bool ran)
         uint64_t now = lmo_now_ns(), before = out->sample.remaining_bytes;
         uint64_t ms = out->has_sample ? (now - out->sampled_ns) / LMO_NS_PER_MS : 0;
         if (ms > 0) {
-            out->progress_drop_per_s = before > c->progress.remaining_bytes
-                                           ? (before - c->progress.remaining_bytes) * 1000 / ms
-                                           : 0;
+            out->progress_drop_per_s =
+                before > c->progress.remaining_bytes ? (before - c->progress.remaining_bytes) * 1000 / ms : 0;
         }
         out->sample = c->progress;
         out->sampled_ns = now;
@@ -179,8 +181,8 @@ static void sample_done(struct lmo_call *call, bool ran)
         if (c->code == LMO_E_TIMEOUT) {
             out->sample_after_ns = lmo_now_ns() + UNANSWERED_MS * LMO_NS_PER_MS;
         }
-        lmo_log(LMO_LOG_DEBUG, "no progress to be had", "migration=%s code=%s reason=%s", c->migration, lmo_err_name(c->code),
-                c->err.text);
+        lmo_log(LMO_LOG_DEBUG, "no progress to be had", "migration=%s code=%s reason=%s", c->migration,
+                lmo_err_name(c->code), c->err.text);
     }
     free(c);
 }
@@ -195,7 +197,8 @@ static void dead_man(struct lmo_outgoing *out)
         return;
     }
     char why[LMO_TEXT_MAX];
-    snprintf(why, sizeof why, "no sign of life from the coordinator for %llu ms, %u are allowed", (unsigned long long)silent, limit);
+    snprintf(why, sizeof why, "no sign of life from the coordinator for %llu ms, %u are allowed",
+             (unsigned long long)silent, limit);
     abort_by_ourselves(out, LMO_WEV_DEADMAN, why);
 }
 

@@ -12,13 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_MIN_MS 100
-#define RETRY_MAX_MS 2000
-#define ACK_DELAY_MS 1000
-#define TIDY_AFTER 100         /* commits; some 1 to 2 MB of log */
+#define RETRY_MIN_MS  100
+#define RETRY_MAX_MS  2000
+#define ACK_DELAY_MS  1000
+#define TIDY_AFTER    100 /* commits; some 1 to 2 MB of log */
 #define TIDY_DELAY_MS 2000
-#define TIDY_ANYWAY 10000      /* commits: then even while a guest waits */
-#define CLOSED_KEPT "20000" /* forgotten migrations that are still answered 410 */
+#define TIDY_ANYWAY   10000   /* commits: then even while a guest waits */
+#define CLOSED_KEPT   "20000" /* forgotten migrations that are still answered 410 */
 
 static void flush(struct lmo_journal *j);
 
@@ -309,7 +309,8 @@ static int renumber(struct lmo_journal *j, uint64_t after)
     }
     if (r < 0) {
         lmo_sql_rollback(j->db);
-        lmo_log(LMO_LOG_ERROR, "events cannot be renumbered", "after=%llu reason=%s", (unsigned long long)after, err.text);
+        lmo_log(LMO_LOG_ERROR, "events cannot be renumbered", "after=%llu reason=%s", (unsigned long long)after,
+                err.text);
         return r;
     }
     lmo_log(LMO_LOG_ERROR, "coordinator has seen more events than this journal ever gave: it was lost",
@@ -463,8 +464,8 @@ struct lmo_journal *lmo_journal_close(struct lmo_journal *j)
     }
     struct lmo_err err = {0};
     if (j->first && !j->dead && write_all(j, &err) < 0) {
-        lmo_log(LMO_LOG_ERROR, "journal closes with unwritten steps; they start again from what is on disk", "reason=%s",
-                err.text);
+        lmo_log(LMO_LOG_ERROR, "journal closes with unwritten steps; they start again from what is on disk",
+                "reason=%s", err.text);
     }
     j->dead = true;
     while (j->first) {

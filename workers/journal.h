@@ -38,11 +38,11 @@ struct lmo_journal;
 struct lmo_batch;
 
 struct lmo_journal_config {
-    const char *path;            /* the database file */
-    const char *host;            /* whose journal; CONFLICT if the file is another host's */
-    struct lmo_loop *loop;       /* borrowed */
+    const char *path;             /* the database file */
+    const char *host;             /* whose journal; CONFLICT if the file is another host's */
+    struct lmo_loop *loop;        /* borrowed */
     void (*on_events)(void *arg); /* durable events were added; on the loop */
-    bool (*busy)(void *arg);     /* a guest waits for this worker: not the moment to tidy up the file. NULL: never */
+    bool (*busy)(void *arg);      /* a guest waits for this worker: not the moment to tidy up the file. NULL: never */
     void *arg;
     /* Tests only: the journal dies around its n-th commit (0: never), as a process that is killed there: nothing is
      * written any more, no function of a batch is called. Before: that commit is lost, too. */
@@ -50,7 +50,8 @@ struct lmo_journal_config {
     bool die_before;
 };
 
-int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **ret, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **ret,
+                     struct lmo_err *err) LMO_MUST_CHECK;
 /* Takes j (NULL is fine), returns NULL. Batches that are still queued are written first if the disk lets them (their
  * functions are called with LMO_E_CANCELLED, so that they free what they hold). */
 struct lmo_journal *lmo_journal_close(struct lmo_journal *j);
@@ -69,7 +70,8 @@ struct lmo_journal_vm {
     uint64_t closed[LMO_JOURNAL_ROLES];
 };
 /* A guest that was never heard of: all zero, and 0 is returned. */
-int lmo_journal_vm(struct lmo_journal *j, const char *vm, struct lmo_journal_vm *ret, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_vm(struct lmo_journal *j, const char *vm, struct lmo_journal_vm *ret,
+                   struct lmo_err *err) LMO_MUST_CHECK;
 
 struct lmo_journal_op {
     char migration[LMO_ID_MAX];
@@ -81,9 +83,11 @@ struct lmo_journal_op {
 };
 void lmo_journal_op_done(struct lmo_journal_op *op);
 /* NOT_FOUND: never accepted, or forgotten. */
-int lmo_journal_op(struct lmo_journal *j, const char *id, struct lmo_journal_op *ret, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_op(struct lmo_journal *j, const char *id, struct lmo_journal_op *ret,
+                   struct lmo_err *err) LMO_MUST_CHECK;
 /* How many ops of a migration are kept; for the bound. */
-int lmo_journal_op_count(struct lmo_journal *j, const char *migration, unsigned *ret, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_op_count(struct lmo_journal *j, const char *migration, unsigned *ret,
+                         struct lmo_err *err) LMO_MUST_CHECK;
 /* Was the migration closed here in that role? */
 int lmo_journal_closed(struct lmo_journal *j, const char *migration, enum lmo_op_role role, bool *ret_closed,
                        struct lmo_err *err) LMO_MUST_CHECK;
@@ -91,10 +95,12 @@ int lmo_journal_closed(struct lmo_journal *j, const char *migration, enum lmo_op
 /* At start. Texts are borrowed for the call and may be NULL. The callbacks return 0 or a negative code to stop. */
 int lmo_journal_load_ops(struct lmo_journal *j, int (*cb)(void *arg, const char *id, const char *request), void *arg,
                          struct lmo_err *err) LMO_MUST_CHECK;
-int lmo_journal_load_dst(struct lmo_journal *j, int (*cb)(void *arg, const struct lmo_dst *d, const char *request, const char *permit), void *arg,
-                         struct lmo_err *err) LMO_MUST_CHECK;
-int lmo_journal_load_src(struct lmo_journal *j, int (*cb)(void *arg, const struct lmo_src *s, const char *request, const char *permit), void *arg,
-                         struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_load_dst(struct lmo_journal *j,
+                         int (*cb)(void *arg, const struct lmo_dst *d, const char *request, const char *permit),
+                         void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_journal_load_src(struct lmo_journal *j,
+                         int (*cb)(void *arg, const struct lmo_src *s, const char *request, const char *permit),
+                         void *arg, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* Durable events above `after`, at most `max`, appended to `array` with their numbers; *ret_next is the last one's
  * number, or `after`. */
@@ -114,7 +120,8 @@ void lmo_batch_reply(struct lmo_batch *b, const char *id, enum lmo_op_state stat
 void lmo_batch_dst(struct lmo_batch *b, const struct lmo_dst *d);
 void lmo_batch_src(struct lmo_batch *b, const struct lmo_src *s);
 /* NULL leaves what is there. */
-void lmo_batch_setup(struct lmo_batch *b, const char *migration, enum lmo_op_role role, const char *request, const char *permit);
+void lmo_batch_setup(struct lmo_batch *b, const char *migration, enum lmo_op_role role, const char *request,
+                     const char *permit);
 void lmo_batch_event(struct lmo_batch *b, const struct lmo_worker_event *e);
 /* Forgets the migration's ops, record and set-up in that role, and remembers that they were forgotten. */
 void lmo_batch_close(struct lmo_batch *b, const char *migration, enum lmo_op_role role, uint64_t epoch);

@@ -36,7 +36,7 @@ struct lmo_batch {
 };
 
 /* The newest epochs submitted, per guest; a cache over vm_epoch that is dropped when it grows and nothing is queued. */
-#define LMO_VM_BUCKETS 512
+#define LMO_VM_BUCKETS   512
 #define LMO_VM_CACHE_MAX 4096
 struct lmo_vm_entry {
     struct lmo_vm_entry *next;
@@ -50,20 +50,20 @@ struct lmo_journal {
     bool (*busy)(void *arg);
     void *arg;
     uint64_t tidy_timer;
-    unsigned untidy;                 /* commits since the last checkpoint */
+    unsigned untidy; /* commits since the last checkpoint */
     unsigned die_at_commit;
     bool die_before;
 
     struct lmo_batch *first, **last; /* submitted, not written */
     bool flush_posted, flushing;
     uint64_t retry_timer, ack_timer;
-    unsigned failures;               /* in a row */
-    char why[LMO_ERR_TEXT_MAX];      /* of the last failure */
-    atomic_uint commits;             /* tests look at these two from outside */
+    unsigned failures;          /* in a row */
+    char why[LMO_ERR_TEXT_MAX]; /* of the last failure */
+    atomic_uint commits;        /* tests look at these two from outside */
     atomic_bool dead;
 
-    uint64_t last_seq, event_count;  /* of the committed events */
-    uint64_t acked, ack_wanted;      /* deleted up to; may be deleted up to */
+    uint64_t last_seq, event_count; /* of the committed events */
+    uint64_t acked, ack_wanted;     /* deleted up to; may be deleted up to */
 
     struct lmo_vm_entry *vms[LMO_VM_BUCKETS];
     unsigned vm_count;

@@ -119,7 +119,8 @@ static enum lmo_op_state state_from(const char *text)
 int lmo_journal_op(struct lmo_journal *j, const char *id, struct lmo_journal_op *ret, struct lmo_err *err)
 {
     struct lmo_sql_stmt *s;
-    int r = lmo_sql_prepare(j->db, "SELECT migration, vm, epoch, kind, state, coalesce(reply, request) FROM op WHERE id = ?1",
+    int r = lmo_sql_prepare(j->db,
+                            "SELECT migration, vm, epoch, kind, state, coalesce(reply, request) FROM op WHERE id = ?1",
                             &s, err);
     if (r < 0) {
         return r;
@@ -222,21 +223,23 @@ static int read_dst(struct lmo_sql_stmt *s, struct lmo_dst *d, struct lmo_err *e
     if (lmo_sql_copy(s, 0, d->migration, sizeof d->migration) < 0 || lmo_sql_copy(s, 1, d->vm, sizeof d->vm) < 0 ||
         lmo_sql_copy(s, 11, d->evidence, sizeof d->evidence) < 0 || d->stage == LMO_DST_STAGE_COUNT ||
         d->volume_count > LMO_VOLUMES_MAX) {
-        return lmo_fail(err, LMO_E_CORRUPT, "journal: destination record of migration '%s' cannot be read", d->migration);
+        return lmo_fail(err, LMO_E_CORRUPT, "journal: destination record of migration '%s' cannot be read",
+                        d->migration);
     }
     return 0;
 }
 
 int lmo_journal_load_dst(struct lmo_journal *j,
-                         int (*cb)(void *arg, const struct lmo_dst *d, const char *request, const char *permit), void *arg,
-                         struct lmo_err *err)
+                         int (*cb)(void *arg, const struct lmo_dst *d, const char *request, const char *permit),
+                         void *arg, struct lmo_err *err)
 {
     struct lmo_sql_stmt *s;
-    int r = lmo_sql_prepare(j->db,
-                            "SELECT dst.migration, dst.vm, dst.epoch, stage, has_permit, loaded, final_paused, "
-                            "volume_count, fence_sent, loaded_us, answer, evidence, setup.request, setup.permit FROM dst "
-                            "LEFT JOIN setup ON setup.migration = dst.migration AND setup.role = 'destination'",
-                            &s, err);
+    int r =
+        lmo_sql_prepare(j->db,
+                        "SELECT dst.migration, dst.vm, dst.epoch, stage, has_permit, loaded, final_paused, "
+                        "volume_count, fence_sent, loaded_us, answer, evidence, setup.request, setup.permit FROM dst "
+                        "LEFT JOIN setup ON setup.migration = dst.migration AND setup.role = 'destination'",
+                        &s, err);
     if (r < 0) {
         return r;
     }
@@ -266,7 +269,8 @@ static int read_src(struct lmo_sql_stmt *s, struct lmo_src *src, struct lmo_err 
         .frozen_us = lmo_sql_i64(s, 9),
         .freeze_us = lmo_sql_u64(s, 10),
     };
-    if (lmo_sql_copy(s, 0, src->migration, sizeof src->migration) < 0 || lmo_sql_copy(s, 1, src->vm, sizeof src->vm) < 0 ||
+    if (lmo_sql_copy(s, 0, src->migration, sizeof src->migration) < 0 ||
+        lmo_sql_copy(s, 1, src->vm, sizeof src->vm) < 0 ||
         lmo_sql_copy(s, 8, src->evidence, sizeof src->evidence) < 0 || src->stage == LMO_SRC_STAGE_COUNT) {
         return lmo_fail(err, LMO_E_CORRUPT, "journal: source record of migration '%s' cannot be read", src->migration);
     }
@@ -274,8 +278,8 @@ static int read_src(struct lmo_sql_stmt *s, struct lmo_src *src, struct lmo_err 
 }
 
 int lmo_journal_load_src(struct lmo_journal *j,
-                         int (*cb)(void *arg, const struct lmo_src *s, const char *request, const char *permit), void *arg,
-                         struct lmo_err *err)
+                         int (*cb)(void *arg, const struct lmo_src *s, const char *request, const char *permit),
+                         void *arg, struct lmo_err *err)
 {
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(j->db,

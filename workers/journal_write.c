@@ -164,12 +164,13 @@ static int apply_dst(struct lmo_sql *db, const struct lmo_write *w, struct lmo_e
 {
     const struct lmo_dst *d = &w->u.dst;
     struct lmo_sql_stmt *s;
-    int r = lmo_sql_prepare(db,
-                            "INSERT OR REPLACE INTO dst (migration, vm, epoch, stage, has_permit, loaded, final_paused, "
-                            "volume_count, fence_sent, loaded_us, answer, evidence) "
-                            "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 "
-                            "WHERE " NOT_CLOSED("'destination'"),
-                            &s, err);
+    int r =
+        lmo_sql_prepare(db,
+                        "INSERT OR REPLACE INTO dst (migration, vm, epoch, stage, has_permit, loaded, final_paused, "
+                        "volume_count, fence_sent, loaded_us, answer, evidence) "
+                        "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 "
+                        "WHERE " NOT_CLOSED("'destination'"),
+                        &s, err);
     if (r < 0) {
         return r;
     }
@@ -229,9 +230,9 @@ static int apply_setup(struct lmo_sql *db, const struct lmo_write *w, struct lmo
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(db,
                             "INSERT INTO setup (migration, role, request, permit) "
-                            "SELECT ?1, ?2, ?3, ?4 WHERE " NOT_CLOSED("?2")
-                            " ON CONFLICT (migration, role) DO UPDATE SET request = coalesce(?3, request), "
-                            "permit = coalesce(?4, permit)",
+                            "SELECT ?1, ?2, ?3, ?4 WHERE " NOT_CLOSED(
+                                "?2") " ON CONFLICT (migration, role) DO UPDATE SET request = coalesce(?3, request), "
+                                      "permit = coalesce(?4, permit)",
                             &s, err);
     if (r < 0) {
         return r;
@@ -243,7 +244,8 @@ static int apply_setup(struct lmo_sql *db, const struct lmo_write *w, struct lmo
     return lmo_sql_run(s, NULL, err);
 }
 
-void lmo_batch_setup(struct lmo_batch *b, const char *migration, enum lmo_op_role role, const char *request, const char *permit)
+void lmo_batch_setup(struct lmo_batch *b, const char *migration, enum lmo_op_role role, const char *request,
+                     const char *permit)
 {
     struct lmo_write *w = add(b, apply_setup);
     snprintf(w->u.op.migration, sizeof w->u.op.migration, "%s", migration);

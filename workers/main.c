@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define HIGH_PRIORITY (-10)
-#define END_WITHIN_S 5 /* after SIGTERM, whatever a driver's call is doing */
+#define END_WITHIN_S  5 /* after SIGTERM, whatever a driver's call is doing */
 
 const char *argp_program_version = "lmo-worker " LMO_VERSION;
 
@@ -40,8 +40,9 @@ static const struct argp_option options[] = {
     {"check-config", 'k', NULL, 0, "Check the configuration file, then exit", 0},
     {0},
 };
-static const struct argp argp = {
-    .options = options, .parser = parse_option, .doc = "Worker of a live migration orchestrator: acts on one host, by order."};
+static const struct argp argp = {.options = options,
+                                 .parser = parse_option,
+                                 .doc = "Worker of a live migration orchestrator: acts on one host, by order."};
 
 int main(int argc, char **argv)
 {

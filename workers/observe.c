@@ -18,7 +18,7 @@ struct look {
     enum what what;
     struct lmo_http_request *http;
     char name[LMO_NAME_MAX];
-    json_t *json;   /* owned */
+    json_t *json; /* owned */
     int code;
     struct lmo_err err;
 };

@@ -58,8 +58,8 @@ static bool outgoing_owes(const struct lmo_outgoing *out)
 static const struct lmo_op *running_op(const struct lmo_op *close)
 {
     for (const struct lmo_op *op = close->w->ops; op; op = op->next) {
-        if (op != close && op->info->role == close->info->role && op->info->mutates && !lmo_op_is_close(op->req->kind) &&
-            strcmp(op->req->migration, close->req->migration) == 0) {
+        if (op != close && op->info->role == close->info->role && op->info->mutates &&
+            !lmo_op_is_close(op->req->kind) && strcmp(op->req->migration, close->req->migration) == 0) {
             return op;
         }
     }

@@ -19,9 +19,9 @@
 struct start_call {
     struct lmo_call call;
     struct lmo_op *op;
-    bool adopt;                  /* only look whether a job runs */
+    bool adopt; /* only look whether a job runs */
     struct lmo_hv_job job;
-    enum lmo_run_state state;    /* before the start; when adopting: now */
+    enum lmo_run_state state; /* before the start; when adopting: now */
     int code;
     struct lmo_err err;
 };
@@ -42,7 +42,8 @@ static int start_in_driver(struct start_call *c, struct lmo_hypervisor *hv)
         return r;
     }
     if (c->state != LMO_RUN_RUNNING && c->state != LMO_RUN_PAUSED_BY_USER) {
-        return lmo_fail(&c->err, LMO_E_REFUSED, "the guest is %s: it cannot migrate live", lmo_run_state_name(c->state));
+        return lmo_fail(&c->err, LMO_E_REFUSED, "the guest is %s: it cannot migrate live",
+                        lmo_run_state_name(c->state));
     }
     char *xml = NULL;
     r = hv->ops->outgoing_xml(hv, q->vm, &map, &xml, lmo_op_left_ms(c->op), &c->err);
@@ -75,7 +76,8 @@ static void call_driver(struct lmo_op *op, struct lmo_outgoing *out, bool adopt)
 static void job_runs(struct lmo_op *op, struct lmo_outgoing *out, enum lmo_run_state state)
 {
     out->starting = false;
-    struct lmo_src_event ev = {.kind = LMO_SRCE_JOB_STARTED, .epoch = op->req->epoch,
+    struct lmo_src_event ev = {.kind = LMO_SRCE_JOB_STARTED,
+                               .epoch = op->req->epoch,
                                .final_paused = state == LMO_RUN_PAUSED_BY_USER};
     lmo_outgoing_feed(out, &ev, NULL);
     lmo_op_finish(op, 0, NULL);
@@ -113,8 +115,8 @@ static void start_done(struct lmo_call *call, bool ran)
     if (c->code == 0) {
         job_runs(op, out, c->state);
     } else if (!c->adopt && cls == LMO_CLASS_UNKNOWN) {
-        lmo_log(LMO_LOG_WARN, "whether the job started is not known; looking", "migration=%s reason=%s", op->req->migration,
-                c->err.text);
+        lmo_log(LMO_LOG_WARN, "whether the job started is not known; looking", "migration=%s reason=%s",
+                op->req->migration, c->err.text);
         call_driver(op, out, true);
     } else if (!c->adopt) {
         job_does_not_run(op, out, c->code, c->err.text);
@@ -170,7 +172,8 @@ static void destination_answered(void *arg, int code, const char *text, const st
 static void start_job(struct lmo_op *op, struct lmo_outgoing *out)
 {
     if (out->src.stage != LMO_SRC_IDLE || out->starting) {
-        lmo_op_fail(op, LMO_E_CONFLICT, "the source stands at '%s': a migration has one job", lmo_src_stage_text(out->src.stage));
+        lmo_op_fail(op, LMO_E_CONFLICT, "the source stands at '%s': a migration has one job",
+                    lmo_src_stage_text(out->src.stage));
         return;
     }
     if (op->recovered) {

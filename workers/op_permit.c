@@ -20,14 +20,17 @@ static int check_volumes(const struct lmo_permit *p, const struct lmo_op_request
     for (unsigned i = 0; i < p->volume_count; i++) {
         const struct lmo_permit_volume *v = &p->volumes[i];
         unsigned n = 0;
-        while (n < q->volume_count && (strcmp(q->volumes[n].volume, v->volume) != 0 || strcmp(q->volumes[n].service, v->service) != 0)) {
+        while (n < q->volume_count &&
+               (strcmp(q->volumes[n].volume, v->volume) != 0 || strcmp(q->volumes[n].service, v->service) != 0)) {
             n++;
         }
         if (n == q->volume_count || !q->volumes[n].worker_url[0]) {
-            return lmo_fail(err, LMO_E_INVALID, "volumes: how the worker of volume '%s' is reached is not said", v->volume);
+            return lmo_fail(err, LMO_E_INVALID, "volumes: how the worker of volume '%s' is reached is not said",
+                            v->volume);
         }
         if (strcmp(q->volumes[n].worker, v->worker) != 0) {
-            return lmo_fail(err, LMO_E_INVALID, "volumes: '%s' is served by '%s' in the permit and by '%s' in the order", v->volume,
+            return lmo_fail(err, LMO_E_INVALID,
+                            "volumes: '%s' is served by '%s' in the permit and by '%s' in the order", v->volume,
                             v->worker, q->volumes[n].worker);
         }
     }
@@ -42,11 +45,12 @@ static int check(struct lmo_op *op, const struct lmo_incoming *in, struct lmo_pe
         return r;
     }
     if (strcmp(p->migration, q->migration) != 0 || strcmp(p->vm_uuid, q->vm) != 0 || p->epoch != q->epoch) {
-        return lmo_fail(err, LMO_E_INVALID, "permit: is of migration '%s', guest '%s', epoch %llu", p->migration, p->vm_uuid,
-                        (unsigned long long)p->epoch);
+        return lmo_fail(err, LMO_E_INVALID, "permit: is of migration '%s', guest '%s', epoch %llu", p->migration,
+                        p->vm_uuid, (unsigned long long)p->epoch);
     }
     if (strcmp(p->destination, op->w->cfg.facts.host) != 0) {
-        return lmo_fail(err, LMO_E_FORBIDDEN, "permit: the destination is '%s', this is '%s'", p->destination, op->w->cfg.facts.host);
+        return lmo_fail(err, LMO_E_FORBIDDEN, "permit: the destination is '%s', this is '%s'", p->destination,
+                        op->w->cfg.facts.host);
     }
     if (q->source[0] && strcmp(p->source, q->source) != 0) {
         return lmo_fail(err, LMO_E_INVALID, "permit: the source is '%s', the order says '%s'", p->source, q->source);
@@ -56,7 +60,8 @@ static int check(struct lmo_op *op, const struct lmo_incoming *in, struct lmo_pe
     }
     bool armed = in->more && in->more->permit_text && in->more->permit.epoch == p->epoch;
     if (armed && !lmo_permit_same(&in->more->permit, p)) {
-        return lmo_fail(err, LMO_E_CONFLICT, "permit: another one is armed under epoch %llu", (unsigned long long)p->epoch);
+        return lmo_fail(err, LMO_E_CONFLICT, "permit: another one is armed under epoch %llu",
+                        (unsigned long long)p->epoch);
     }
     r = armed ? 0 : lmo_permit_may_arm(p, lmo_realtime_us() / 1000, err);
     return r < 0 ? r : check_volumes(p, q, err);
@@ -88,7 +93,9 @@ static void arm(struct lmo_op *op)
     struct lmo_batch *b = lmo_batch_new();
     lmo_batch_setup(b, in->dst.migration, LMO_OP_ROLE_DESTINATION, text, permit_text);
     free(text);
-    struct lmo_dst_event ev = {.kind = LMO_DSTE_PERMIT, .epoch = op->permit->epoch, .volume_count = op->permit->volume_count,
+    struct lmo_dst_event ev = {.kind = LMO_DSTE_PERMIT,
+                               .epoch = op->permit->epoch,
+                               .volume_count = op->permit->volume_count,
                                .final_paused = op->permit->final_state == LMO_PERMIT_FINAL_PAUSED};
     struct lmo_dst_actions a;
     lmo_incoming_feed(in, &ev, &a);
@@ -109,8 +116,8 @@ static void arm(struct lmo_op *op)
     }
     lmo_incoming_warm(in);
     char receipt[LMO_TEXT_MAX];
-    snprintf(receipt, sizeof receipt, "permit journaled; source '%s' and the workers of %u volume(s) %s after %llu ms", op->permit->source,
-             op->permit->volume_count, op->err.code ? "did not all answer" : "answered",
+    snprintf(receipt, sizeof receipt, "permit journaled; source '%s' and the workers of %u volume(s) %s after %llu ms",
+             op->permit->source, op->permit->volume_count, op->err.code ? "did not all answer" : "answered",
              (unsigned long long)(lmo_now_ns() - op->started_ns) / LMO_NS_PER_MS);
     lmo_op_finish(op, 0, receipt);
 }

@@ -197,8 +197,8 @@ void lmo_op_finish(struct lmo_op *op, int code, const char *text)
         snprintf(op->reply.text, sizeof op->reply.text, "%s", text);
     }
     encode_result(op);
-    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "op ended", "op=%s kind=%s migration=%s vm=%s code=%s ms=%llu text=%s", op->req->id,
-            op->info->text, op->req->migration, op->req->vm, lmo_err_name(op->reply.code),
+    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "op ended", "op=%s kind=%s migration=%s vm=%s code=%s ms=%llu text=%s",
+            op->req->id, op->info->text, op->req->migration, op->req->vm, lmo_err_name(op->reply.code),
             (unsigned long long)(lmo_now_ns() - op->started_ns) / LMO_NS_PER_MS, op->reply.text);
     if (!journaled(op)) {
         result_durable(op, 0);
@@ -289,7 +289,8 @@ static int check_limits(struct lmo_worker *w, const struct lmo_op_request *req, 
 }
 
 /* Journals the order; it starts when that is on disk. Takes req. */
-static int accept(struct lmo_worker *w, struct lmo_op_request *req, bool raise, struct lmo_op **ret, struct lmo_err *err)
+static int accept(struct lmo_worker *w, struct lmo_op_request *req, bool raise, struct lmo_op **ret,
+                  struct lmo_err *err)
 {
     char *text = NULL;
     int r = lmo_op_request_encode(req, &text, err);
@@ -317,7 +318,8 @@ static int accept(struct lmo_worker *w, struct lmo_op_request *req, bool raise, 
     return 0;
 }
 
-static int same_request(const struct lmo_op_request *req, enum lmo_op_kind kind, const char *vm, uint64_t epoch, struct lmo_err *err)
+static int same_request(const struct lmo_op_request *req, enum lmo_op_kind kind, const char *vm, uint64_t epoch,
+                        struct lmo_err *err)
 {
     if (kind == req->kind && strcmp(vm, req->vm) == 0 && epoch == req->epoch) {
         return 0;
@@ -336,8 +338,8 @@ static bool outcome_unknown(const char *reply_text)
 }
 
 /* An id that is known: 1 and the request has been answered, or waits. 0: not known, or to be taken up again. */
-static int known(struct lmo_worker *w, const struct lmo_op_request *req, struct lmo_http_request *http, uint64_t wait_ms,
-                 bool *ret_again, struct lmo_err *err)
+static int known(struct lmo_worker *w, const struct lmo_op_request *req, struct lmo_http_request *http,
+                 uint64_t wait_ms, bool *ret_again, struct lmo_err *err)
 {
     struct lmo_op *op = lmo_ops_find(w, req->id);
     if (op) {

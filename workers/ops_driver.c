@@ -9,9 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum needs { NEED_HYPERVISOR = 1, NEED_VOLUME = 2, NEED_FABRIC = 4, NEED_NETWORK = 8,
-             NEED_VM = 16, NEED_ONE_VOLUME = 32, NEED_PORT = 64, NEED_XML = 128, NEED_DESTINATION = 256,
-             NEED_MIGRATION = 512, NEED_PERMIT = 1024, NEED_EPOCH = 2048, NEED_SOURCE = 4096 };
+enum needs {
+    NEED_HYPERVISOR = 1,
+    NEED_VOLUME = 2,
+    NEED_FABRIC = 4,
+    NEED_NETWORK = 8,
+    NEED_VM = 16,
+    NEED_ONE_VOLUME = 32,
+    NEED_PORT = 64,
+    NEED_XML = 128,
+    NEED_DESTINATION = 256,
+    NEED_MIGRATION = 512,
+    NEED_PERMIT = 1024,
+    NEED_EPOCH = 2048,
+    NEED_SOURCE = 4096
+};
 
 typedef int driver_fn(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err);
 
@@ -113,8 +125,8 @@ static int detach_destination(struct lmo_op *op, uint64_t timeout_ms, struct lmo
 static int provision(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_volume_driver *d = op->w->drv.volume;
-    return d->ops->provision(d, op->req->volumes[0].volume, op->req->path, op->req->format, op->req->host, op->req->epoch,
-                             op->reply.export_name, timeout_ms, err);
+    return d->ops->provision(d, op->req->volumes[0].volume, op->req->path, op->req->format, op->req->host,
+                             op->req->epoch, op->reply.export_name, timeout_ms, err);
 }
 
 static int retire(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
@@ -242,16 +254,16 @@ int lmo_op_check(struct lmo_worker *w, const struct lmo_op_request *q, struct lm
     if (lacks) {
         return lmo_fail(err, LMO_E_UNSUPPORTED, "%s: the worker of '%s' has no %s", kind, w->cfg.facts.host, lacks);
     }
-    const char *missing = (needs & NEED_VM) && !q->vm[0]                       ? "vm"
-                          : (needs & NEED_MIGRATION) && !q->migration[0]       ? "migration"
-                          : (needs & NEED_EPOCH) && q->epoch == 0              ? "epoch"
-                          : (needs & NEED_XML) && !q->xml                      ? "xml"
-                          : (needs & NEED_PERMIT) && !q->permit                ? "permit"
-                          : (needs & NEED_PORT) && q->port_count == 0          ? "ports"
-                          : (needs & NEED_ONE_VOLUME) && q->volume_count != 1  ? "volumes (exactly one)"
-                          : (needs & NEED_DESTINATION) && !q->destination[0]   ? "destination"
-                          : (needs & NEED_SOURCE) && !q->source[0]             ? "source"
-                                                                               : NULL;
+    const char *missing = (needs & NEED_VM) && !q->vm[0]                      ? "vm"
+                          : (needs & NEED_MIGRATION) && !q->migration[0]      ? "migration"
+                          : (needs & NEED_EPOCH) && q->epoch == 0             ? "epoch"
+                          : (needs & NEED_XML) && !q->xml                     ? "xml"
+                          : (needs & NEED_PERMIT) && !q->permit               ? "permit"
+                          : (needs & NEED_PORT) && q->port_count == 0         ? "ports"
+                          : (needs & NEED_ONE_VOLUME) && q->volume_count != 1 ? "volumes (exactly one)"
+                          : (needs & NEED_DESTINATION) && !q->destination[0]  ? "destination"
+                          : (needs & NEED_SOURCE) && !q->source[0]            ? "source"
+                                                                              : NULL;
     return missing ? lmo_fail(err, LMO_E_INVALID, "%s needs the field '%s'", kind, missing) : 0;
 }
 

@@ -35,7 +35,8 @@ static int admit_incoming(struct lmo_op *op, struct lmo_batch *b, struct lmo_err
     if (in) {
         return strcmp(in->dst.vm, op->req->vm) == 0
                    ? 0
-                   : lmo_fail(err, LMO_E_CONFLICT, "migration '%s' is of guest '%s' here", op->req->migration, in->dst.vm);
+                   : lmo_fail(err, LMO_E_CONFLICT, "migration '%s' is of guest '%s' here", op->req->migration,
+                              in->dst.vm);
     }
     int r = limit_new(w, err);
     if (r == 0) {
@@ -74,8 +75,8 @@ static int admit_outgoing(struct lmo_op *op, const char *text, struct lmo_batch 
         struct lmo_err ignored = {0};
         lmo_assert(p);
         if (permit && lmo_worker_verify_permit(w, permit, p, &ignored) < 0) {
-            lmo_log(LMO_LOG_WARN, "permit that came with the job is not valid", "migration=%s reason=%s", op->req->migration,
-                    ignored.text);
+            lmo_log(LMO_LOG_WARN, "permit that came with the job is not valid", "migration=%s reason=%s",
+                    op->req->migration, ignored.text);
             permit = NULL;
         }
         struct lmo_record *more = lmo_record_new(op->req, permit, permit ? p : NULL);
@@ -156,13 +157,15 @@ static void start_discard(struct lmo_op *op, struct lmo_incoming *in)
     lmo_incoming_feed(in, &ev, &a);
     if (!op->finished && a.refused < 0) {
         lmo_op_fail(op, a.refused, "the destination stands at '%s'%s", lmo_dst_stage_text(in->dst.stage),
-                    a.refused == LMO_E_BUSY ? ", its guest is loaded: the source's word decides" : ": only forward from there");
+                    a.refused == LMO_E_BUSY ? ", its guest is loaded: the source's word decides"
+                                            : ": only forward from there");
     }
 }
 
 static void start_relay_answer(struct lmo_op *op, struct lmo_incoming *in)
 {
-    struct lmo_dst_event ev = {.kind = LMO_DSTE_ANSWER, .answer = lmo_freeze_answer_from_name(op->req->answer),
+    struct lmo_dst_event ev = {.kind = LMO_DSTE_ANSWER,
+                               .answer = lmo_freeze_answer_from_name(op->req->answer),
                                .text = op->req->evidence};
     lmo_incoming_feed(in, &ev, NULL);
     lmo_op_finish(op, 0, NULL);
@@ -175,7 +178,8 @@ void lmo_ops_incoming_moved(struct lmo_incoming *in, const struct lmo_dst_action
         next = op->next;
         if (op->req->kind == LMO_OP_DISCARD && op->step == WAITING && !op->finished &&
             strcmp(op->req->migration, in->dst.migration) == 0) {
-            lmo_op_finish(op, a->refused, a->refused < 0 ? "the guest was loaded behind the order: the source's word decides" : NULL);
+            lmo_op_finish(op, a->refused,
+                          a->refused < 0 ? "the guest was loaded behind the order: the source's word decides" : NULL);
         }
     }
 }
@@ -275,8 +279,8 @@ static void start_relay_freeze(struct lmo_op *op, struct lmo_outgoing *out)
     int r = lmo_worker_verify_permit(op->w, op->req->permit, p, &err);
     if (r == 0 && (strcmp(p->source, op->w->cfg.facts.host) != 0 || strcmp(p->migration, op->req->migration) != 0 ||
                    strcmp(p->vm_uuid, op->req->vm) != 0)) {
-        r = lmo_fail(&err, LMO_E_FORBIDDEN, "the permit is of migration '%s', guest '%s', source '%s'", p->migration, p->vm_uuid,
-                     p->source);
+        r = lmo_fail(&err, LMO_E_FORBIDDEN, "the permit is of migration '%s', guest '%s', source '%s'", p->migration,
+                     p->vm_uuid, p->source);
     }
     bool raise;
     if (r == 0) {

@@ -110,12 +110,19 @@ void lmo_peer_call(struct lmo_worker *w, const char *url, const char *name, cons
         len--;
     }
     snprintf(address, sizeof address, "%.*s/v1/peer/%s", (int)len, url, what);
-    int r = len == 0 ? lmo_fail(&err, LMO_E_INVALID, "no address known for worker '%s'", name)
+    int r = len == 0 ? lmo_fail(&err, LMO_E_UNAVAILABLE,
+                                "worker '%s' cannot be asked: no address, or no journal to write to", name)
                      : lmo_peer_request_encode(&request, &body, &err);
     if (r == 0) {
         struct lmo_http_request_spec spec = {
-            .method = "POST", .url = address, .body = body, .body_len = strlen(body), .timeout_ms = timeout_ms,
-            .response_max = RESPONSE_MAX, .peer_role = LMO_ROLE_WORKER, .peer_name = name,
+            .method = "POST",
+            .url = address,
+            .body = body,
+            .body_len = strlen(body),
+            .timeout_ms = timeout_ms,
+            .response_max = RESPONSE_MAX,
+            .peer_role = LMO_ROLE_WORKER,
+            .peer_name = name,
         };
         r = lmo_http_request_async(w->client, &spec, answered, c, &c->handle, &err);
     }

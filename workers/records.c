@@ -10,7 +10,8 @@
 
 /* ---- set-up ---- */
 
-struct lmo_record *lmo_record_new(const struct lmo_op_request *setup, const char *permit_text, const struct lmo_permit *permit)
+struct lmo_record *lmo_record_new(const struct lmo_op_request *setup, const char *permit_text,
+                                  const struct lmo_permit *permit)
 {
     struct lmo_record *r = calloc(1, sizeof *r);
     lmo_assert(r);
@@ -120,7 +121,8 @@ int lmo_incoming_make(struct lmo_worker *w, const char *migration, const char *v
                       struct lmo_err *err)
 {
     if (w->incoming_count >= LMO_MIGRATIONS_MAX) {
-        return lmo_fail(err, LMO_E_LIMIT, "%u migrations to this host are not closed yet; that is the limit", w->incoming_count);
+        return lmo_fail(err, LMO_E_LIMIT, "%u migrations to this host are not closed yet; that is the limit",
+                        w->incoming_count);
     }
     struct lmo_incoming *in = calloc(1, sizeof *in);
     if (!in) {
@@ -141,7 +143,8 @@ int lmo_outgoing_make(struct lmo_worker *w, const char *migration, const char *v
                       struct lmo_err *err)
 {
     if (w->outgoing_count >= LMO_MIGRATIONS_MAX) {
-        return lmo_fail(err, LMO_E_LIMIT, "%u migrations from this host are not closed yet; that is the limit", w->outgoing_count);
+        return lmo_fail(err, LMO_E_LIMIT, "%u migrations from this host are not closed yet; that is the limit",
+                        w->outgoing_count);
     }
     struct lmo_outgoing *out = calloc(1, sizeof *out);
     if (!out) {
@@ -215,7 +218,8 @@ void lmo_outgoing_remove(struct lmo_outgoing *out)
 
 /* Decodes what belongs to a record. A set-up that cannot be read any more is worth a loud line, not a worker that does not
  * start: the machine then asks for a permit again, or is told what to do by its coordinator. */
-static struct lmo_record *load_more(struct lmo_worker *w, const char *migration, const char *request, const char *permit_text)
+static struct lmo_record *load_more(struct lmo_worker *w, const char *migration, const char *request,
+                                    const char *permit_text)
 {
     struct lmo_op_request setup = {0};
     struct lmo_err err = {0};

@@ -15,11 +15,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define POSTS_MAX 4096
-#define FAST_THREADS 32
-#define SLOW_THREADS 32
+#define POSTS_MAX      4096
+#define FAST_THREADS   32
+#define SLOW_THREADS   32
 #define POOL_QUEUE_MAX 4096
-#define POOL_END_MS 2000
+#define POOL_END_MS    2000
 
 /* ------------------------------------------------------------------ permits and epochs */
 
@@ -44,12 +44,12 @@ int lmo_worker_check_epoch(struct lmo_worker *w, const char *vm, uint64_t epoch,
         return r;
     }
     if (row.closed[role] > 0 && epoch <= row.closed[role]) {
-        return lmo_fail(err, LMO_E_GONE, "epoch %llu of guest '%s' is closed here (closed up to %llu)", (unsigned long long)epoch,
-                        vm, (unsigned long long)row.closed[role]);
+        return lmo_fail(err, LMO_E_GONE, "epoch %llu of guest '%s' is closed here (closed up to %llu)",
+                        (unsigned long long)epoch, vm, (unsigned long long)row.closed[role]);
     }
     if (epoch < row.seen) {
-        return lmo_fail(err, LMO_E_STALE_EPOCH, "epoch %llu of guest '%s' is below %llu, which was seen here", (unsigned long long)epoch,
-                        vm, (unsigned long long)row.seen);
+        return lmo_fail(err, LMO_E_STALE_EPOCH, "epoch %llu of guest '%s' is below %llu, which was seen here",
+                        (unsigned long long)epoch, vm, (unsigned long long)row.seen);
     }
     *ret_raise = epoch > row.seen;
     return 0;
@@ -121,8 +121,9 @@ static void take_event(struct lmo_worker *w, const struct lmo_hv_event *ev)
 {
     if (ev->kind == LMO_HV_EV_WATCH_BROKEN || ev->kind == LMO_HV_EV_WATCH_RESTORED) {
         bool broken = ev->kind == LMO_HV_EV_WATCH_BROKEN;
-        lmo_log(broken ? LMO_LOG_WARN : LMO_LOG_INFO, broken ? "hypervisor's events are interrupted" : "hypervisor's events are back",
-                "reason=%s", ev->reason);
+        lmo_log(broken ? LMO_LOG_WARN : LMO_LOG_INFO,
+                broken ? "hypervisor's events are interrupted" : "hypervisor's events are back", "reason=%s",
+                ev->reason);
         if (!broken) {
             observe_all(w);
         }
@@ -130,9 +131,9 @@ static void take_event(struct lmo_worker *w, const struct lmo_hv_event *ev)
     }
     struct lmo_incoming *in = lmo_incoming_of_vm(w, ev->uuid);
     struct lmo_outgoing *out = lmo_outgoing_of_vm(w, ev->uuid);
-    lmo_log(in || out ? LMO_LOG_INFO : LMO_LOG_DEBUG, "hypervisor event", "vm=%s kind=%d reason=%s value=%llu late_us=%llu", ev->uuid,
-            (int)ev->kind, ev->reason, (unsigned long long)ev->value,
-            (unsigned long long)(lmo_now_ns() - ev->monotonic_ns) / 1000);
+    lmo_log(in || out ? LMO_LOG_INFO : LMO_LOG_DEBUG, "hypervisor event",
+            "vm=%s kind=%d reason=%s value=%llu late_us=%llu", ev->uuid, (int)ev->kind, ev->reason,
+            (unsigned long long)ev->value, (unsigned long long)(lmo_now_ns() - ev->monotonic_ns) / 1000);
     if (in) {
         lmo_incoming_hv_event(in, ev);
     }
@@ -179,7 +180,8 @@ static void inbox_ready(void *arg, int fd, uint32_t events)
         item = next;
     }
     if (overflow) {
-        lmo_log(LMO_LOG_ERROR, "more hypervisor events than can be kept; every guest is observed anew", "max=%u", LMO_INBOX_MAX);
+        lmo_log(LMO_LOG_ERROR, "more hypervisor events than can be kept; every guest is observed anew", "max=%u",
+                LMO_INBOX_MAX);
         observe_all(w);
     }
 }
@@ -196,8 +198,9 @@ static bool guest_waits(void *arg)
         }
     }
     for (const struct lmo_outgoing *out = w->outgoing; out; out = out->next) {
-        if (out->src.stage == LMO_SRC_SUSPENDED || out->src.stage == LMO_SRC_FREEZING || out->src.gate_open) {
-            return !lmo_outgoing_over(out);
+        bool pause = out->src.stage == LMO_SRC_SUSPENDED || out->src.stage == LMO_SRC_FREEZING || out->src.gate_open;
+        if (pause && !lmo_outgoing_over(out)) {
+            return true;
         }
     }
     return false;
@@ -219,9 +222,14 @@ static int open_files(struct lmo_worker *w, struct lmo_err *err)
     }
     snprintf(path, sizeof path, "%s/worker.db", w->cfg.state_dir);
     struct lmo_journal_config cfg = {
-        .path = path, .host = w->cfg.facts.host, .loop = w->loop, .on_events = lmo_stream_news, .busy = guest_waits,
+        .path = path,
+        .host = w->cfg.facts.host,
+        .loop = w->loop,
+        .on_events = lmo_stream_news,
+        .busy = guest_waits,
         .arg = w,
-        .die_at_commit = w->cfg.die_at_commit, .die_before = w->cfg.die_before,
+        .die_at_commit = w->cfg.die_at_commit,
+        .die_before = w->cfg.die_before,
     };
     return lmo_journal_open(&cfg, &w->journal, err);
 }
@@ -296,9 +304,9 @@ int lmo_worker_new(const struct lmo_worker_config *cfg, struct lmo_worker **ret,
         lmo_worker_free(w);
         return r;
     }
-    lmo_log(LMO_LOG_INFO, "worker is up", "host=%s port=%u boot=%s hypervisor=%s network=%s fabric=%s volume=%s", w->cfg.facts.host,
-            lmo_http_server_port(w->server), w->cfg.facts.boot, w->cfg.facts.hypervisor, w->cfg.facts.network,
-            w->cfg.facts.fabric, w->cfg.facts.volume);
+    lmo_log(LMO_LOG_INFO, "worker is up", "host=%s port=%u boot=%s hypervisor=%s network=%s fabric=%s volume=%s",
+            w->cfg.facts.host, lmo_http_server_port(w->server), w->cfg.facts.boot, w->cfg.facts.hypervisor,
+            w->cfg.facts.network, w->cfg.facts.fabric, w->cfg.facts.volume);
     *ret = w;
     return 0;
 }
@@ -331,7 +339,8 @@ static void reload(struct lmo_worker *w)
         pthread_rwlock_unlock(&w->permit_lock);
         lmo_permit_public_free(old);
     }
-    lmo_log(r ? LMO_LOG_ERROR : LMO_LOG_INFO, r ? "certificates cannot be read again; the old ones stay in force" : "certificates read again",
+    lmo_log(r ? LMO_LOG_ERROR : LMO_LOG_INFO,
+            r ? "certificates cannot be read again; the old ones stay in force" : "certificates read again",
             "reason=%s", err.text);
 }
 

@@ -26,11 +26,11 @@ struct lmo_worker_drivers {
 };
 
 struct lmo_worker_config {
-    char listen[LMO_ADDRESS_MAX];    /* port 0: any free one */
-    char state_dir[LMO_PATH_MAX];    /* made if missing; locked against a second worker */
+    char listen[LMO_ADDRESS_MAX]; /* port 0: any free one */
+    char state_dir[LMO_PATH_MAX]; /* made if missing; locked against a second worker */
     struct lmo_tls_files tls;
-    char permit_key[LMO_PATH_MAX];   /* the coordinator's public key, PEM */
-    struct lmo_host_facts facts;     /* what is advertised; boot, version and realtime_us are filled in */
+    char permit_key[LMO_PATH_MAX]; /* the coordinator's public key, PEM */
+    struct lmo_host_facts facts;   /* what is advertised; boot, version and realtime_us are filled in */
     /* Opens the drivers; the hypervisor's events go to on_event(event_arg, ...). Closing is close's business. */
     int (*drivers_open)(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret,
                         struct lmo_err *err);

@@ -16,12 +16,23 @@
 #include <string.h>
 
 #define PUT_WAIT_DEFAULT_MS 5000
-#define WAIT_MAX_MS 60000
-#define REPLY_MARGIN_MS 5000 /* the loop answers long before the listener does it for it */
+#define WAIT_MAX_MS         60000
+#define REPLY_MARGIN_MS     5000 /* the loop answers long before the listener does it for it */
 
 /* ------------------------------------------------------------------ from the listener to the loop */
 
-enum job_kind { JOB_PUT, JOB_GET, JOB_EVENTS, JOB_HOST, JOB_VMS, JOB_VM, JOB_MIGRATIONS, JOB_VOLUME, JOB_PORT, JOB_HEALTH };
+enum job_kind {
+    JOB_PUT,
+    JOB_GET,
+    JOB_EVENTS,
+    JOB_HOST,
+    JOB_VMS,
+    JOB_VM,
+    JOB_MIGRATIONS,
+    JOB_VOLUME,
+    JOB_PORT,
+    JOB_HEALTH
+};
 
 struct job {
     struct lmo_worker *w;
@@ -121,10 +132,10 @@ static bool allowed(struct lmo_http_request *http, enum lmo_role role)
     if (peer->role == role) {
         return true;
     }
-    lmo_log(LMO_LOG_WARN, "request refused", "peer=%s role=%s method=%s path=%s needs=%s", peer->name, lmo_role_name(peer->role),
-            lmo_http_method(http), lmo_http_path(http), lmo_role_name(role));
-    lmo_http_reply_fail(http, LMO_E_FORBIDDEN, "%s '%s' may not do this; it takes the role %s", lmo_role_name(peer->role),
-                        peer->name, lmo_role_name(role));
+    lmo_log(LMO_LOG_WARN, "request refused", "peer=%s role=%s method=%s path=%s needs=%s", peer->name,
+            lmo_role_name(peer->role), lmo_http_method(http), lmo_http_path(http), lmo_role_name(role));
+    lmo_http_reply_fail(http, LMO_E_FORBIDDEN, "%s '%s' may not do this; it takes the role %s",
+                        lmo_role_name(peer->role), peer->name, lmo_role_name(role));
     return false;
 }
 
@@ -152,7 +163,8 @@ static void put_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
     const char *body = lmo_http_body(http, &len);
     struct lmo_err err = {0};
     struct lmo_op_request *op = calloc(1, sizeof *op);
-    int r = op ? lmo_op_request_decode(body, len, op, &err) : lmo_fail(&err, LMO_E_NO_MEMORY, "no memory for the request");
+    int r =
+        op ? lmo_op_request_decode(body, len, op, &err) : lmo_fail(&err, LMO_E_NO_MEMORY, "no memory for the request");
     if (r == 0 && strcmp(op->id, params->value[0]) != 0) {
         r = lmo_fail(&err, LMO_E_INVALID, "id: '%s' in the body, '%s' in the path", op->id, params->value[0]);
     }
@@ -291,8 +303,13 @@ static void handle(void *arg, struct lmo_http_request *http)
 int lmo_server_start(struct lmo_worker *w, struct lmo_err *err)
 {
     struct lmo_http_server_config cfg = {
-        .tls = w->cfg.tls, .handler = handle, .handler_arg = w, .log_name = "worker", .body_max = LMO_OP_BODY_MAX,
-        .reply_timeout_ms = 30000, .connections_max = 256,
+        .tls = w->cfg.tls,
+        .handler = handle,
+        .handler_arg = w,
+        .log_name = "worker",
+        .body_max = LMO_OP_BODY_MAX,
+        .reply_timeout_ms = 30000,
+        .connections_max = 256,
     };
     memcpy(cfg.address, w->cfg.listen, sizeof cfg.address);
     return lmo_http_server_new(&cfg, &w->server, err);

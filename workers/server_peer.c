@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define FREEZE_REPLY_MS 8000
-#define KILL_REPLY_MS 20000
+#define KILL_REPLY_MS   20000
 
 enum word { PING, SUSPENDED, FREEZE, FENCE, VERIFY, KILL, WORD_COUNT };
 static const char *const words[WORD_COUNT] = {"ping", "suspended", "freeze", "fence", "verify", "kill"};
@@ -55,9 +55,9 @@ static void volume_work(struct lmo_call *call)
     struct lmo_volume_driver *d = call->w->drv.volume;
     const struct lmo_permit_volume *v = &c->job->permit.volumes[c->job->request.index];
     uint64_t started = lmo_now_ns();
-    c->code = c->job->word == FENCE
-                  ? d->ops->fence(d, v->volume, v->export_source, LMO_FENCE_TIMEOUT_MS, &c->err)
-                  : d->ops->verify(d, v->volume, v->export_source, v->export_destination, LMO_FENCE_TIMEOUT_MS, &c->err);
+    c->code = c->job->word == FENCE ? d->ops->fence(d, v->volume, v->export_source, LMO_FENCE_TIMEOUT_MS, &c->err)
+                                    : d->ops->verify(d, v->volume, v->export_source, v->export_destination,
+                                                     LMO_FENCE_TIMEOUT_MS, &c->err);
     c->us = (lmo_now_ns() - started) / 1000;
 }
 
@@ -70,8 +70,8 @@ static void volume_done(struct lmo_call *call, bool ran)
     } else {
         const struct lmo_permit_volume *v = &j->permit.volumes[j->request.index];
         lmo_log(c->code ? LMO_LOG_ERROR : LMO_LOG_INFO, j->word == FENCE ? "volume fence" : "volume verify",
-                "migration=%s volume=%s export=%s code=%s us=%llu reason=%s", j->permit.migration, v->volume, v->export_source,
-                lmo_err_name(c->code), (unsigned long long)c->us, c->err.text);
+                "migration=%s volume=%s export=%s code=%s us=%llu reason=%s", j->permit.migration, v->volume,
+                v->export_source, lmo_err_name(c->code), (unsigned long long)c->us, c->err.text);
         char *text = NULL;
         struct lmo_peer_reply reply = {.duration_us = c->us};
         if (c->code < 0 || lmo_peer_reply_encode(&reply, &text, &c->err) < 0) {
@@ -115,8 +115,8 @@ static void freeze_or_kill(struct peer_job *j)
     struct lmo_outgoing *out = lmo_outgoing_find(j->w, j->permit.migration);
     if (!out || strcmp(out->src.vm, j->permit.vm_uuid) != 0) {
         /* Not "gone", not "running": nothing is known. The asker goes on asking, and the coordinator is told. */
-        lmo_http_reply_fail(j->http, LMO_E_NOT_FOUND, "migration '%s' of guest '%s' is not known here", j->permit.migration,
-                            j->permit.vm_uuid);
+        lmo_http_reply_fail(j->http, LMO_E_NOT_FOUND, "migration '%s' of guest '%s' is not known here",
+                            j->permit.migration, j->permit.vm_uuid);
         return;
     }
     lmo_outgoing_ask(out, j->http, j->word == KILL, j->permit.epoch);
@@ -175,7 +175,8 @@ static void adopted(void *arg, int result)
 {
     struct peer_job *j = arg;
     if (result < 0) {
-        lmo_http_reply_fail(j->http, result == LMO_E_CANCELLED ? LMO_E_UNAVAILABLE : result, "the journal cannot be written");
+        lmo_http_reply_fail(j->http, result == LMO_E_CANCELLED ? LMO_E_UNAVAILABLE : result,
+                            "the journal cannot be written");
         job_free(j);
         return;
     }
@@ -193,7 +194,8 @@ static void run(void *arg)
         return;
     }
     bool raise = false;
-    if (j->word != PING && lmo_worker_check_epoch(w, j->permit.vm_uuid, j->permit.epoch, role_of(j->word), &raise, &err) < 0) {
+    if (j->word != PING &&
+        lmo_worker_check_epoch(w, j->permit.vm_uuid, j->permit.epoch, role_of(j->word), &raise, &err) < 0) {
         lmo_log(LMO_LOG_WARN, "peer refused", "call=%s migration=%s vm=%s epoch=%llu reason=%s", words[j->word],
                 j->permit.migration, j->permit.vm_uuid, (unsigned long long)j->permit.epoch, err.text);
         lmo_http_reply_error(j->http, &err);
@@ -239,8 +241,9 @@ static int authorise(const struct peer_job *j, const char *caller, struct lmo_er
     case WORD_COUNT: break;
     }
     return ok ? 0
-              : lmo_fail(err, LMO_E_FORBIDDEN, "the permit does not let '%s' ask '%s' for %s (source '%s', destination '%s')",
-                         caller, here, words[j->word], p->source, p->destination);
+              : lmo_fail(err, LMO_E_FORBIDDEN,
+                         "the permit does not let '%s' ask '%s' for %s (source '%s', destination '%s')", caller, here,
+                         words[j->word], p->source, p->destination);
 }
 
 static int check(struct peer_job *j, const char *caller, struct lmo_err *err)
@@ -287,7 +290,8 @@ void lmo_server_peer(struct lmo_worker *w, struct lmo_http_request *http, const 
     const char *caller = lmo_http_peer(http)->name;
     struct lmo_err err = {0};
     if (check(j, caller, &err) < 0) {
-        lmo_log(LMO_LOG_WARN, "peer refused", "call=%s peer=%s code=%s reason=%s", what, caller, lmo_err_name(err.code), err.text);
+        lmo_log(LMO_LOG_WARN, "peer refused", "call=%s peer=%s code=%s reason=%s", what, caller, lmo_err_name(err.code),
+                err.text);
         lmo_http_reply_error(http, &err);
         job_free(j);
         return;

@@ -34,7 +34,9 @@ static json_t *progress(struct lmo_worker *w)
         if (!out->sample_news) {
             continue;
         }
-        struct lmo_worker_event e = {.kind = LMO_WEV_PROGRESS, .epoch = out->src.epoch, .at_us = out->sample_us,
+        struct lmo_worker_event e = {.kind = LMO_WEV_PROGRESS,
+                                     .epoch = out->src.epoch,
+                                     .at_us = out->sample_us,
                                      .progress = out->sample};
         memcpy(e.migration, out->src.migration, sizeof e.migration);
         memcpy(e.vm, out->src.vm, sizeof e.vm);

@@ -22,35 +22,35 @@
 #include <pthread.h>
 
 /* Bounds. */
-#define LMO_MIGRATIONS_MAX 256     /* records in each role */
-#define LMO_OPS_PER_MIGRATION 512  /* journaled and not yet forgotten */
-#define LMO_OPS_RUNNING_MAX 1024   /* at once, all migrations */
-#define LMO_OP_WAITERS_MAX 8       /* requests that wait for one op */
-#define LMO_STREAM_WAITERS_MAX 8   /* long polls */
-#define LMO_ASKERS_MAX 16          /* peers' requests that wait for one source record */
-#define LMO_EVENTS_MAX 10000       /* durable, not acknowledged; above it no new migration is accepted */
-#define LMO_DEFERRED_MAX 64        /* hypervisor events held back for one record */
-#define LMO_INBOX_MAX 8192
+#define LMO_MIGRATIONS_MAX     256   /* records in each role */
+#define LMO_OPS_PER_MIGRATION  512   /* journaled and not yet forgotten */
+#define LMO_OPS_RUNNING_MAX    1024  /* at once, all migrations */
+#define LMO_OP_WAITERS_MAX     8     /* requests that wait for one op */
+#define LMO_STREAM_WAITERS_MAX 8     /* long polls */
+#define LMO_ASKERS_MAX         16    /* peers' requests that wait for one source record */
+#define LMO_EVENTS_MAX         10000 /* durable, not acknowledged; above it no new migration is accepted */
+#define LMO_DEFERRED_MAX       64    /* hypervisor events held back for one record */
+#define LMO_INBOX_MAX          8192
 
 /* Time limits, ms. */
-#define LMO_PORT_TIMEOUT_MS 30000    /* a port's interface and flows, after a restart */
-#define LMO_STATE_TIMEOUT_MS 3000    /* asking the hypervisor for a run state */
-#define LMO_FREEZE_TIMEOUT_MS 3000   /* the driver's freeze */
-#define LMO_KILL_TIMEOUT_MS 10000
-#define LMO_RESUME_TIMEOUT_MS 10000
-#define LMO_REMOVE_TIMEOUT_MS 15000
-#define LMO_REVIVE_TIMEOUT_MS 15000
-#define LMO_FENCE_TIMEOUT_MS 5000    /* the driver's fence and verify */
-#define LMO_ASK_TIMEOUT_MS 1500      /* a peer's answer to freeze: asked again, idempotent */
+#define LMO_PORT_TIMEOUT_MS       30000 /* a port's interface and flows, after a restart */
+#define LMO_STATE_TIMEOUT_MS      3000  /* asking the hypervisor for a run state */
+#define LMO_FREEZE_TIMEOUT_MS     3000  /* the driver's freeze */
+#define LMO_KILL_TIMEOUT_MS       10000
+#define LMO_RESUME_TIMEOUT_MS     10000
+#define LMO_REMOVE_TIMEOUT_MS     15000
+#define LMO_REVIVE_TIMEOUT_MS     15000
+#define LMO_FENCE_TIMEOUT_MS      5000 /* the driver's fence and verify */
+#define LMO_ASK_TIMEOUT_MS        1500 /* a peer's answer to freeze: asked again, idempotent */
 #define LMO_PEER_FENCE_TIMEOUT_MS 6000
-#define LMO_PEER_KILL_TIMEOUT_MS 12000
-#define LMO_PING_TIMEOUT_MS 3000
-#define LMO_SUSPENDED_TIMEOUT_MS 1000
-#define LMO_WARM_EVERY_MS 20000      /* below the idle time-outs of client and server */
-#define LMO_SAMPLE_EVERY_MS 200
+#define LMO_PEER_KILL_TIMEOUT_MS  12000
+#define LMO_PING_TIMEOUT_MS       3000
+#define LMO_SUSPENDED_TIMEOUT_MS  1000
+#define LMO_WARM_EVERY_MS         20000 /* below the idle time-outs of client and server */
+#define LMO_SAMPLE_EVERY_MS       200
 
 /* While the gate is shut: the least that the hypervisor accepts. */
-#define LMO_GATE_BANDWIDTH (UINT64_C(1024) * 1024)
+#define LMO_GATE_BANDWIDTH   (UINT64_C(1024) * 1024)
 #define LMO_GATE_DOWNTIME_MS 1
 
 /* ------------------------------------------------------------------ driver calls (calls.c) */
@@ -85,24 +85,24 @@ struct lmo_waiter {
 struct lmo_op {
     struct lmo_op *next;
     struct lmo_worker *w;
-    struct lmo_op_request *req;     /* owned */
+    struct lmo_op_request *req; /* owned */
     const struct lmo_op_info *info;
-    struct lmo_op_reply reply;      /* filled while it runs */
+    struct lmo_op_reply reply; /* filled while it runs */
     struct lmo_waiter *waiters;
     unsigned waiter_count;
-    bool accepted;                  /* durable; it may act */
-    bool finished;                  /* its result is on its way to the disk */
-    bool recovered;                 /* found running at start */
-    bool made_record;               /* its acceptance made the migration's record */
-    bool told_running;              /* somebody got 202: a read-only result is then kept for a while */
-    char *result;                   /* read-only and finished: the encoded reply; owned */
+    bool accepted;     /* durable; it may act */
+    bool finished;     /* its result is on its way to the disk */
+    bool recovered;    /* found running at start */
+    bool made_record;  /* its acceptance made the migration's record */
+    bool told_running; /* somebody got 202: a read-only result is then kept for a while */
+    char *result;      /* read-only and finished: the encoded reply; owned */
     int result_state;
-    unsigned step;                  /* of its kind's own sequence */
-    unsigned pending;               /* answers that it still waits for */
+    unsigned step;    /* of its kind's own sequence */
+    unsigned pending; /* answers that it still waits for */
     uint64_t timer;
     uint64_t started_ns, deadline_ns;
-    struct lmo_permit *permit;      /* PERMIT, RELAY_FREEZE, JOB_START: verified; owned */
-    struct lmo_err err;             /* first failure of several answers */
+    struct lmo_permit *permit; /* PERMIT, RELAY_FREEZE, JOB_START: verified; owned */
+    struct lmo_err err;        /* first failure of several answers */
 };
 
 /* ------------------------------------------------------------------ records */
@@ -133,14 +133,14 @@ struct lmo_incoming {
     struct lmo_incoming *next;
     struct lmo_worker *w;
     struct lmo_dst dst;
-    struct lmo_record *more;        /* owned; NULL before the permit */
-    bool observed;                  /* since this process started */
+    struct lmo_record *more; /* owned; NULL before the permit */
+    bool observed;           /* since this process started */
     bool observing;
     uint32_t observe_tries;
     struct lmo_deferred *deferred;
     unsigned deferred_count;
     uint64_t wake_timer, observe_timer, warm_timer;
-    unsigned watched_count;         /* ports that AWAIT_INSTALLED looked at: to be released */
+    unsigned watched_count; /* ports that AWAIT_INSTALLED looked at: to be released */
     struct lmo_port watched[LMO_PORTS_MAX];
     /* for the log line at the end; lmo_now_ns */
     uint64_t loaded_ns, asked_ns, answered_ns, fenced_ns, resumed_ns;
@@ -149,7 +149,7 @@ struct lmo_incoming {
 struct lmo_asker {
     struct lmo_asker *next;
     struct lmo_http_request *http;
-    bool kill;                      /* else: freeze */
+    bool kill; /* else: freeze */
 };
 
 /* A migration in which this host is the source. */
@@ -157,11 +157,11 @@ struct lmo_outgoing {
     struct lmo_outgoing *next;
     struct lmo_worker *w;
     struct lmo_src src;
-    struct lmo_record *more;        /* owned; NULL before JOB_START */
-    bool starting;                  /* JOB_START is inside the driver */
+    struct lmo_record *more; /* owned; NULL before JOB_START */
+    bool starting;           /* JOB_START is inside the driver */
     bool observed, observing;
-    bool unadopted;                 /* a job that an earlier process started is not watched yet */
-    bool revive_paused;             /* REVIVE said that its owner had paused the guest */
+    bool unadopted;     /* a job that an earlier process started is not watched yet */
+    bool revive_paused; /* REVIVE said that its owner had paused the guest */
     uint32_t observe_tries;
     struct lmo_deferred *deferred;
     unsigned deferred_count;
@@ -170,13 +170,13 @@ struct lmo_outgoing {
     uint64_t wake_timer, observe_timer, warm_timer, watch_timer;
     /* the running job */
     bool sampling;
-    bool has_sample, sample_news;   /* progress: known; not yet sent to the coordinator */
+    bool has_sample, sample_news; /* progress: known; not yet sent to the coordinator */
     struct lmo_progress sample;
     int64_t sample_us;
     uint64_t sampled_ns, sample_after_ns;
-    uint64_t progress_drop_per_s;   /* how fast `remaining` fell between the last two samples */
-    bool aborting;                  /* asked by the guard, the dead-man or an order */
-    bool abort_asking;              /* inside the driver: one at a time, however long it takes */
+    uint64_t progress_drop_per_s; /* how fast `remaining` fell between the last two samples */
+    bool aborting;                /* asked by the guard, the dead-man or an order */
+    bool abort_asking;            /* inside the driver: one at a time, however long it takes */
     uint64_t abort_retry_ns;
 };
 
@@ -210,7 +210,7 @@ struct lmo_worker {
     int lock_fd;
     bool stopping;
 
-    pthread_rwlock_t permit_lock;            /* guards permit_public: read by listener threads, replaced by a reload */
+    pthread_rwlock_t permit_lock; /* guards permit_public: read by listener threads, replaced by a reload */
     struct lmo_permit_public *permit_public;
 
     /* inbox: drivers' threads to the loop */
@@ -221,7 +221,7 @@ struct lmo_worker {
     int inbox_fd;
 
     struct lmo_lane *lanes;
-    struct lmo_call *stalled;                /* a pool would not take them; tried again */
+    struct lmo_call *stalled; /* a pool would not take them; tried again */
     uint64_t stalled_timer;
 
     struct lmo_op *ops;
@@ -231,10 +231,10 @@ struct lmo_worker {
     unsigned incoming_count, outgoing_count;
     struct lmo_permit_cache_entry permits[LMO_PERMIT_CACHE_MAX]; /* came with a ping, before the job; newest last */
 
-    struct lmo_waiter *stream_waiters;       /* oldest first */
+    struct lmo_waiter *stream_waiters; /* oldest first */
     unsigned stream_waiter_count;
-    uint64_t coordinator_ns;                 /* last sign of life */
-    struct lmo_peer_call *peer_calls;        /* outstanding */
+    uint64_t coordinator_ns;          /* last sign of life */
+    struct lmo_peer_call *peer_calls; /* outstanding */
 };
 
 /* runtime.c */
@@ -264,7 +264,8 @@ void lmo_incoming_remove(struct lmo_incoming *in);
 void lmo_outgoing_remove(struct lmo_outgoing *out);
 bool lmo_incoming_over(const struct lmo_incoming *in);
 bool lmo_outgoing_over(const struct lmo_outgoing *out);
-struct lmo_record *lmo_record_new(const struct lmo_op_request *setup, const char *permit_text, const struct lmo_permit *permit);
+struct lmo_record *lmo_record_new(const struct lmo_op_request *setup, const char *permit_text,
+                                  const struct lmo_permit *permit);
 struct lmo_record *lmo_record_free(struct lmo_record *r);
 void lmo_permit_cache_put(struct lmo_worker *w, const char *migration, const char *text);
 const char *lmo_permit_cache_get(struct lmo_worker *w, const char *migration);
@@ -293,7 +294,7 @@ void lmo_outgoing_replay(struct lmo_outgoing *out); /* what was deferred while i
 void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, bool kill, uint64_t epoch);
 
 /* job.c */
-void lmo_job_watch(struct lmo_outgoing *out);   /* starts the sampling, the gate guard and the dead-man timer */
+void lmo_job_watch(struct lmo_outgoing *out); /* starts the sampling, the gate guard and the dead-man timer */
 void lmo_job_unwatch(struct lmo_outgoing *out);
 void lmo_job_iteration(struct lmo_outgoing *out, uint64_t iteration);
 void lmo_job_abort(struct lmo_outgoing *out, const char *why); /* asks; again until the job has ended */
@@ -303,8 +304,8 @@ void lmo_job_describe(const struct lmo_outgoing *out, struct lmo_hv_job *ret);
 typedef void lmo_peer_fn(void *arg, int code, const char *text, const struct lmo_peer_reply *reply);
 /* `what` is the last word of the path. Exactly one call of fn, never at once. code 0: reply is set. code CANCELLED: the
  * worker is ending; fn only frees. */
-void lmo_peer_call(struct lmo_worker *w, const char *url, const char *name, const char *what, const char *permit, unsigned index,
-                   uint64_t pause, uint64_t timeout_ms, lmo_peer_fn *fn, void *arg);
+void lmo_peer_call(struct lmo_worker *w, const char *url, const char *name, const char *what, const char *permit,
+                   unsigned index, uint64_t pause, uint64_t timeout_ms, lmo_peer_fn *fn, void *arg);
 /* Opens or keeps open a connection; fn may be NULL. The permit (may be NULL) travels along. */
 void lmo_peer_ping(struct lmo_worker *w, const struct lmo_peer *peer, const char *permit, lmo_peer_fn *fn, void *arg);
 void lmo_peers_free(struct lmo_worker *w); /* every outstanding fn is called with LMO_E_CANCELLED */

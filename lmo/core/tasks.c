@@ -152,6 +152,17 @@ static void note_failure(struct lmo_step *s, const struct lmo_task *t)
                   lmo_err_name(s->ev->code), t->attempts);
 }
 
+/* A call that takes something away has nothing to do where that is gone already: a port or volume that its owner has deleted
+ * meanwhile, a migration that the worker has closed. */
+static bool nothing_left(enum lmo_op_kind kind, int code)
+{
+    bool takes_away = kind == LMO_OP_SINGLE_SOURCE || kind == LMO_OP_SINGLE_DESTINATION ||
+                      kind == LMO_OP_DETACH_SOURCE || kind == LMO_OP_DETACH_DESTINATION;
+    bool closes = kind == LMO_OP_CLOSE_SOURCE || kind == LMO_OP_CLOSE_DESTINATION || kind == LMO_OP_CLOSE_VOLUME ||
+                  kind == LMO_OP_CLOSE_FABRIC;
+    return (takes_away && code == LMO_E_NOT_FOUND) || (closes && code == LMO_E_GONE);
+}
+
 /* Roll-back: what is refused there is refused for a reason that decides. */
 static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
@@ -169,12 +180,10 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
                        "the destination had committed: the abort lost the race");
         return;
     }
-    bool closing = t->kind == LMO_OP_CLOSE_SOURCE || t->kind == LMO_OP_CLOSE_DESTINATION ||
-                   t->kind == LMO_OP_CLOSE_VOLUME || t->kind == LMO_OP_CLOSE_FABRIC;
     /* The destination has moved on by itself and says so in its answer to `discard`. */
     bool moot = asked_by_destination(t->kind) &&
                 (s->m->destination_discarded || (cls == LMO_CLASS_REFUSE && t->kind != LMO_OP_RELAY_FREEZE));
-    if ((closing && code == LMO_E_GONE) || moot) {
+    if (nothing_left(t->kind, code) || moot) {
         t->state = LMO_TASK_DONE;
     } else if (t->kind == LMO_OP_REVIVE && cls == LMO_CLASS_REFUSE) {
         lmo_step_attention(s, code, t->last_error);
@@ -187,9 +196,7 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
 
 static void failed_in_finalize(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
-    bool closing = t->kind == LMO_OP_CLOSE_SOURCE || t->kind == LMO_OP_CLOSE_DESTINATION ||
-                   t->kind == LMO_OP_CLOSE_VOLUME || t->kind == LMO_OP_CLOSE_FABRIC;
-    if (closing && s->ev->code == LMO_E_GONE) {
+    if (nothing_left(t->kind, s->ev->code)) {
         t->state = LMO_TASK_DONE;
     } else if (s->ev->code == LMO_E_STALE_EPOCH) {
         lmo_step_attention(s, s->ev->code, t->last_error);

@@ -1,13 +1,12 @@
 """The bad days: cancelled, killed, cut. Exactly one guest runs at the end, and nothing is left over."""
-import http.client
 import threading
 import time
 
 import harness
-from harness import (Cut, LabTest, all_between, alive, domain_state, hosts_with, lab, labinfo, libvirt_reply_lost,
-                     settled_check, wait_until, where)
+from harness import (LabTest, all_between, alive, control_between, domain_state, hosts_with, kill_now, lab, labinfo,
+                     libvirt_reply_lost, settled_check, wait_until, where)
 
-SLOW = {"bandwidth_bytes_per_s": 24 << 20}
+SLOW = {"bandwidth_bytes_per_s": 16 << 20}
 
 
 class Cancel(LabTest):
@@ -65,7 +64,7 @@ class Killed(LabTest):
         def at_the_pause(text):
             if text == "SUSPENDED/MIGRATED" and not killed.is_set():
                 killed.set()
-                lab("lmod", "kill")
+                kill_now("ctl.lmod")
         source.on_event = at_the_pause
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         source.wait("SUSPENDED/MIGRATED")
@@ -105,7 +104,7 @@ class Killed(LabTest):
 
 class NoPermit(LabTest):
     def test_destination_worker_does_not_resume_a_loaded_guest_without_a_permit(self):
-        self.create("--memory", "256")
+        self.create()
         import libvirt
         # Somebody else's migration, guest left paused at the destination: there is no permit for it.
         destination = self.events("hv2")
@@ -124,13 +123,10 @@ class NoPermit(LabTest):
         self.assertEqual(destination.had("RESUMED"), [])
         self.assertEqual(domain_state("hv2", self.guest), "paused")
         connection.close()
-        # Its owner's business: back to where it was, so that the check finds the lab in order.
-        virsh_back = labinfo.command("hv2", "virsh", "-q", "-c", "qemu:///system", "resume", self.guest)
-        self.assertIsNotNone(virsh_back)
-        labinfo.command("ctl", "ovn-nbctl", "lsp-set-options", labinfo.guests()[self.guest]["port"], "requested-chassis=hv2")
+        self.checked = False  # a move without LMO leaves its volume and port where they were
 
     def test_forged_permit_is_refused_by_every_worker(self):
-        self.create("--memory", "256")
+        self.create()
         pki = labinfo.BIG / "pki" / "issued"
         for host in ("hv1", "hv2", "ctl"):
             for call in ("freeze", "fence", "verify", "kill", "suspended"):
@@ -170,7 +166,7 @@ class LostFinish(LabTest):
 
     def test_hosts_cut_off_from_each_other__the_freeze_goes_through_the_coordinator(self):
         self.create("--dirty-rate", "10")
-        source = self.cut_at_the_pause(all_between("hv1", "hv2"))
+        source = self.cut_at_the_pause(control_between("hv1", "hv2"))
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         record = self.rest.ended(ident)
         self.assertIn(record["phase"], ("completed", "aborted"), record)
@@ -193,11 +189,11 @@ class LostFinish(LabTest):
         def at_the_pause(text):
             if text == "SUSPENDED/MIGRATED" and not done.is_set():
                 done.set()
+                kill_now("ctl.lmod")
                 cut.make()
-                lab("lmod", "kill")
         source.on_event = at_the_pause
         ident = self.rest.migrate(self.guest, "hv2")["id"]
-        source.wait("RESUMED/UNPAUSED" if False else "SUSPENDED/MIGRATED")
+        source.wait("SUSPENDED/MIGRATED")
         wait_until("the source to run on", lambda: hosts_with(self.guest) == ["hv1"], 60)
         alive(self.guest)
         self.assertEqual(destination.had("RESUMED"), [])
@@ -258,6 +254,8 @@ class Services(LabTest):
         record = self.rest.ended(ident)
         self.assertEqual(record["phase"], "completed", record["reason"])
         self.assertEqual(offered(), exports)
+        lab("guest", "resume", self.guest)  # its disk was away: it stands with an I/O error until its owner lets it go on
+        alive(self.guest)
 
     def test_destination_that_dies_after_its_ingress_was_opened_costs_nothing(self):
         self.create("--dirty-rate", "10")
@@ -287,7 +285,7 @@ class Identity(LabTest):
             done = harness.run(harness.LAB, "exec", "ctl", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert",
                                str(labinfo.BIG / "pki" / "ca.pem"), *argv, url, check=False)
             return done.stdout
-        coordinator = f"https://{REST_ADDRESS}:8443/v1/hosts"
+        coordinator = f"https://{harness.REST[0]}:8443/v1/hosts"
         worker = f"https://{labinfo.UNDERLAY}.{labinfo.OCTET['hv1']}:7443/v1/observe/vms"
         operator = ("--cert", str(pki / "operator-lab.pem"), "--key", str(pki / "operator-lab.key"))
         own = ("--cert", str(pki / "worker-hv2.pem"), "--key", str(pki / "worker-hv2.key"))
@@ -297,7 +295,3 @@ class Identity(LabTest):
         self.assertEqual(curl(worker, *operator), "403")
         self.assertEqual(curl(coordinator, *own), "403")
         self.assertEqual(curl(worker, *own), "403")
-
-
-REST_ADDRESS = harness.REST[0]
-_ = (Cut, http)

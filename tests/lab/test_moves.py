@@ -86,7 +86,7 @@ class Refusals(LabTest):
         return (rest or self.rest).call("POST", "/v1/migrations", body, raw=raw)
 
     def test_bad_requests_get_a_clear_error_and_change_nothing(self):
-        self.create("--memory", "256")
+        self.create()
         before = len(self.rest.get("/v1/migrations?limit=100")["migrations"])
         cases = [
             ({"vm": "nobody", "destination": "hv2"}, 404, "not_found", "vm"),
@@ -127,7 +127,7 @@ class Refusals(LabTest):
         self.rest.ended(first["id"])
 
     def test_viewers_read_and_nothing_else(self):
-        self.create("--memory", "256")
+        self.create()
         viewer = harness.Rest("viewer")
         self.assertTrue(viewer.get("/v1/vms")["vms"])
         status, body = self.post({"vm": self.guest, "destination": "hv2"}, rest=viewer)

@@ -136,7 +136,10 @@ static void emit(struct fake_host *h, enum lmo_hv_event_kind kind, const char *r
     if (!h->open) {
         return;
     }
-    struct lmo_hv_event ev = {.kind = kind, .value = value, .realtime_us = lmo_realtime_us(), .monotonic_ns = lmo_now_ns()};
+    struct lmo_hv_event ev = {.kind = kind,
+                              .value = value,
+                              .realtime_us = lmo_realtime_us(),
+                              .monotonic_ns = lmo_now_ns()};
     snprintf(ev.uuid, sizeof ev.uuid, "%s", FAKE_VM);
     snprintf(ev.reason, sizeof ev.reason, "%s", reason);
     h->on_event(h->event_arg, &ev);
@@ -355,7 +358,8 @@ static void facts_of(struct fake_host *h, struct lmo_vm_facts *f)
     snprintf(f->ports[0].mac, sizeof f->ports[0].mac, "52:54:00:00:00:01");
 }
 
-static int hv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret, uint64_t timeout_ms, struct lmo_err *err)
+static int hv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret, uint64_t timeout_ms,
+                       struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_host *h = host_of(hv);
@@ -373,8 +377,8 @@ static int hv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_
     return leave(h->world, FAKE_DESCRIBE, r, err);
 }
 
-static int hv_list(struct lmo_hypervisor *hv, int (*cb)(void *arg, const struct lmo_vm_facts *vm), void *arg, uint64_t timeout_ms,
-                   struct lmo_err *err)
+static int hv_list(struct lmo_hypervisor *hv, int (*cb)(void *arg, const struct lmo_vm_facts *vm), void *arg,
+                   uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_vm_facts f;
     int r = hv_describe(hv, FAKE_VM, &f, timeout_ms, err);
@@ -384,7 +388,8 @@ static int hv_list(struct lmo_hypervisor *hv, int (*cb)(void *arg, const struct 
     return r == LMO_E_NOT_FOUND ? 0 : r;
 }
 
-static int hv_state(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_state *ret, uint64_t timeout_ms, struct lmo_err *err)
+static int hv_state(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_state *ret, uint64_t timeout_ms,
+                    struct lmo_err *err)
 {
     (void)timeout_ms;
     (void)uuid;
@@ -399,8 +404,8 @@ static int hv_state(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_st
     return leave(h->world, FAKE_STATE, 0, err);
 }
 
-static int hv_outgoing_xml(struct lmo_hypervisor *hv, const char *uuid, const struct lmo_hv_disk_map *map, char **ret_xml,
-                           uint64_t timeout_ms, struct lmo_err *err)
+static int hv_outgoing_xml(struct lmo_hypervisor *hv, const char *uuid, const struct lmo_hv_disk_map *map,
+                           char **ret_xml, uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
     (void)uuid;
@@ -412,14 +417,16 @@ static int hv_outgoing_xml(struct lmo_hypervisor *hv, const char *uuid, const st
     char text[1024];
     int n = snprintf(text, sizeof text, "<domain>");
     for (unsigned i = 0; i < map->count; i++) {
-        n += snprintf(text + n, sizeof text - (size_t)n, "%.15s=%.100s;", map->disk[i].target, map->disk[i].export_name);
+        n +=
+            snprintf(text + n, sizeof text - (size_t)n, "%.15s=%.100s;", map->disk[i].target, map->disk[i].export_name);
     }
     snprintf(text + n, sizeof text - (size_t)n, "</domain>");
     *ret_xml = strdup(text);
     return leave(h->world, FAKE_OUTGOING_XML, 0, err);
 }
 
-static int hv_precheck(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms, struct lmo_err *err)
+static int hv_precheck(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms,
+                       struct lmo_err *err)
 {
     (void)timeout_ms;
     (void)in;
@@ -428,7 +435,8 @@ static int hv_precheck(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *
     return enter(w, FAKE_PRECHECK, &r, err) ? r : leave(w, FAKE_PRECHECK, 0, err);
 }
 
-static int hv_prepare(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms, struct lmo_err *err)
+static int hv_prepare(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms,
+                      struct lmo_err *err)
 {
     (void)timeout_ms;
     (void)in;
@@ -463,7 +471,8 @@ static int hv_discard(struct lmo_hypervisor *hv, const char *uuid, uint64_t time
     return leave(h->world, FAKE_DISCARD, r, err);
 }
 
-static int hv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg, struct lmo_err *err)
+static int hv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg,
+                        struct lmo_err *err)
 {
     (void)job;
     struct fake_host *h = host_of(hv);
@@ -483,7 +492,8 @@ static int hv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
     return leave(w, FAKE_JOB_ADOPT, r, err);
 }
 
-static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg, struct lmo_err *err)
+static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg,
+                        struct lmo_err *err)
 {
     (void)job;
     struct fake_host *h = host_of(hv);
@@ -512,7 +522,8 @@ static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
     return leave(w, FAKE_JOB_START, r, err);
 }
 
-static int hv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t bandwidth, uint64_t downtime_ms, struct lmo_err *err)
+static int hv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t bandwidth, uint64_t downtime_ms,
+                         struct lmo_err *err)
 {
     (void)uuid;
     (void)bandwidth;
@@ -541,7 +552,9 @@ static int hv_job_progress(struct lmo_hypervisor *hv, const char *uuid, struct l
         return r;
     }
     pthread_mutex_lock(&w->lock);
-    *ret = (struct lmo_progress){.total_bytes = w->total, .remaining_bytes = w->remaining, .iteration = w->iteration,
+    *ret = (struct lmo_progress){.total_bytes = w->total,
+                                 .remaining_bytes = w->remaining,
+                                 .iteration = w->iteration,
                                  .transferred_bytes = w->total - w->remaining};
     pthread_mutex_unlock(&w->lock);
     return leave(w, FAKE_JOB_PROGRESS, 0, err);
@@ -637,7 +650,8 @@ static int hv_kill(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout
     return leave(h->world, FAKE_KILL, 0, err);
 }
 
-static int hv_remove(struct lmo_hypervisor *hv, const char *uuid, bool expected_dead, uint64_t timeout_ms, struct lmo_err *err)
+static int hv_remove(struct lmo_hypervisor *hv, const char *uuid, bool expected_dead, uint64_t timeout_ms,
+                     struct lmo_err *err)
 {
     (void)uuid;
     (void)timeout_ms;
@@ -708,11 +722,26 @@ static int hv_settle(struct lmo_hypervisor *hv, const char *uuid, bool persisten
 }
 
 static const struct lmo_hypervisor_ops hv_ops = {
-    .name = "fake", .close = hv_close, .list = hv_list, .describe = hv_describe, .state = hv_state,
-    .outgoing_xml = hv_outgoing_xml, .precheck_incoming = hv_precheck, .prepare_incoming = hv_prepare,
-    .discard_prepared = hv_discard, .job_adopt = hv_job_adopt, .job_start = hv_job_start, .job_limits = hv_job_limits,
-    .job_progress = hv_job_progress, .job_abort = hv_job_abort, .freeze = hv_freeze, .thaw = hv_thaw, .kill = hv_kill,
-    .remove = hv_remove, .resume = hv_resume, .settle = hv_settle,
+    .name = "fake",
+    .close = hv_close,
+    .list = hv_list,
+    .describe = hv_describe,
+    .state = hv_state,
+    .outgoing_xml = hv_outgoing_xml,
+    .precheck_incoming = hv_precheck,
+    .prepare_incoming = hv_prepare,
+    .discard_prepared = hv_discard,
+    .job_adopt = hv_job_adopt,
+    .job_start = hv_job_start,
+    .job_limits = hv_job_limits,
+    .job_progress = hv_job_progress,
+    .job_abort = hv_job_abort,
+    .freeze = hv_freeze,
+    .thaw = hv_thaw,
+    .kill = hv_kill,
+    .remove = hv_remove,
+    .resume = hv_resume,
+    .settle = hv_settle,
 };
 
 /* ------------------------------------------------------------------ volumes */
@@ -752,8 +781,8 @@ static struct fake_export *export_named(struct fake_volume *v, const char *name)
     return NULL;
 }
 
-static int offer(struct fake_world *w, const char *volume, const char *host, uint64_t epoch, char ret_export[LMO_EXPORT_MAX],
-                 struct lmo_err *err)
+static int offer(struct fake_world *w, const char *volume, const char *host, uint64_t epoch,
+                 char ret_export[LMO_EXPORT_MAX], struct lmo_err *err)
 {
     struct fake_volume *v = volume_named(w, volume);
     char name[LMO_EXPORT_MAX];
@@ -773,8 +802,9 @@ static int offer(struct fake_world *w, const char *volume, const char *host, uin
     return 0;
 }
 
-static int vol_provision(struct lmo_volume_driver *d, const char *volume, const char *path, const char *format, const char *host,
-                         uint64_t epoch, char ret_export[LMO_EXPORT_MAX], uint64_t timeout_ms, struct lmo_err *err)
+static int vol_provision(struct lmo_volume_driver *d, const char *volume, const char *path, const char *format,
+                         const char *host, uint64_t epoch, char ret_export[LMO_EXPORT_MAX], uint64_t timeout_ms,
+                         struct lmo_err *err)
 {
     (void)path;
     (void)format;
@@ -799,7 +829,8 @@ static int vol_retire(struct lmo_volume_driver *d, const char *volume, uint64_t 
     return enter(w, FAKE_RETIRE, &r, err) ? r : leave(w, FAKE_RETIRE, 0, err);
 }
 
-static int vol_check(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms, struct lmo_err *err)
+static int vol_check(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms,
+                     struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -814,8 +845,8 @@ static int vol_check(struct lmo_volume_driver *d, const char *volume, const char
     return leave(w, FAKE_CHECK_VOLUME, r, err);
 }
 
-static int vol_attach(struct lmo_volume_driver *d, const char *volume, const char *host, uint64_t epoch, char ret_export[LMO_EXPORT_MAX],
-                      uint64_t timeout_ms, struct lmo_err *err)
+static int vol_attach(struct lmo_volume_driver *d, const char *volume, const char *host, uint64_t epoch,
+                      char ret_export[LMO_EXPORT_MAX], uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -829,7 +860,8 @@ static int vol_attach(struct lmo_volume_driver *d, const char *volume, const cha
     return leave(w, FAKE_ATTACH, r, err);
 }
 
-static int vol_fence(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms, struct lmo_err *err)
+static int vol_fence(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms,
+                     struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -849,8 +881,8 @@ static int vol_fence(struct lmo_volume_driver *d, const char *volume, const char
     return leave(w, FAKE_FENCE, r, err);
 }
 
-static int vol_verify(struct lmo_volume_driver *d, const char *volume, const char *fenced, const char *holder, uint64_t timeout_ms,
-                      struct lmo_err *err)
+static int vol_verify(struct lmo_volume_driver *d, const char *volume, const char *fenced, const char *holder,
+                      uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -859,13 +891,15 @@ static int vol_verify(struct lmo_volume_driver *d, const char *volume, const cha
         return r;
     }
     pthread_mutex_lock(&w->lock);
-    struct fake_export *f = export_named(volume_named(w, volume), fenced), *h = export_named(volume_named(w, volume), holder);
+    struct fake_export *f = export_named(volume_named(w, volume), fenced),
+                       *h = export_named(volume_named(w, volume), holder);
     r = f && f->fenced && h && h->offered ? 0 : lmo_fail(err, LMO_E_REFUSED, "the fence does not hold");
     pthread_mutex_unlock(&w->lock);
     return leave(w, FAKE_VERIFY, r, err);
 }
 
-static int vol_detach(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms, struct lmo_err *err)
+static int vol_detach(struct lmo_volume_driver *d, const char *volume, const char *export_name, uint64_t timeout_ms,
+                      struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -882,8 +916,8 @@ static int vol_detach(struct lmo_volume_driver *d, const char *volume, const cha
     return leave(w, FAKE_DETACH, 0, err);
 }
 
-static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct lmo_volume_state *ret, uint64_t timeout_ms,
-                       struct lmo_err *err)
+static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct lmo_volume_state *ret,
+                       uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
     struct fake_world *w = volumes_world(d);
@@ -910,8 +944,16 @@ static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct l
 }
 
 static const struct lmo_volume_ops vol_ops = {
-    .name = "fake", .close = vol_close, .provision = vol_provision, .retire = vol_retire, .check = vol_check, .attach = vol_attach,
-    .fence = vol_fence, .verify = vol_verify, .detach = vol_detach, .observe = vol_observe,
+    .name = "fake",
+    .close = vol_close,
+    .provision = vol_provision,
+    .retire = vol_retire,
+    .check = vol_check,
+    .attach = vol_attach,
+    .fence = vol_fence,
+    .verify = vol_verify,
+    .detach = vol_detach,
+    .observe = vol_observe,
 };
 
 /* ------------------------------------------------------------------ fabric and host network */
@@ -931,8 +973,8 @@ static void fab_close(struct lmo_fabric *f)
     free(f);
 }
 
-static int fab_check(struct lmo_fabric *f, const struct lmo_port *port, const char *source, const char *destination, bool accept,
-                     uint64_t timeout_ms, struct lmo_err *err)
+static int fab_check(struct lmo_fabric *f, const struct lmo_port *port, const char *source, const char *destination,
+                     bool accept, uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)port;
     (void)source;
@@ -951,8 +993,8 @@ static int fab_preload(struct lmo_fabric *f, const char *destination, uint64_t t
     return enter(fabric_world(f), FAKE_PRELOAD, &r, err) ? r : leave(fabric_world(f), FAKE_PRELOAD, 0, err);
 }
 
-static int fab_dual(struct lmo_fabric *f, const struct lmo_port *port, const char *source, const char *destination, uint64_t timeout_ms,
-                    struct lmo_err *err)
+static int fab_dual(struct lmo_fabric *f, const struct lmo_port *port, const char *source, const char *destination,
+                    uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)port;
     (void)source;
@@ -969,8 +1011,8 @@ static int fab_dual(struct lmo_fabric *f, const struct lmo_port *port, const cha
     return leave(w, FAKE_DUAL, 0, err);
 }
 
-static int fab_await_bound(struct lmo_fabric *f, const struct lmo_port *port, const char *destination, uint64_t timeout_ms,
-                           struct lmo_err *err)
+static int fab_await_bound(struct lmo_fabric *f, const struct lmo_port *port, const char *destination,
+                           uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)port;
     (void)destination;
@@ -979,7 +1021,8 @@ static int fab_await_bound(struct lmo_fabric *f, const struct lmo_port *port, co
     return enter(fabric_world(f), FAKE_AWAIT_BOUND, &r, err) ? r : leave(fabric_world(f), FAKE_AWAIT_BOUND, 0, err);
 }
 
-static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms, struct lmo_err *err)
+static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                      struct lmo_err *err)
 {
     (void)port;
     (void)timeout_ms;
@@ -996,8 +1039,8 @@ static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const c
     return leave(w, FAKE_SINGLE, 0, err);
 }
 
-static int fab_observe(struct lmo_fabric *f, const struct lmo_port *port, char *ret_text, size_t size, uint64_t timeout_ms,
-                       struct lmo_err *err)
+static int fab_observe(struct lmo_fabric *f, const struct lmo_port *port, char *ret_text, size_t size,
+                       uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
     (void)err;
@@ -1009,8 +1052,14 @@ static int fab_observe(struct lmo_fabric *f, const struct lmo_port *port, char *
 }
 
 static const struct lmo_fabric_ops fab_ops = {
-    .name = "fake", .close = fab_close, .check = fab_check, .preload = fab_preload, .dual = fab_dual,
-    .await_bound = fab_await_bound, .single = fab_single, .observe = fab_observe,
+    .name = "fake",
+    .close = fab_close,
+    .check = fab_check,
+    .preload = fab_preload,
+    .dual = fab_dual,
+    .await_bound = fab_await_bound,
+    .single = fab_single,
+    .observe = fab_observe,
 };
 
 struct fake_network {
@@ -1028,12 +1077,15 @@ static void net_close(struct lmo_network *n)
     free(n);
 }
 
-static int net_await_installed(struct lmo_network *n, const struct lmo_port *port, uint64_t timeout_ms, struct lmo_err *err)
+static int net_await_installed(struct lmo_network *n, const struct lmo_port *port, uint64_t timeout_ms,
+                               struct lmo_err *err)
 {
     (void)port;
     (void)timeout_ms;
     int r = 0;
-    return enter(network_world(n), FAKE_AWAIT_INSTALLED, &r, err) ? r : leave(network_world(n), FAKE_AWAIT_INSTALLED, 0, err);
+    return enter(network_world(n), FAKE_AWAIT_INSTALLED, &r, err)
+               ? r
+               : leave(network_world(n), FAKE_AWAIT_INSTALLED, 0, err);
 }
 
 static int net_activate(struct lmo_network *n, const struct lmo_port *port, struct lmo_err *err)
@@ -1050,7 +1102,8 @@ static int net_activate(struct lmo_network *n, const struct lmo_port *port, stru
     return leave(w, FAKE_ACTIVATE, 0, err);
 }
 
-static int net_activated(struct lmo_network *n, const struct lmo_port *port, bool *ret_open, uint64_t timeout_ms, struct lmo_err *err)
+static int net_activated(struct lmo_network *n, const struct lmo_port *port, bool *ret_open, uint64_t timeout_ms,
+                         struct lmo_err *err)
 {
     (void)port;
     (void)timeout_ms;
@@ -1070,13 +1123,18 @@ static void net_release(struct lmo_network *n, const struct lmo_port *port)
 }
 
 static const struct lmo_network_ops net_ops = {
-    .name = "fake", .close = net_close, .await_installed = net_await_installed, .activate = net_activate,
-    .activated = net_activated, .release = net_release,
+    .name = "fake",
+    .close = net_close,
+    .await_installed = net_await_installed,
+    .activate = net_activate,
+    .activated = net_activated,
+    .release = net_release,
 };
 
 /* ------------------------------------------------------------------ seats */
 
-static int seat_open(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret, struct lmo_err *err)
+static int seat_open(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret,
+                     struct lmo_err *err)
 {
     (void)err;
     struct fake_seat *seat = arg;

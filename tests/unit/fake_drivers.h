@@ -14,23 +14,24 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#define FAKE_HOSTS 2
+#define FAKE_HOSTS   2
 #define FAKE_VOLUMES 2
 #define FAKE_EXPORTS 4
-#define FAKE_VM "3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab"
-#define FAKE_PORT "7d9f1a5e-9f0b-4c5d-8e6f-0123456789ab"
+#define FAKE_VM      "3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab"
+#define FAKE_PORT    "7d9f1a5e-9f0b-4c5d-8e6f-0123456789ab"
 
 /* Calls that can be counted, made to fail, delayed or held. */
-#define FAKE_CALLS(X) \
-    X(DESCRIBE) X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) \
-    X(JOB_PROGRESS) X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) \
-    X(CHECK_VOLUME) X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE) \
-    X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE)
+#define FAKE_CALLS(X)                                                                                                  \
+    X(DESCRIBE)                                                                                                        \
+    X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
+        X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
+            X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE)           \
+                X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE)
 enum fake_call {
 #define X(name) FAKE_##name,
     FAKE_CALLS(X)
 #undef X
-    FAKE_CALL_COUNT
+        FAKE_CALL_COUNT
 };
 
 struct fake_world;
@@ -39,14 +40,14 @@ struct fake_host {
     struct fake_world *world;
     char name[LMO_NAME_MAX];
     /* the guest's process here */
-    bool process;        /* QEMU exists */
-    bool incoming;       /* waits for the stream */
-    bool loaded;         /* stream complete, never run here yet */
-    bool vcpus;          /* would run if the process is not stopped */
+    bool process;  /* QEMU exists */
+    bool incoming; /* waits for the stream */
+    bool loaded;   /* stream complete, never run here yet */
+    bool vcpus;    /* would run if the process is not stopped */
     bool paused_by_user;
     bool migration_pause;
-    bool stopped;        /* SIGSTOP */
-    bool resume_queued;  /* libvirt resumed it while it was stopped: it runs as soon as it is continued */
+    bool stopped;       /* SIGSTOP */
+    bool resume_queued; /* libvirt resumed it while it was stopped: it runs as soon as it is continued */
     bool ran_after_pause;
     bool defined, autostart, prepared;
     /* whoever has the driver open */
@@ -56,9 +57,9 @@ struct fake_host {
 };
 
 struct fake_rule {
-    int code;            /* fail with it ... */
-    unsigned times;      /* ... so often */
-    bool after;          /* do it, then fail (the answer is lost) */
+    int code;       /* fail with it ... */
+    unsigned times; /* ... so often */
+    bool after;     /* do it, then fail (the answer is lost) */
     uint64_t delay_ms;
 };
 
@@ -110,11 +111,11 @@ struct fake_seat {
 void fake_seat(struct fake_seat *seat, struct fake_world *w, int index, struct lmo_worker_config *cfg);
 
 /* ---- what hypervisors do by themselves ---- */
-void fake_suspend(struct fake_world *w);        /* switch-over: the source is paused */
-void fake_load(struct fake_world *w);           /* the destination has everything */
-void fake_give_up(struct fake_world *w);        /* the source's libvirt resumes its guest; the call fails */
-void fake_finish(struct fake_world *w);         /* the source's libvirt kills its guest; the call succeeds */
-void fake_copy_dies(struct fake_world *w);      /* the destination's process ends */
+void fake_suspend(struct fake_world *w);   /* switch-over: the source is paused */
+void fake_load(struct fake_world *w);      /* the destination has everything */
+void fake_give_up(struct fake_world *w);   /* the source's libvirt resumes its guest; the call fails */
+void fake_finish(struct fake_world *w);    /* the source's libvirt kills its guest; the call succeeds */
+void fake_copy_dies(struct fake_world *w); /* the destination's process ends */
 void fake_break_watch(struct fake_world *w, unsigned host, bool restored);
 
 unsigned fake_count(struct fake_world *w, enum fake_call call);

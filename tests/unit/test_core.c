@@ -599,6 +599,21 @@ START_TEST(finalize_keeps_trying_because_the_guest_runs_where_it_should)
 }
 END_TEST
 
+START_TEST(a_port_that_its_owner_deleted_meanwhile_does_not_hold_the_roll_back)
+{
+    fresh(0, 1);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    done(LMO_OP_JOB_ABORT);
+    done(LMO_OP_DISCARD);
+    failed(LMO_OP_SINGLE_SOURCE, LMO_E_NOT_FOUND);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
 START_TEST(sixteen_volumes_and_eight_ports_fit_every_phase)
 {
     fresh(LMO_VOLUMES_MAX, LMO_PORTS_MAX);
@@ -657,6 +672,7 @@ Suite *core_suite(void)
     tcase_add_test(t, restart_asks_again_for_exactly_what_was_sent);
     tcase_add_test(t, answers_of_an_earlier_phase_change_nothing);
     tcase_add_test(t, finalize_keeps_trying_because_the_guest_runs_where_it_should);
+    tcase_add_test(t, a_port_that_its_owner_deleted_meanwhile_does_not_hold_the_roll_back);
     tcase_add_test(t, sixteen_volumes_and_eight_ports_fit_every_phase);
     tcase_add_test(t, a_terminal_record_never_changes_again);
     suite_add_tcase(s, t);

@@ -188,13 +188,18 @@ void cluster_free(struct cluster *c)
 
 /* ------------------------------------------------------------------ requests */
 
-int cluster_request(struct cluster *c, struct lmo_http_client *client, int member, const char *method, const char *path, const char *body,
-                    uint64_t timeout_ms, unsigned *ret_status, char **ret_body)
+int cluster_request(struct cluster *c, struct lmo_http_client *client, int member, const char *method, const char *path,
+                    const char *body, uint64_t timeout_ms, unsigned *ret_status, char **ret_body)
 {
     char url[LMO_URL_MAX * 2];
     snprintf(url, sizeof url, "%s%s", c->m[member].url, path);
-    struct lmo_http_request_spec spec = {.method = method, .url = url, .body = body, .body_len = body ? strlen(body) : 0,
-                                         .timeout_ms = timeout_ms, .peer_role = LMO_ROLE_WORKER, .peer_name = names[member]};
+    struct lmo_http_request_spec spec = {.method = method,
+                                         .url = url,
+                                         .body = body,
+                                         .body_len = body ? strlen(body) : 0,
+                                         .timeout_ms = timeout_ms,
+                                         .peer_role = LMO_ROLE_WORKER,
+                                         .peer_name = names[member]};
     struct lmo_http_answer answer = {0};
     struct lmo_err err = {0};
     int r = lmo_http_request_sync(client ? client : c->client, &spec, &answer, &err);
@@ -211,7 +216,8 @@ int cluster_request(struct cluster *c, struct lmo_http_client *client, int membe
 void cluster_fill(struct cluster *c, enum lmo_op_kind kind, struct lmo_op_request *req)
 {
     *req = (struct lmo_op_request){.kind = kind, .epoch = c->epoch};
-    snprintf(req->id, sizeof req->id, "%s.%llu.%u-%s", c->migration, (unsigned long long)c->epoch, ++c->ordinal, lmo_op_info(kind)->text);
+    snprintf(req->id, sizeof req->id, "%s.%llu.%u-%s", c->migration, (unsigned long long)c->epoch, ++c->ordinal,
+             lmo_op_info(kind)->text);
     LMO_COPY(req->migration, c->migration);
     LMO_COPY(req->vm, FAKE_VM);
     LMO_COPY(req->vm_name, "guest");
@@ -275,7 +281,8 @@ int cluster_put(struct cluster *c, int member, const struct lmo_op_request *req,
     return result;
 }
 
-static int put_and_free(struct cluster *c, int member, struct lmo_op_request *req, struct lmo_op_reply *reply, char why[LMO_TEXT_MAX])
+static int put_and_free(struct cluster *c, int member, struct lmo_op_request *req, struct lmo_op_reply *reply,
+                        char why[LMO_TEXT_MAX])
 {
     int r = cluster_put(c, member, req, reply);
     lmo_op_request_done(req);
@@ -323,7 +330,8 @@ static void take_events(struct member *m, const json_t *root)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(root, "events"), i, item) {
+    json_array_foreach(json_object_get(root, "events"), i, item)
+    {
         struct lmo_worker_event e;
         struct lmo_err err = {0};
         ck_assert_msg(lmo_worker_event_from_json(item, &e, &err) == 0, "%s", err.text);
@@ -331,7 +339,8 @@ static void take_events(struct member *m, const json_t *root)
         ck_assert_uint_lt(m->event_count, EVENTS_KEPT);
         m->events[m->event_count++] = e;
     }
-    json_array_foreach(json_object_get(root, "progress"), i, item) {
+    json_array_foreach(json_object_get(root, "progress"), i, item)
+    {
         struct lmo_worker_event e;
         ck_assert(lmo_worker_event_from_json(item, &e, NULL) == 0);
         m->progress = e.progress;
@@ -345,7 +354,8 @@ void cluster_poll(struct cluster *c, int member, uint64_t wait_ms)
     char path[128];
     unsigned status = 0;
     char *text = NULL;
-    snprintf(path, sizeof path, "/v1/events?after=%llu&wait_ms=%llu", (unsigned long long)c->m[member].cursor, (unsigned long long)wait_ms);
+    snprintf(path, sizeof path, "/v1/events?after=%llu&wait_ms=%llu", (unsigned long long)c->m[member].cursor,
+             (unsigned long long)wait_ms);
     if (cluster_request(c, NULL, member, "GET", path, NULL, wait_ms + 400, &status, &text) == 0 && status == 200) {
         json_t *root = json_loads(text, 0, NULL);
         ck_assert(root);
@@ -355,7 +365,8 @@ void cluster_poll(struct cluster *c, int member, uint64_t wait_ms)
     free(text);
 }
 
-bool cluster_has_event(const struct cluster *c, int member, enum lmo_worker_event_kind kind, struct lmo_worker_event *ret)
+bool cluster_has_event(const struct cluster *c, int member, enum lmo_worker_event_kind kind,
+                       struct lmo_worker_event *ret)
 {
     const struct member *m = &c->m[member];
     for (unsigned i = m->event_count; i > 0; i--) {
@@ -369,7 +380,8 @@ bool cluster_has_event(const struct cluster *c, int member, enum lmo_worker_even
     return false;
 }
 
-bool cluster_wait_event(struct cluster *c, int member, enum lmo_worker_event_kind kind, unsigned timeout_ms, struct lmo_worker_event *ret)
+bool cluster_wait_event(struct cluster *c, int member, enum lmo_worker_event_kind kind, unsigned timeout_ms,
+                        struct lmo_worker_event *ret)
 {
     uint64_t end = lmo_now_ms() + timeout_ms;
     while (!cluster_has_event(c, member, kind, ret)) {
@@ -387,8 +399,8 @@ bool cluster_wait_event(struct cluster *c, int member, enum lmo_worker_event_kin
 
 /* ------------------------------------------------------------------ permits */
 
-void cluster_sign_as(struct cluster *c, const char *key_file, uint64_t epoch, uint64_t lives_ms, const char *source, const char *destination,
-                     char text[LMO_PERMIT_TEXT_MAX])
+void cluster_sign_as(struct cluster *c, const char *key_file, uint64_t epoch, uint64_t lives_ms, const char *source,
+                     const char *destination, char text[LMO_PERMIT_TEXT_MAX])
 {
     struct lmo_permit_key *key = NULL;
     struct lmo_err err = {0};
@@ -408,7 +420,8 @@ void cluster_sign_as(struct cluster *c, const char *key_file, uint64_t epoch, ui
         LMO_COPY(p->volumes[i].service, c->volumes[i].service);
         LMO_COPY(p->volumes[i].worker, "ctl");
         LMO_COPY(p->volumes[i].export_source, c->volumes[i].export_name);
-        LMO_COPY(p->volumes[i].export_destination, c->volumes[i].export_destination[0] ? c->volumes[i].export_destination : "none");
+        LMO_COPY(p->volumes[i].export_destination,
+                 c->volumes[i].export_destination[0] ? c->volumes[i].export_destination : "none");
     }
     ck_assert_msg(lmo_permit_sign(key, p, text, LMO_PERMIT_TEXT_MAX, &err) == 0, "%s", err.text);
     lmo_permit_key_free(key);
@@ -556,7 +569,8 @@ uint64_t cluster_observe_stage(struct cluster *c, int member, const char *role, 
     ck_assert_uint_eq(status, 200);
     json_t *root = json_loads(text, 0, NULL), *item;
     size_t i;
-    json_array_foreach(json_object_get(root, "migrations"), i, item) {
+    json_array_foreach(json_object_get(root, "migrations"), i, item)
+    {
         if (strcmp(json_string_value(json_object_get(item, "role")), role) == 0) {
             snprintf(stage, 32, "%s", json_string_value(json_object_get(item, "stage")));
         }

@@ -31,7 +31,7 @@ struct cluster {
     struct fake_world *world;
     struct member m[MEMBERS];
     struct lmo_loop *loop;
-    struct lmo_http_client *client;   /* as coordinator */
+    struct lmo_http_client *client; /* as coordinator */
     char dir[128];
     char migration[LMO_ID_MAX];
     uint64_t epoch;
@@ -54,15 +54,15 @@ struct cluster *cluster_new(void);
 /* `die`: see journal.h, for member `victim`; -1: nobody. */
 struct cluster *cluster_new_dying(int victim, unsigned die_at_commit, bool before);
 void cluster_free(struct cluster *c);
-void cluster_stop(struct cluster *c, int member);    /* as SIGTERM, or the end after die_at_commit */
+void cluster_stop(struct cluster *c, int member); /* as SIGTERM, or the end after die_at_commit */
 void cluster_start(struct cluster *c, int member);
 void cluster_restart(struct cluster *c, int member);
 /* Restarts whoever has died at its commit. True if somebody had. */
 bool cluster_revive_dead(struct cluster *c);
 
 /* One request, one answer; 0 or how the transport failed. */
-int cluster_request(struct cluster *c, struct lmo_http_client *client, int member, const char *method, const char *path, const char *body,
-                    uint64_t timeout_ms, unsigned *ret_status, char **ret_body);
+int cluster_request(struct cluster *c, struct lmo_http_client *client, int member, const char *method, const char *path,
+                    const char *body, uint64_t timeout_ms, unsigned *ret_status, char **ret_body);
 /* Fills in what every order of this migration carries. */
 void cluster_fill(struct cluster *c, enum lmo_op_kind kind, struct lmo_op_request *req);
 /* PUT until there is a definite answer. Returns 0 with *reply (to be freed), or the code of an HTTP refusal. */
@@ -73,18 +73,20 @@ int cluster_op(struct cluster *c, int member, enum lmo_op_kind kind, char why[LM
 int cluster_op_volume(struct cluster *c, enum lmo_op_kind kind, unsigned index);
 
 void cluster_poll(struct cluster *c, int member, uint64_t wait_ms);
-bool cluster_has_event(const struct cluster *c, int member, enum lmo_worker_event_kind kind, struct lmo_worker_event *ret);
-bool cluster_wait_event(struct cluster *c, int member, enum lmo_worker_event_kind kind, unsigned timeout_ms, struct lmo_worker_event *ret);
+bool cluster_has_event(const struct cluster *c, int member, enum lmo_worker_event_kind kind,
+                       struct lmo_worker_event *ret);
+bool cluster_wait_event(struct cluster *c, int member, enum lmo_worker_event_kind kind, unsigned timeout_ms,
+                        struct lmo_worker_event *ret);
 
 void cluster_sign(struct cluster *c, uint64_t epoch, uint64_t lives_ms, char text[LMO_PERMIT_TEXT_MAX]);
-void cluster_sign_as(struct cluster *c, const char *key, uint64_t epoch, uint64_t lives_ms, const char *source, const char *destination,
-                     char text[LMO_PERMIT_TEXT_MAX]);
+void cluster_sign_as(struct cluster *c, const char *key, uint64_t epoch, uint64_t lives_ms, const char *source,
+                     const char *destination, char text[LMO_PERMIT_TEXT_MAX]);
 
 /* Parts of a migration hv1 -> hv2. Each returns 0 or the code of the first op that failed. */
-int cluster_prepare(struct cluster *c);      /* up to and with DUAL */
-int cluster_arm(struct cluster *c);          /* PERMIT */
-int cluster_start_job(struct cluster *c);    /* JOB_START */
-int cluster_open(struct cluster *c);         /* AWAIT_*, OPEN_GATE: the pause may follow at once */
+int cluster_prepare(struct cluster *c);   /* up to and with DUAL */
+int cluster_arm(struct cluster *c);       /* PERMIT */
+int cluster_start_job(struct cluster *c); /* JOB_START */
+int cluster_open(struct cluster *c);      /* AWAIT_*, OPEN_GATE: the pause may follow at once */
 bool cluster_until_resumed(struct cluster *c, unsigned timeout_ms); /* plays the coordinator's part: relays, permits */
 int cluster_finalize(struct cluster *c);
 int cluster_rollback(struct cluster *c);

@@ -434,8 +434,9 @@ static void die_at(int member, int i)
     struct cluster *c = cluster_new_dying(member, (unsigned)i / 2 + 1, i % 2);
     migrate_somehow(c);
     if (getenv("LMO_TEST_TRACE")) {
-        fprintf(stderr, "member %d died %s commit %d: restarts %u, guest at %d, commits %u\n", member, i % 2 ? "before" : "after",
-                i / 2 + 1, c->restarts, fake_runs_at(c->world), lmo_worker_commits(c->m[member].worker));
+        fprintf(stderr, "member %d died %s commit %d: restarts %u, guest at %d, commits %u\n", member,
+                i % 2 ? "before" : "after", i / 2 + 1, c->restarts, fake_runs_at(c->world),
+                lmo_worker_commits(c->m[member].worker));
     }
     cluster_free(c);
 }

@@ -33,14 +33,15 @@ static unsigned get(struct cluster *c, struct lmo_http_client *as, int member, c
     code[0] = '\0';
     ck_assert_int_eq(cluster_request(c, as, member, "GET", path, NULL, 3000, &status, &text), 0);
     json_t *root = json_loads(text, 0, NULL);
-    snprintf(code, 64, "%s", json_is_string(json_object_get(root, "code")) ? json_string_value(json_object_get(root, "code")) : "");
+    snprintf(code, 64, "%s",
+             json_is_string(json_object_get(root, "code")) ? json_string_value(json_object_get(root, "code")) : "");
     json_decref(root);
     free(text);
     return status;
 }
 
-static unsigned post_peer(struct cluster *c, struct lmo_http_client *as, int member, const char *what, const char *permit, unsigned index,
-                          char code[64])
+static unsigned post_peer(struct cluster *c, struct lmo_http_client *as, int member, const char *what,
+                          const char *permit, unsigned index, char code[64])
 {
     struct lmo_peer_request request = {.permit = permit, .index = index};
     char *body = NULL, *text = NULL, path[64];
@@ -49,7 +50,8 @@ static unsigned post_peer(struct cluster *c, struct lmo_http_client *as, int mem
     snprintf(path, sizeof path, "/v1/peer/%s", what);
     ck_assert_int_eq(cluster_request(c, as, member, "POST", path, body, 3000, &status, &text), 0);
     json_t *root = json_loads(text, 0, NULL);
-    snprintf(code, 64, "%s", json_is_string(json_object_get(root, "code")) ? json_string_value(json_object_get(root, "code")) : "");
+    snprintf(code, 64, "%s",
+             json_is_string(json_object_get(root, "code")) ? json_string_value(json_object_get(root, "code")) : "");
     json_decref(root);
     free(text);
     free(body);
@@ -133,7 +135,8 @@ START_TEST(an_order_that_names_another_guest_than_its_migration_is_refused)
     struct cluster *c = cluster_new();
     struct lmo_op_request req;
     struct lmo_op_reply reply;
-    static const enum lmo_op_kind kinds[] = {LMO_OP_OPEN_GATE, LMO_OP_JOB_ABORT, LMO_OP_REMOVE_SOURCE, LMO_OP_CLOSE_SOURCE};
+    static const enum lmo_op_kind kinds[] = {LMO_OP_OPEN_GATE, LMO_OP_JOB_ABORT, LMO_OP_REMOVE_SOURCE,
+                                             LMO_OP_CLOSE_SOURCE};
     c->world->automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
@@ -380,8 +383,12 @@ END_TEST
 START_TEST(only_the_coordinator_orders_and_observes)
 {
     struct cluster *c = cluster_new();
-    static const char *const paths[] = {"/v1/events?after=0", "/v1/observe/host", "/v1/observe/vms", "/v1/observe/migrations",
-                                        "/v1/ops/01ARZ3NDEKTSV4RRFFQ69G5FAV.7.1-prepare", "/v1/observe/vm/guest"};
+    static const char *const paths[] = {"/v1/events?after=0",
+                                        "/v1/observe/host",
+                                        "/v1/observe/vms",
+                                        "/v1/observe/migrations",
+                                        "/v1/ops/01ARZ3NDEKTSV4RRFFQ69G5FAV.7.1-prepare",
+                                        "/v1/observe/vm/guest"};
     char code[64];
     struct lmo_http_client *others[] = {client_as(c, "worker", "hv2"), client_as(c, "operator", "ann")};
     for (unsigned o = 0; o < 2; o++) {

@@ -115,6 +115,9 @@ fabric_create() {
 # the tunnel network's interface belongs to Open vSwitch (ovn.sh).
 node_network() {
     in_net "$1" ip link set lo up
+    # A QEMU whose last memory is stuck on a cut network stands still, its guest paused, until TCP gives up: by default
+    # that is minutes. 4 means some 6 s. See docs/libvirt.md.
+    in_net "$1" sysctl -qw net.ipv4.tcp_retries2=4
     cable "$1" under0 under
     cable "$1" mig0 mig
     in_net "$1" ip address add "$UNDERLAY.${OCTET[$1]}/24" dev under0
