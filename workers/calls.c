@@ -1,7 +1,7 @@
 /* calls.c - driver calls on the pools, in lanes.
  *
- * A lane exists while one of its calls is queued or running. The call at its head is at a pool; the others wait here, so
- * that a slow driver never holds more than one thread per guest and driver with calls that must not overlap. */
+ * A lane exists while one of its calls is queued or running. The call at its head is at a pool; the others wait here,
+ * so that a slow driver never holds more than one thread per guest and driver with calls that must not overlap. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

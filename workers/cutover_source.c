@@ -1,10 +1,11 @@
 /* cutover_source.c - carries out what the source's machine decides (logic/source.h).
  *
- * Order within one step, kept by feed(): tell the destination of the pause at once (it has an undo); journal the new state
- * with its reports; and only when that is on disk: stop the process, answer whoever asked, kill, revive.
+ * Order within one step, kept by feed(): tell the destination of the pause at once (it has an undo); journal the new
+ * state with its reports; and only when that is on disk: stop the process, answer whoever asked, kill, revive.
  *
- * A record takes what the hypervisor says only once it has been observed after a start, and not while JOB_START is inside
- * the driver: until then it is held back, in order. Requests of peers are refused with 503 so long; they ask again. */
+ * A record takes what the hypervisor says only once it has been observed after a start, and not while JOB_START is
+ * inside the driver: until then it is held back, in order. Requests of peers are refused with 503 so long; they ask
+ * again. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

@@ -1,8 +1,8 @@
 /* job.c - the running pre-copy at the source: progress samples, the gate's guard, the dead-man, aborts.
  *
- * Sampling is the one poll there is, and nothing on the way to a cutover waits for it. The guard and the dead-man only ever ask
- * for an abort during pre-copy (the record's stage is `job`): from the pause on they keep their hands off. An abort is
- * a request; only the end of the job says what came of it. */
+ * Sampling is the one poll there is, and nothing on the way to a cutover waits for it. The guard and the dead-man
+ * only ever ask for an abort during pre-copy (the record's stage is `job`): from the pause on they keep their hands
+ * off. An abort is a request; only the end of the job says what came of it. */
 #include "workers/worker.h"
 
 #include "base/assert.h"
@@ -107,6 +107,12 @@ static bool gate_shut(const struct lmo_outgoing *out)
     return out->src.stage == LMO_SRC_JOB && out->src.job_running && !out->src.gate_open;
 }
 
+/* The guard needs to see closely; what follows an open gate is for people and for convergence control. */
+static uint64_t sample_every_ms(const struct lmo_outgoing *out)
+{
+    return gate_shut(out) ? LMO_SAMPLE_EVERY_MS : LMO_SAMPLE_OPEN_MS;
+}
+
 void lmo_job_iteration(struct lmo_outgoing *out, uint64_t iteration)
 {
     if (iteration > 1 && gate_shut(out)) {
@@ -114,8 +120,8 @@ void lmo_job_iteration(struct lmo_outgoing *out, uint64_t iteration)
     }
 }
 
-/* How much may be gone before the sample after the next one: at the gate's bandwidth, or as fast as it fell lately (pages
- * that are zero cost next to no bandwidth). */
+/* How much may be gone before the sample after the next one: at the gate's bandwidth, or as fast as it fell lately
+ * (pages that are zero cost next to no bandwidth). */
 static void guard(struct lmo_outgoing *out)
 {
     const struct lmo_progress *p = &out->sample;
@@ -219,7 +225,7 @@ static void tick(void *arg)
         out->sampling = true;
         lmo_call_submit(out->w, &c->call);
     }
-    lmo_assert(lmo_loop_timer(out->w->loop, LMO_SAMPLE_EVERY_MS, tick, out, &out->watch_timer) == 0);
+    lmo_assert(lmo_loop_timer(out->w->loop, sample_every_ms(out), tick, out, &out->watch_timer) == 0);
 }
 
 static void keep_warm(void *arg)
@@ -240,7 +246,7 @@ void lmo_job_watch(struct lmo_outgoing *out)
 {
     struct lmo_loop *loop = out->w->loop;
     if (!out->watch_timer) {
-        lmo_assert(lmo_loop_timer(loop, LMO_SAMPLE_EVERY_MS, tick, out, &out->watch_timer) == 0);
+        lmo_assert(lmo_loop_timer(loop, sample_every_ms(out), tick, out, &out->watch_timer) == 0);
     }
     if (!out->warm_timer) {
         lmo_assert(lmo_loop_timer(loop, LMO_WARM_EVERY_MS, keep_warm, out, &out->warm_timer) == 0);

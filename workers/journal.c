@@ -1,7 +1,8 @@
 /* journal.c - the queue of batches and the one place that commits (journal.h has the invariants).
  *
- * submit() queues and posts one flush to the loop; everything that is submitted before that post runs goes into the same
- * transaction. The functions of the batches run from the flush, after the commit; what they submit is the next one's. */
+ * submit() queues and posts one flush to the loop; everything that is submitted before that post runs goes into the
+ * same transaction. The functions of the batches run from the flush, after the commit; what they submit is the next
+ * one's. */
 #include "workers/journal_private.h"
 
 #include "base/assert.h"

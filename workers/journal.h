@@ -9,12 +9,13 @@
  *  J1  No effect of a batch happens before the batch, and all that was submitted before it, is on disk.
  *  J2  A batch is written whole or not at all; batches submitted within one callback are written together.
  *  J3  When the disk refuses (full, I/O error) nothing is given up and nothing goes on: the batches stay queued and are
- *      tried again, loudly. Only a `droppable` batch (a new order, before anything was done about it) is returned to its
- *      owner with the error.
+ *      tried again, loudly. Only a `droppable` batch (a new order, before anything was done about it) is returned to
+ *      its owner with the error.
  *  J4  What is read here is on disk, with one exception: epochs are those submitted, so that two orders in one turn
  *      cannot both pass a check that only one of them may pass.
  *
- * Memory: a worker that cannot get the few kilobytes of a batch aborts (lmo_assert) and starts again from this journal. */
+ * Memory: a worker that cannot get the few kilobytes of a batch aborts (lmo_assert) and starts again from this
+ * journal. */
 #ifndef LMO_WORKERS_JOURNAL_H
 #define LMO_WORKERS_JOURNAL_H
 

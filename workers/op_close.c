@@ -1,8 +1,8 @@
 /* op_close.c - CLOSE_*: the coordinator has committed everything that this worker said about a migration in one role.
  *
- * Forgets its ops and its record and refuses its epoch from then on, in one transaction. Idempotent without a journaled op
- * of its own: what is closed already is answered `done` (ops.c). Refused while the record still owes something: a guest that
- * waits, a process that is stopped, an op that runs. */
+ * Forgets its ops and its record and refuses its epoch from then on, in one transaction. Idempotent without a
+ * journaled op of its own: what is closed already is answered `done` (ops.c). Refused while the record still owes
+ * something: a guest that waits, a process that is stopped, an op that runs. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

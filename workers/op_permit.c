@@ -1,9 +1,9 @@
 /* op_permit.c - PERMIT: arms this host as the destination of one cutover.
  *
  * Done means: the permit is journaled here, the source's worker and the worker of every volume answered just now, over
- * connections that are kept open. That is part of the evidence for opening the gate. A permit that comes when the guest is
- * loaded already (it was asked for) is not held up by a peer that does not answer: the cutover asks them itself, and
- * goes through the coordinator if need be. */
+ * connections that are kept open. That is part of the evidence for opening the gate. A permit that comes when the
+ * guest is loaded already (it was asked for) is not held up by a peer that does not answer: the cutover asks them
+ * itself, and goes through the coordinator if need be. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

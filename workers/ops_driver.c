@@ -1,6 +1,7 @@
 /* ops_driver.c - the kinds that are calls to one driver: what each needs, what it calls, in which lane.
  *
- * Every one of them is idempotent by the drivers' contract, so one that was cut short by a restart is simply run again. */
+ * Every one of them is idempotent by the drivers' contract, so one that was cut short by a restart is simply run
+ * again. */
 #include "workers/worker.h"
 
 #include "base/assert.h"
@@ -101,8 +102,8 @@ static int detach_source(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err 
     return d->ops->detach(d, op->req->volumes[0].volume, op->req->volumes[0].export_name, timeout_ms, err);
 }
 
-/* The coordinator may not know the export's name: attach's answer was lost. Then whatever is offered to the destination,
- * is not what the guest is attached through and is not newer than this order, is what attach made. */
+/* The coordinator may not know the export's name: attach's answer was lost. Then whatever is offered to the
+ * destination, is not what the guest is attached through and is not newer than this order, is what attach made. */
 static int detach_destination(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_volume_driver *d = op->w->drv.volume;

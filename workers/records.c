@@ -216,8 +216,8 @@ void lmo_outgoing_remove(struct lmo_outgoing *out)
 
 /* ---- at start ---- */
 
-/* Decodes what belongs to a record. A set-up that cannot be read any more is worth a loud line, not a worker that does not
- * start: the machine then asks for a permit again, or is told what to do by its coordinator. */
+/* Decodes what belongs to a record. A set-up that cannot be read any more is worth a loud line, not a worker that
+ * does not start: the machine then asks for a permit again, or is told what to do by its coordinator. */
 static struct lmo_record *load_more(struct lmo_worker *w, const char *migration, const char *request,
                                     const char *permit_text)
 {

@@ -53,9 +53,9 @@ void lmo_worker_block_signals(void);
 int lmo_worker_signals(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;
 /* Thread-safe. */
 void lmo_worker_stop(struct lmo_worker *w);
-/* Takes w, which does not run any more (NULL is fine), returns NULL. Answers whoever still waits with 503. Driver calls that
- * still run after 2 s are left behind, and the drivers then with them: the process should end. Jobs that run at the
- * hypervisor go on by themselves. */
+/* Takes w, which does not run any more (NULL is fine), returns NULL. Answers whoever still waits with 503. Driver
+ * calls that still run after 2 s are left behind, and the drivers then with them: the process should end. Jobs that
+ * run at the hypervisor go on by themselves. */
 struct lmo_worker *lmo_worker_free(struct lmo_worker *w);
 
 uint16_t lmo_worker_port(const struct lmo_worker *w);

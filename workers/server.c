@@ -1,7 +1,8 @@
 /* server.c - the listener: who may ask what, and the way from its threads to the loop.
  *
- * Default deny. The role comes from the client's certificate: the coordinator orders, reads events and observes; other workers
- * speak at the cutover, and only with a permit (server_peer.c). Nobody else may do anything but ask for /healthz.
+ * Default deny. The role comes from the client's certificate: the coordinator orders, reads events and observes;
+ * other workers speak at the cutover, and only with a permit (server_peer.c). Nobody else may do anything but ask for
+ * /healthz.
  *
  * Handlers run on the listener's thread: they check the role, parse, and post to the loop, which answers. */
 #include "workers/worker.h"

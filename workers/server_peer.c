@@ -1,8 +1,9 @@
 /* server_peer.c - what other workers may ask of this one, at the cutover and before it.
  *
- * Checked on the listener's thread: the permit's signature is the coordinator's; the permit names the caller's host, by its
- * certificate, and this host, in the roles that the call needs. Checked on the loop: the permit's epoch is not below
- * what was seen for that guest, and the migration is not closed here. A call without a permit may only say hello. */
+ * Checked on the listener's thread: the permit's signature is the coordinator's; the permit names the caller's host,
+ * by its certificate, and this host, in the roles that the call needs. Checked on the loop: the permit's epoch is not
+ * below what was seen for that guest, and the migration is not closed here. A call without a permit may only say
+ * hello. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

@@ -1,7 +1,7 @@
 /* stream.c - the event stream: long polls that end when there is something to tell (proto/stream.h).
  *
- * Durable events are read from the journal, so only what is on disk is ever told. Progress is volatile: the newest sample per
- * job, told once. */
+ * Durable events are read from the journal, so only what is on disk is ever told. Progress is volatile: the newest
+ * sample per job, told once. */
 #include "workers/worker.h"
 
 #include "base/assert.h"

@@ -1,7 +1,7 @@
 /* worker.h - the worker's inside: its state, and what its files offer each other. Private to workers/.
  *
- * Everything here is touched on the loop's thread only, unless a comment says otherwise. Records (incoming, outgoing) are
- * removed by CLOSE_* alone; whatever comes back later (a driver call, a peer's answer) therefore finds its record
+ * Everything here is touched on the loop's thread only, unless a comment says otherwise. Records (incoming, outgoing)
+ * are removed by CLOSE_* alone; whatever comes back later (a driver call, a peer's answer) therefore finds its record
  * again by migration, never by a pointer that it kept. */
 #ifndef LMO_WORKERS_WORKER_H
 #define LMO_WORKERS_WORKER_H
@@ -47,7 +47,8 @@
 #define LMO_PING_TIMEOUT_MS       3000
 #define LMO_SUSPENDED_TIMEOUT_MS  1000
 #define LMO_WARM_EVERY_MS         20000 /* below the idle time-outs of client and server */
-#define LMO_SAMPLE_EVERY_MS       200
+#define LMO_SAMPLE_EVERY_MS       200   /* with the gate shut */
+#define LMO_SAMPLE_OPEN_MS        500
 
 /* While the gate is shut: the least that the hypervisor accepts. */
 #define LMO_GATE_BANDWIDTH   (UINT64_C(1024) * 1024)
@@ -279,6 +280,12 @@ void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct
 void lmo_incoming_hv_event(struct lmo_incoming *in, const struct lmo_hv_event *ev);
 /* Asks the hypervisor how the guest stands and feeds RESTARTED; again until it answers. */
 void lmo_incoming_observe(struct lmo_incoming *in);
+
+/* cutover_peers.c: the answers come back as events of the record's machine */
+void lmo_incoming_ask_freeze(struct lmo_incoming *in);
+void lmo_incoming_ask_kill(struct lmo_incoming *in);
+void lmo_incoming_ask_fence(struct lmo_incoming *in, unsigned index);
+void lmo_incoming_ask_verify(struct lmo_incoming *in, unsigned index);
 /* Opens and keeps open the connections that the cutover will need. */
 void lmo_incoming_warm(struct lmo_incoming *in);
 unsigned lmo_incoming_peers(const struct lmo_permit *permit, const struct lmo_op_request *setup,

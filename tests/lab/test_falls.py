@@ -254,8 +254,16 @@ class Services(LabTest):
         record = self.rest.ended(ident)
         self.assertEqual(record["phase"], "completed", record["reason"])
         self.assertEqual(offered(), exports)
-        lab("guest", "resume", self.guest)  # its disk was away: it stands with an I/O error until its owner lets it go on
-        alive(self.guest)
+        # Its disk was away: it stands with an I/O error until its owner lets it go on, and again when the first write
+        # after that finds the old connection dead.
+
+        def goes_on():
+            lab("guest", "resume", self.guest)
+            try:
+                return alive(self.guest, 2)
+            except AssertionError:
+                return None
+        wait_until("the guest to go on", goes_on, 30)
 
     def test_destination_that_dies_after_its_ingress_was_opened_costs_nothing(self):
         self.create("--dirty-rate", "10")

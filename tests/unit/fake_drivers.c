@@ -71,8 +71,8 @@ bool fake_wait_runs_at(struct fake_world *w, int host, unsigned timeout_ms)
 
 /* ------------------------------------------------------------------ rules and counters */
 
-/* Called first by every driver function, without the lock. True: fail now with *ret. `enter`'s twin `leave` is called at
- * the end and may turn a success into a lost answer. */
+/* Called first by every driver function, without the lock. True: fail now with *ret. `enter`'s twin `leave` is called
+ * at the end and may turn a success into a lost answer. */
 static bool enter(struct fake_world *w, enum fake_call call, int *ret, struct lmo_err *err)
 {
     pthread_mutex_lock(&w->lock);

@@ -103,7 +103,8 @@ struct fake_world {
 struct fake_world *fake_world_new(void);
 void fake_world_free(struct fake_world *w);
 
-/* Fills cfg's driver functions: a hypervisor and a host network for hosts[index], or (index -1) volume service and fabric. */
+/* Fills cfg's driver functions: a hypervisor and a host network for hosts[index], or (index -1) volume service and
+ * fabric. */
 struct fake_seat {
     struct fake_world *world;
     int index;

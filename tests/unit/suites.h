@@ -27,6 +27,7 @@
     X(cli_render)     \
     X(worker_cutover) \
     X(worker_ops)     \
+    X(worker_config)  \
     X(cli_wait)       \
     X(domain_xml)     \
     X(freeze_evidence)

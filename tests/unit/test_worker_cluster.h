@@ -1,5 +1,5 @@
-/* test_worker_cluster.h - three workers in one process around a fake world: hv1, hv2, and ctl (volumes and fabric). The test
- * plays the coordinator, over real HTTP with real certificates. */
+/* test_worker_cluster.h - three workers in one process around a fake world: hv1, hv2, and ctl (volumes and fabric).
+ * The test plays the coordinator, over real HTTP with real certificates. */
 #ifndef LMO_TESTS_UNIT_TEST_WORKER_CLUSTER_H
 #define LMO_TESTS_UNIT_TEST_WORKER_CLUSTER_H
 

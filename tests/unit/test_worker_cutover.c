@@ -353,6 +353,21 @@ START_TEST(a_destination_worker_that_was_dead_does_not_resume_a_stale_copy)
 }
 END_TEST
 
+START_TEST(a_worker_that_starts_before_its_hypervisor_waits_for_it)
+{
+    struct cluster *c = ready();
+    cluster_stop(c, HV2);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    fake_fail(c->world, FAKE_STATE, LMO_E_UNAVAILABLE, 4, false);
+    cluster_restart(c, HV2);
+    ck_assert(cluster_until_resumed(c, 8000));
+    ck_assert_uint_ge(fake_count(c->world, FAKE_STATE), 4);
+    assert_moved(c);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_resume_that_fails_is_tried_again)
 {
     struct cluster *c = ready();
@@ -481,6 +496,7 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, a_source_worker_that_is_down_is_asked_until_it_answers);
     tcase_add_test(t, the_way_through_the_coordinator_works_when_workers_cannot_talk);
     tcase_add_test(t, a_destination_worker_that_was_dead_does_not_resume_a_stale_copy);
+    tcase_add_test(t, a_worker_that_starts_before_its_hypervisor_waits_for_it);
     tcase_add_test(t, a_resume_that_fails_is_tried_again);
     tcase_add_test(t, a_broken_watch_makes_the_workers_look_again);
     suite_add_tcase(s, t);

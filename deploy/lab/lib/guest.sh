@@ -181,6 +181,8 @@ guest_create() {
     guest_xml "$name" "$first_export" >"$RUN/guests/$name.xml"
     virsh_on "$host" define "/dev/stdin" <"$RUN/guests/$name.xml" >/dev/null
     if [[ $state == shut-off ]]; then return 0; fi
+    # The address may have been another guest's: its MAC would be asked for half a minute longer.
+    in_net client ip neighbour flush to "$ip" >/dev/null 2>&1 || true
     virsh_on "$host" start "$name" >/dev/null
     if [[ -n $wait && -n $stream ]] || [[ $state == paused ]]; then
         wait_for 90 "guest $name to answer" guest_alive "$name"
