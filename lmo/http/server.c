@@ -180,7 +180,9 @@ static enum MHD_Result begin(struct lmo_http_server *server, struct MHD_Connecti
     if (judge(server, mhd, c, &err) < 0)
         return refuse(mhd, LMO_E_UNAUTHENTICATED, err.text);
     const char *length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    if (length && strtoull(length, NULL, 10) > server->config.body_max) {
+    /* One that is not absurdly large is read and dropped first: an answer that overtakes the body is lost with the
+     * connection while the client still sends. */
+    if (length && strtoull(length, NULL, 10) > (unsigned long long)server->config.body_max * DROP_FACTOR) {
         char text[80];
         snprintf(text, sizeof text, "the body may have at most %zu bytes", server->config.body_max);
         return refuse(mhd, LMO_E_TOO_LARGE, text);
