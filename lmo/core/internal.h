@@ -4,6 +4,11 @@
 
 #include "core/migration.h"
 
+/* Where the downtime limit begins, and for how many passes over the memory each step of it is given a chance. A guest that
+ * converges to less pauses for less; one that does not soon has its policy's full limit. */
+#define LMO_DOWNTIME_FIRST_MS 60
+#define LMO_DOWNTIME_PASSES 3
+
 /* What one step works on. */
 struct lmo_step {
     struct lmo_migration *m; /* the next record */

@@ -96,6 +96,8 @@ struct lmo_migration {
     struct lmo_task tasks[LMO_TASKS_MAX];
 
     bool switchover_ready;         /* persisted before the gate is ordered open */
+    uint32_t downtime_ms;          /* limit ordered last: begins low, is raised in steps to policy.max_downtime_ms */
+    uint32_t downtime_iteration;   /* pass over the memory that was under way when it was ordered */
     bool job_ended, job_call_ok;
     uint64_t job_call_ms;
     bool destination_discarded;    /* its worker said so: nothing can run there any more */

@@ -199,6 +199,8 @@ static void group_done(struct lmo_step *s)
     struct lmo_migration *m = s->m;
     if (m->phase == LMO_PHASE_PRECOPY && m->group == 1 && !m->switchover_ready) {
         m->switchover_ready = true;
+        m->downtime_ms = m->policy.max_downtime_ms < LMO_DOWNTIME_FIRST_MS ? m->policy.max_downtime_ms
+                                                                           : LMO_DOWNTIME_FIRST_MS;
         char why[LMO_TEXT_MAX];
         (void)snprintf(why, sizeof why,
                        "permit journaled at %s, source and %u volume service(s) reached, %u port(s) bound and installed",

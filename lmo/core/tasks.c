@@ -213,6 +213,10 @@ static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_e
 
 static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
+    if (t->kind == LMO_OP_OPEN_GATE && s->m->downtime_iteration > 0) {
+        t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
+        return;
+    }
     bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;
     if (again) {
         retry(s, t, cls == LMO_CLASS_UNKNOWN);

@@ -241,7 +241,7 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
     }
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_OPEN_GATE) {
         r->bandwidth_bytes_per_s = m->policy.bandwidth_bytes_per_s;
-        r->downtime_ms = m->policy.max_downtime_ms;
+        r->downtime_ms = m->downtime_ms;
         r->deadman_ms = DEADMAN_MS;
         LMO_COPY(r->peer_uri, m->peer_uri);
         LMO_COPY(r->migration_uri, m->migration_uri);

@@ -105,6 +105,8 @@ static const struct lmo_field record_fields[] = {
     LMO_F_BOOL(lmo_migration, group_open),
     LMO_F_ARRAY(lmo_migration, tasks, task_count, task_table),
     LMO_F_BOOL(lmo_migration, switchover_ready),
+    LMO_F_UINT(lmo_migration, downtime_ms, 0),
+    LMO_F_UINT(lmo_migration, downtime_iteration, 0),
     LMO_F_BOOL(lmo_migration, job_ended),
     LMO_F_BOOL(lmo_migration, job_call_ok),
     LMO_F_UINT(lmo_migration, job_call_ms, 0),

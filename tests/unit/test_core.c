@@ -614,6 +614,34 @@ START_TEST(a_port_that_its_owner_deleted_meanwhile_does_not_hold_the_roll_back)
 }
 END_TEST
 
+START_TEST(downtime_begins_low_and_is_raised_by_passes_to_the_policys_limit)
+{
+    static const uint32_t steps[] = {120, 240, 300};
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    ck_assert_uint_eq(m.downtime_ms, 60);
+    uint32_t pass = 1;
+    says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.iteration = pass}});
+    ck_assert_uint_eq(m.downtime_ms, 60); /* the first order is still under way */
+    done(LMO_OP_OPEN_GATE);
+    for (unsigned i = 0; i < 3; i++) {
+        says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.iteration = pass}});
+        ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+        pass += 3;
+        says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.iteration = pass}});
+        ck_assert_uint_eq(m.downtime_ms, steps[i]);
+        ck_assert(fx.durable);
+        done(LMO_OP_OPEN_GATE);
+    }
+    says((struct lmo_worker_event){.kind = LMO_WEV_PROGRESS, .progress = {.iteration = 100}});
+    ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+    ck_assert_uint_eq(m.downtime_ms, 300);
+}
+END_TEST
+
 START_TEST(sixteen_volumes_and_eight_ports_fit_every_phase)
 {
     fresh(LMO_VOLUMES_MAX, LMO_PORTS_MAX);
@@ -673,6 +701,7 @@ Suite *core_suite(void)
     tcase_add_test(t, answers_of_an_earlier_phase_change_nothing);
     tcase_add_test(t, finalize_keeps_trying_because_the_guest_runs_where_it_should);
     tcase_add_test(t, a_port_that_its_owner_deleted_meanwhile_does_not_hold_the_roll_back);
+    tcase_add_test(t, downtime_begins_low_and_is_raised_by_passes_to_the_policys_limit);
     tcase_add_test(t, sixteen_volumes_and_eight_ports_fit_every_phase);
     tcase_add_test(t, a_terminal_record_never_changes_again);
     suite_add_tcase(s, t);

@@ -77,6 +77,8 @@ static void fill(struct lmo_migration *m)
     strcpy(m->reason, "nobody could be asked");
     strcpy(m->waiting_for, "a person");
     m->waiting_since_ms = 5;
+    m->downtime_ms = 120;
+    m->downtime_iteration = 4;
     m->cancel_requested = m->switchover_ready = m->job_ended = m->job_call_ok = m->destination_discarded = true;
     m->phase_started_ms = 6;
     m->phase_started_boot_us = 7;
