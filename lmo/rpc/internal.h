@@ -21,7 +21,7 @@
 #define OPS_URGENT_MAX    16
 #define OPS_QUEUED_MAX    1024
 #define CALLS_MAX         16384 /* of all hosts; each has a timer */
-#define OBSERVES_MAX      8
+#define OBSERVES_MAX      64
 /* Every one of them may hold a connection at the same time, and the stream and its observation one each. */
 #define CONNECTIONS_PER_HOST (OPS_IN_FLIGHT_MAX + OPS_URGENT_MAX + OBSERVES_MAX + 2)
 

@@ -182,6 +182,13 @@ static void *job_main(void *arg)
     return NULL;
 }
 
+/* The watch saw the guest's process end: no job can run any more. `lock` held. */
+static bool process_ended(struct lmo_lv *lv, const struct lmo_lv_job *job)
+{
+    const struct lmo_lv_guest *g = lmo_lv_guest_find(lv, job->spec.uuid);
+    return g && g->stopped && g->stopped_generation == lv->generation;
+}
+
 /* A job whose call went with an earlier process of this worker: libvirt goes on by itself. Its statistics are sampled
  * until there is none; what then became of the guest here is what the end is told by. */
 static void *adopted_main(void *arg)
@@ -197,11 +204,12 @@ static void *adopted_main(void *arg)
         /* A question that was not answered still holds a thread of the pool: not the next one at once. */
         uint64_t until_ns = lmo_now_ns() + (r < 0 ? 2 * ORDER_MS : ADOPTED_SAMPLE_MS) * LMO_NS_PER_MS;
         pthread_mutex_lock(&lv->lock);
-        while (!lv->stopping && lmo_lv_wait_changed(lv, until_ns))
+        while (!lv->stopping && !process_ended(lv, job) && lmo_lv_wait_changed(lv, until_ns))
             ;
         stopping = lv->stopping;
+        bool ended = process_ended(lv, job);
         pthread_mutex_unlock(&lv->lock);
-        r = stopping ? 0 : lmo_lv_job_progress(&lv->hv, job->spec.uuid, &p, &err);
+        r = stopping ? 0 : ended ? LMO_E_NOT_FOUND : lmo_lv_job_progress(&lv->hv, job->spec.uuid, &p, &err);
         if (r == 0)
             job->call_ms = p.elapsed_ms;
     }

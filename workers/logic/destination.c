@@ -65,6 +65,7 @@ static void ask(struct lmo_dst *d, struct lmo_dst_actions *a, const struct lmo_d
 {
     d->asking = true;
     d->asked_ms = ev->now_ms;
+    d->retry_ms = 0;
     a->ask = true;
 }
 
@@ -384,6 +385,7 @@ static void on_restarted(struct lmo_dst *d, struct lmo_dst_actions *a, const str
     d->activated = d->relay_asked = d->stuck_told = false;
     d->tries = 0;
     d->retry_ms = 0;
+    d->loaded_ms = ev->now_ms; /* what is said to be stuck is so since this start, at least */
     d->loaded_boot_us = d->committed_boot_us = 0; /* durations across a restart would be lies */
     switch (d->stage) {
     case LMO_DST_IDLE:
@@ -484,12 +486,14 @@ static void on_timer(struct lmo_dst *d, struct lmo_dst_actions *a, const struct 
     case LMO_DST_RESUMED:
         if (due && !d->telling) {
             d->telling = true;
+            d->retry_ms = 0;
             a->tell = true;
         }
         break;
     case LMO_DST_DISCARDING:
         if (due && !d->removing) {
             d->removing = true;
+            d->retry_ms = 0;
             a->remove = true;
             a->remove_loaded = d->answer == LMO_FREEZE_RUNNING;
         }
