@@ -135,3 +135,15 @@ class Refusals(LabTest):
         status, body = viewer.call("DELETE", "/v1/hosts/hv3")
         self.assertEqual(status, 403, body)
         self.assertEqual(where(self.guest), "hv1")
+
+    def test_a_port_with_a_stateful_firewall_is_refused_in_precheck_unless_policy_accepts_the_loss(self):
+        self.create()
+        labinfo.command("ctl", "ovn-nbctl", "acl-add", "ls0", "to-lport", "1000", "ip4", "allow-related")
+        self.healers.append(lambda: labinfo.command("ctl", "ovn-nbctl", "acl-del", "ls0"))
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual((record["phase"], record["failed_in"]), ("aborted", "precheck"), record)
+        self.assertReason(record, "stateful")
+        self.assertEqual(where(self.guest), "hv1")
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2", accept_stateful_loss=True)["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual(where(self.guest), "hv2")
