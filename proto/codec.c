@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/id.h"
+#include "base/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -409,4 +410,23 @@ static int check_known(const struct lmo_table *table, const json_t *from, const 
 int lmo_codec_check_known(const struct lmo_table *table, const json_t *from, const char *also, struct lmo_err *err)
 {
     return check_known(table, from, also, NULL, err);
+}
+
+int lmo_codec_dump(json_t *json, size_t max, const char *what, char **ret_text, struct lmo_err *err)
+{
+    LMO_AUTO_JSON json_t *owned = json;
+    LMO_AUTO_FREE char *text = NULL;
+    size_t len = 0;
+    if (!owned) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    }
+    int r = lmo_json_dump(owned, &text, &len, err);
+    if (r < 0) {
+        return r;
+    }
+    if (len > max) {
+        return lmo_fail(err, LMO_E_TOO_LARGE, "%s of %zu bytes; at most %zu", what, len, max);
+    }
+    *ret_text = LMO_TAKE(text);
+    return 0;
 }

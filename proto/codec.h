@@ -120,4 +120,8 @@ json_t *lmo_codec_string(const char *text, size_t max);
 extern const struct lmo_table lmo_volume_table, lmo_port_table, lmo_vm_facts_table, lmo_progress_table;
 extern const struct lmo_words lmo_run_state_words, lmo_error_words, lmo_op_words, lmo_worker_event_words;
 
+/* Message text from `json`, which it takes (NULL: out of memory): what we write is capped like what we read. `what` names
+ * the message in the error. *ret_text is owned by the caller. */
+int lmo_codec_dump(json_t *json, size_t max, const char *what, char **ret_text, struct lmo_err *err) LMO_MUST_CHECK;
+
 #endif

@@ -79,26 +79,6 @@ static const struct lmo_field reply_facts_fields[] = {
 };
 static const struct lmo_table reply_facts_table = LMO_TABLE(reply_facts_fields);
 
-/* Takes json (NULL: out of memory). What we write is capped like what we read. */
-static int dump(json_t *json, char **ret_text, struct lmo_err *err)
-{
-    LMO_AUTO_JSON json_t *owned = json;
-    LMO_AUTO_FREE char *text = NULL;
-    size_t len = 0;
-    if (!owned) {
-        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
-    }
-    int r = lmo_json_dump(owned, &text, &len, err);
-    if (r < 0) {
-        return r;
-    }
-    if (len > LMO_OP_BODY_MAX) {
-        return lmo_fail(err, LMO_E_TOO_LARGE, "op message of %zu bytes; at most %u", len, LMO_OP_BODY_MAX);
-    }
-    *ret_text = LMO_TAKE(text);
-    return 0;
-}
-
 static int too_long(const char *text, size_t max, const char *field, struct lmo_err *err)
 {
     return text && strnlen(text, max + 1) > max
@@ -119,7 +99,7 @@ int lmo_op_request_encode(const struct lmo_op_request *r, char **ret_text, struc
     if (e == 0) {
         e = too_long(r->permit, LMO_PERMIT_MAX, "permit", err);
     }
-    return e < 0 ? e : dump(lmo_codec_encode(&request_table, r, true), ret_text, err);
+    return e < 0 ? e : lmo_codec_dump(lmo_codec_encode(&request_table, r, true), LMO_OP_BODY_MAX, "op message", ret_text, err);
 }
 
 int lmo_op_request_decode(const char *text, size_t len, struct lmo_op_request *ret, struct lmo_err *err)
@@ -157,7 +137,7 @@ int lmo_op_reply_encode(const struct lmo_op_reply *r, char **ret_text, struct lm
         json_decref(j);
         j = NULL;
     }
-    return dump(j, ret_text, err);
+    return lmo_codec_dump(j, LMO_OP_BODY_MAX, "op message", ret_text, err);
 }
 
 int lmo_op_reply_decode(const char *text, size_t len, struct lmo_op_reply *ret, struct lmo_err *err)

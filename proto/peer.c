@@ -28,26 +28,6 @@ static const struct lmo_field reply_fields[] = {
 };
 static const struct lmo_table reply_table = LMO_TABLE(reply_fields);
 
-/* Takes json (NULL: out of memory). */
-static int dump(json_t *json, char **ret_text, struct lmo_err *err)
-{
-    LMO_AUTO_JSON json_t *owned = json;
-    LMO_AUTO_FREE char *text = NULL;
-    size_t len = 0;
-    if (!owned) {
-        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
-    }
-    int r = lmo_json_dump(owned, &text, &len, err);
-    if (r < 0) {
-        return r;
-    }
-    if (len > LMO_PEER_BODY_MAX) {
-        return lmo_fail(err, LMO_E_TOO_LARGE, "peer message of %zu bytes; at most %u", len, LMO_PEER_BODY_MAX);
-    }
-    *ret_text = LMO_TAKE(text);
-    return 0;
-}
-
 void lmo_peer_request_done(struct lmo_peer_request *r)
 {
     free(r->permit_owned);
@@ -66,7 +46,7 @@ int lmo_peer_request_encode(const struct lmo_peer_request *r, char **ret_text, s
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
     shallow.permit_owned = permit;
-    return dump(lmo_codec_encode(&request_table, &shallow, true), ret_text, err);
+    return lmo_codec_dump(lmo_codec_encode(&request_table, &shallow, true), LMO_PEER_BODY_MAX, "peer message", ret_text, err);
 }
 
 int lmo_peer_request_decode(const char *text, size_t len, struct lmo_peer_request *ret, struct lmo_err *err)
@@ -89,7 +69,7 @@ int lmo_peer_request_decode(const char *text, size_t len, struct lmo_peer_reques
 
 int lmo_peer_reply_encode(const struct lmo_peer_reply *r, char **ret_text, struct lmo_err *err)
 {
-    return dump(lmo_codec_encode(&reply_table, r, true), ret_text, err);
+    return lmo_codec_dump(lmo_codec_encode(&reply_table, r, true), LMO_PEER_BODY_MAX, "peer message", ret_text, err);
 }
 
 int lmo_peer_reply_decode(const char *text, size_t len, struct lmo_peer_reply *ret, struct lmo_err *err)
