@@ -331,6 +331,19 @@ class LabTest(unittest.TestCase):
         self.healers.append(events.close)
         return events
 
+    def at_the_pause(self, host, *actions):
+        """Events of the guest on `host`; the actions are run, once, at its pause for the switch-over (`acted` says so)."""
+        events = self.events(host)
+        events.acted = threading.Event()
+
+        def on_event(text):
+            if text == "SUSPENDED/MIGRATED" and not events.acted.is_set():
+                events.acted.set()
+                for action in actions:
+                    action()
+        events.on_event = on_event
+        return events
+
     def heal(self):
         while self.healers:
             self.healers.pop()()

@@ -1,5 +1,4 @@
 """The bad days: cancelled, killed, cut. Exactly one guest runs at the end, and nothing is left over."""
-import threading
 import time
 
 import harness
@@ -58,14 +57,7 @@ class Killed(LabTest):
 
     def test_coordinator_killed_right_before_the_cutover__the_workers_finish_it_alone(self):
         self.create("--dirty-rate", "10")
-        source, destination = self.events("hv1"), self.events("hv2")
-        killed = threading.Event()
-
-        def at_the_pause(text):
-            if text == "SUSPENDED/MIGRATED" and not killed.is_set():
-                killed.set()
-                kill_now("ctl.lmod")
-        source.on_event = at_the_pause
+        source, destination = self.at_the_pause("hv1", lambda: kill_now("ctl.lmod")), self.events("hv2")
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         source.wait("SUSPENDED/MIGRATED")
         destination.wait("RESUMED/UNPAUSED", 30)
@@ -144,16 +136,7 @@ class LostFinish(LabTest):
     """libvirt's finish reply does not reach the source (facts: its libvirt then resumes the guest there)."""
 
     def cut_at_the_pause(self, cut):
-        self.cut(cut)
-        events = self.events("hv1")
-        done = threading.Event()
-
-        def at_the_pause(text):
-            if text == "SUSPENDED/MIGRATED" and not done.is_set():
-                done.set()
-                cut.make()
-        events.on_event = at_the_pause
-        return events
+        return self.at_the_pause("hv1", self.cut(cut).make)
 
     def test_only_libvirts_reply_is_lost__the_guest_runs_at_the_destination_and_never_again_at_the_source(self):
         self.create("--dirty-rate", "10")
@@ -183,15 +166,7 @@ class LostFinish(LabTest):
         destination = self.events("hv2")
         cut = all_between("hv1", "hv2")
         self.cut(cut)
-        source = self.events("hv1")
-        done = threading.Event()
-
-        def at_the_pause(text):
-            if text == "SUSPENDED/MIGRATED" and not done.is_set():
-                done.set()
-                kill_now("ctl.lmod")
-                cut.make()
-        source.on_event = at_the_pause
+        source = self.at_the_pause("hv1", lambda: kill_now("ctl.lmod"), cut.make)
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         source.wait("SUSPENDED/MIGRATED")
         wait_until("the source to run on", lambda: hosts_with(self.guest) == ["hv1"], 60)
@@ -208,15 +183,7 @@ class LostFinish(LabTest):
         self.create("--dirty-rate", "10")
         destination = self.events("hv2")
         cut = libvirt_reply_lost("hv1", "hv2")
-        self.cut(cut)
-        source = self.events("hv1")
-        done = threading.Event()
-
-        def at_the_pause(text):
-            if text == "SUSPENDED/MIGRATED" and not done.is_set():
-                done.set()
-                cut.make()
-        source.on_event = at_the_pause
+        source = self.cut_at_the_pause(cut)
         ident = self.rest.migrate(self.guest, "hv2", **SLOW)["id"]
         self.rest.copying(ident)
         lab("worker", "kill", "hv2")
@@ -267,18 +234,14 @@ class Services(LabTest):
 
     def test_destination_that_dies_after_its_ingress_was_opened_costs_nothing(self):
         self.create("--dirty-rate", "10")
-        source = self.events("hv1")
-        done = threading.Event()
 
-        def at_the_pause(text):
-            if text == "SUSPENDED/MIGRATED" and not done.is_set():
-                done.set()
-                pid = labinfo.command("hv2", "cat", f"/run/libvirt/qemu/{self.guest}.pid").strip()
-                labinfo.command("hv2", "kill", "-9", pid)
-        source.on_event = at_the_pause
+        def destination_dies():
+            pid = labinfo.command("hv2", "cat", f"/run/libvirt/qemu/{self.guest}.pid").strip()
+            labinfo.command("hv2", "kill", "-9", pid)
+        source = self.at_the_pause("hv1", destination_dies)
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         record = self.rest.ended(ident)
-        self.assertTrue(done.is_set())
+        self.assertTrue(source.acted.is_set())
         self.assertEqual(record["phase"], "aborted", record)
         self.assertEqual(where(self.guest), "hv1")
         alive(self.guest)
