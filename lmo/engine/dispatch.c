@@ -157,7 +157,7 @@ static enum lmo_run_state final_state(const struct lmo_migration *m)
 
 static int sign_permit(const struct entry *entry, uint64_t epoch, char **ret_text, struct lmo_err *err)
 {
-    const struct lmo_migration *m = entry->m;
+    const struct lmo_migration *m = engine_record(entry);
     uint64_t now = lmo_realtime_us() / 1000;
     struct lmo_permit p = {
         .epoch = epoch,
@@ -231,7 +231,7 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
 
 static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct lmo_op_request *r, struct lmo_err *err)
 {
-    const struct lmo_migration *m = entry->m;
+    const struct lmo_migration *m = engine_record(entry);
     bool wants_xml = t->kind == LMO_OP_PRECHECK_INCOMING || t->kind == LMO_OP_PREPARE;
     if (wants_xml && entry->xml && !(r->xml = strdup(entry->xml))) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the domain XML");
@@ -288,15 +288,16 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     struct call *call = calloc(1, sizeof *call);
     lmo_assert(call);
     *call = (struct call){.engine = e, .ordinal = task->ordinal, .kind = task->kind};
-    LMO_COPY(call->id, entry->m->id);
+    LMO_COPY(call->id, entry->id);
+    const struct lmo_migration *m = engine_record(entry);
     struct lmo_err err = {0};
-    const char *host = lmo_task_host(entry->m, task);
+    const char *host = lmo_task_host(m, task);
     memset(&req, 0, sizeof req);
-    fill_common(entry->m, task, &req);
-    fill_objects(entry->m, task, &req);
+    fill_common(m, task, &req);
+    fill_objects(m, task, &req);
     int r = fill_kind(entry, task, &req, &err);
     if (r == 0) {
-        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->m->id, req.id, host);
+        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->id, req.id, host);
         r = e->workers->ops->op(e->workers, host, &req, lmo_op_info(task->kind)->timeout_ms, on_done, call, &err);
     }
     lmo_op_request_done(&req);

@@ -23,73 +23,13 @@ struct host *engine_host(struct lmo_engine *e, const char *name)
     return h;
 }
 
-struct entry *engine_entry(struct lmo_engine *e, const char *id)
-{
-    struct entry *entry;
-    HASH_FIND_STR(e->entries, id, entry);
-    return entry;
-}
-
-struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid)
-{
-    for (struct entry *entry = e->entries; entry; entry = entry->hh.next) {
-        if (strcmp(entry->m->vm.uuid, uuid) == 0) {
-            return entry;
-        }
-    }
-    return NULL;
-}
-
-struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration *m, uint64_t stored_version)
-{
-    struct entry *entry = calloc(1, sizeof *entry);
-    if (!entry) {
-        return NULL;
-    }
-    entry->m = malloc(sizeof *entry->m);
-    entry->spare = malloc(sizeof *entry->spare);
-    if (!entry->m || !entry->spare) {
-        free(entry->m);
-        free(entry->spare);
-        free(entry);
-        return NULL;
-    }
-    *entry->m = *m;
-    entry->engine = e;
-    entry->stored_version = stored_version;
-    char *key = strdup(m->id); /* its own: m moves. Not inside the macro, which evaluates its arguments twice */
-    if (!key) {
-        free(entry->m);
-        free(entry->spare);
-        free(entry);
-        return NULL;
-    }
-    HASH_ADD_KEYPTR(hh, e->entries, key, strlen(key), entry);
-    return entry;
-}
-
-static void entry_free(struct entry *entry)
-{
-    struct lmo_engine *e = entry->engine;
-    lmo_loop_cancel(e->loop, &entry->timer);
-    char *key = (char *)entry->hh.key;
-    HASH_DEL(e->entries, entry);
-    free(key);
-    free(entry->journal);
-    free(entry->xml);
-    free(entry->request);
-    free(entry->m);
-    free(entry->spare);
-    free(entry);
-}
-
 void engine_journal(struct entry *entry, const char *what, const char *why)
 {
     if (entry->journal_count == entry->journal_size) {
-        unsigned size = entry->journal_size ? 2 * entry->journal_size : 8;
+        unsigned size = entry->journal_size ? 2 * entry->journal_size : 2;
         struct lmo_journal_line *grown = realloc(entry->journal, size * sizeof *grown);
         if (!grown) {
-            lmo_log(LMO_LOG_ERROR, "journal line dropped: no memory", "migration=%s what=%s", entry->m->id, what);
+            lmo_log(LMO_LOG_ERROR, "journal line dropped: no memory", "migration=%s what=%s", entry->id, what);
             return;
         }
         entry->journal = grown;
@@ -97,20 +37,23 @@ void engine_journal(struct entry *entry, const char *what, const char *why)
     }
     struct lmo_journal_line *l = &entry->journal[entry->journal_count++];
     *l = (struct lmo_journal_line){.at_ms = engine_now_ms(entry->engine)};
-    (void)snprintf(l->migration, sizeof l->migration, "%s", entry->m->id);
-    (void)snprintf(l->phase, sizeof l->phase, "%s", lmo_phase_text(entry->m->phase));
+    (void)snprintf(l->migration, sizeof l->migration, "%s", entry->id);
+    (void)snprintf(l->phase, sizeof l->phase, "%s", lmo_phase_text(entry->phase));
     (void)snprintf(l->what, sizeof l->what, "%s", what);
     (void)snprintf(l->why, sizeof l->why, "%s", why);
 }
 
 static void mark_dirty(struct entry *entry)
 {
+    struct lmo_engine *e = entry->engine;
     if (!entry->dirty) {
         entry->dirty = true;
-        entry->next_dirty = entry->engine->dirty;
-        entry->engine->dirty = entry;
+        entry->next_dirty = NULL;
+        *e->dirty_last = entry;
+        e->dirty_last = &entry->next_dirty;
+        e->dirtied++;
     }
-    engine_flush_soon(entry->engine);
+    engine_flush_soon(e);
 }
 
 static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
@@ -125,12 +68,12 @@ static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t 
 
 /* A task that is SENT and in no list would never be sent. Many steps may share one batch (while the store cannot
  * commit): what they have dropped since makes room, and no more are SENT at once than the list holds. */
-static void send_later(struct entry *entry, uint32_t ordinal)
+static void send_later(struct entry *entry, const struct lmo_migration *m, uint32_t ordinal)
 {
     if (entry->send_count == LMO_TASKS_MAX) {
         unsigned kept = 0;
         for (unsigned i = 0; i < entry->send_count; i++) {
-            if (sent_task(entry->m, entry->send[i]) && entry->send[i] != ordinal) {
+            if (sent_task(m, entry->send[i]) && entry->send[i] != ordinal) {
                 entry->send[kept++] = entry->send[i];
             }
         }
@@ -146,27 +89,30 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     ev->now_ms = engine_now_ms(entry->engine);
     ev->now_boot_us = lmo_now_ns() / 1000;
     lmo_random(&ev->random, sizeof ev->random);
-    int r = lmo_core_step(entry->m, ev, entry->spare, &effects, err);
+    struct lmo_engine *e = entry->engine;
+    engine_heat(entry, false);
+    int r = lmo_core_step(engine_record(entry), ev, e->spare, &effects, err);
     if (r < 0) {
         if (r == LMO_E_INTERNAL) {
-            lmo_log(LMO_LOG_ERROR, "step refused by an invariant", "migration=%s event=%d why=%s", entry->m->id,
+            lmo_log(LMO_LOG_ERROR, "step refused by an invariant", "migration=%s event=%d why=%s", entry->id,
                     (int)ev->kind, err ? err->text : "");
             lmo_unreachable("a step broke an invariant of the record");
         }
+        if (!entry->dirty) {
+            engine_cool(entry);
+        }
         return r;
     }
-    struct lmo_migration *old = entry->m;
-    entry->m = entry->spare;
-    entry->spare = old;
+    for (unsigned i = 0; i < e->spare->task_count; i++) {
+        if ((effects.send >> i) & 1U) {
+            send_later(entry, e->spare, e->spare->tasks[i].ordinal);
+        }
+    }
+    engine_take_spare(entry);
     for (unsigned i = 0; i < effects.journal_count; i++) {
         engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
-        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s what=%s why=%s", entry->m->id,
-                lmo_phase_text(entry->m->phase), effects.journal[i].what, effects.journal[i].why);
-    }
-    for (unsigned i = 0; i < entry->m->task_count; i++) {
-        if ((effects.send >> i) & 1U) {
-            send_later(entry, entry->m->tasks[i].ordinal);
-        }
+        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s what=%s why=%s", entry->id,
+                lmo_phase_text(entry->phase), effects.journal[i].what, effects.journal[i].why);
     }
     entry->durable |= effects.durable;
     entry->ended |= effects.ended;
@@ -184,7 +130,7 @@ static void on_timer(void *arg)
     struct lmo_event ev = {.kind = LMO_EV_TIMER};
     struct lmo_err err = {0};
     if (engine_apply(entry, &ev, &err) < 0) {
-        lmo_log(LMO_LOG_ERROR, "timer event refused", "migration=%s why=%s", entry->m->id, err.text);
+        lmo_log(LMO_LOG_ERROR, "timer event refused", "migration=%s why=%s", entry->id, err.text);
     }
 }
 
@@ -198,30 +144,51 @@ static void arm_timer(struct entry *entry)
     int64_t delay = entry->wake_ms - engine_now_ms(entry->engine);
     delay = delay < 1 ? 1 : delay > 3600000 ? 3600000 : delay; /* early is harmless: the step looks at the time */
     if (lmo_loop_timer(loop, (uint64_t)delay, on_timer, entry, &entry->timer) < 0) {
-        lmo_log(LMO_LOG_ERROR, "no timer left", "migration=%s", entry->m->id);
+        lmo_log(LMO_LOG_ERROR, "no timer left", "migration=%s", entry->id);
+    }
+}
+
+/* The domain's XML is as large as all the rest; after the destination was prepared nothing asks for it again. */
+static bool xml_needed(enum lmo_phase phase)
+{
+    return phase == LMO_PHASE_QUEUED || phase == LMO_PHASE_PRECHECK || phase == LMO_PHASE_DESTINATION_CREATE;
+}
+
+static void drop_stored(struct entry *entry)
+{
+    free(entry->journal);
+    entry->journal = NULL;
+    entry->journal_count = entry->journal_size = 0;
+    entry->durable = entry->xml_dirty = false;
+    if (!xml_needed(entry->phase)) {
+        free(entry->xml);
+        entry->xml = NULL;
     }
 }
 
 static void carry_out(struct entry *entry)
 {
-    entry->journal_count = 0;
-    entry->durable = entry->xml_dirty = false;
+    if (entry->durable) {
+        entry->stored_version = entry->version;
+    }
+    drop_stored(entry);
     if (entry->request) {
         engine_created(entry, 0, "");
     }
     unsigned count = entry->send_count;
     entry->send_count = 0;
     for (unsigned i = 0; i < count; i++) {
-        const struct lmo_task *t = sent_task(entry->m, entry->send[i]);
+        const struct lmo_task *t = sent_task(engine_record(entry), entry->send[i]);
         if (t) {
             engine_send(entry, t);
         }
     }
     engine_wake_waiters(entry);
     if (entry->ended) {
-        entry_free(entry);
+        engine_entry_free(entry);
     } else {
         arm_timer(entry);
+        engine_cool(entry);
     }
 }
 
@@ -252,46 +219,103 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
     }
 }
 
-/* One transaction for everything that happened in this turn of the loop. */
-static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
+/* The oldest entries of e->dirty that go into the next transaction. */
+static unsigned batch_size(const struct lmo_engine *e)
 {
-    unsigned count = 0, cursor_count = 0;
-    for (struct entry *en = e->dirty; en; en = en->next_dirty) {
-        count += en->durable;
+    unsigned count = 0;
+    for (const struct entry *en = e->dirty; en && count < LMO_BATCH_MAX; en = en->next_dirty) {
+        count++;
     }
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        cursor_count += h->seen_cursor > h->row.cursor;
+    return count;
+}
+
+/* Everything that this host's events changed is committed before, or is among the next `count`. */
+static bool cursor_due(const struct lmo_engine *e, const struct host *h, unsigned count)
+{
+    return h->cursor_after <= e->settled + count;
+}
+
+static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_commit_item *items)
+{
+    unsigned n = 0;
+    struct entry *en = e->dirty;
+    for (unsigned i = 0; i < count; i++, en = en->next_dirty) {
+        if (!en->durable) {
+            continue;
+        }
+        engine_heat(en, true);
+        bool keyed = en->request && en->request->idempotency_key[0];
+        items[n++] = (struct lmo_commit_item){
+            .record = en->hot,
+            .expected_version = en->stored_version,
+            .journal = en->journal,
+            .journal_count = en->journal_count,
+            .xml = en->xml_dirty ? en->xml : NULL,
+            .idempotency_key = keyed ? en->request->idempotency_key : NULL,
+            .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
+            .principal = keyed ? en->request->principal : NULL,
+        };
     }
-    if (count == 0 && cursor_count == 0) {
-        return 0;
+    return n;
+}
+
+/* One transaction for the oldest `count` of what has happened, and the cursors that it settles. */
+static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *err)
+{
+    unsigned cursor_count = 0;
+    for (const struct host *h = e->cursors; h; h = h->next_cursor) {
+        cursor_count += cursor_due(e, h, count);
     }
     LMO_AUTO_FREE struct lmo_commit_item *items = calloc(count + 1, sizeof *items);
     LMO_AUTO_FREE struct lmo_commit_cursor *cursors = calloc(cursor_count + 1, sizeof *cursors);
     if (!items || !cursors) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for a batch of %u records", count);
     }
-    unsigned i = 0;
-    for (struct entry *en = e->dirty; en; en = en->next_dirty) {
-        if (en->durable) {
-            items[i++] = (struct lmo_commit_item){
-                .record = en->m,
-                .expected_version = en->stored_version,
-                .journal = en->journal,
-                .journal_count = en->journal_count,
-                .xml = en->xml_dirty ? en->xml : NULL,
-                .idempotency_key = en->request && en->request->idempotency_key[0] ? en->request->idempotency_key : NULL,
-                .idempotency_hash = en->request && en->request->idempotency_key[0] ? en->request->idempotency_hash : NULL,
-                .principal = en->request && en->request->idempotency_key[0] ? en->request->principal : NULL,
-            };
-        }
-    }
-    unsigned c = 0;
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        if (h->seen_cursor > h->row.cursor) {
+    unsigned item_count = collect_items(e, count, items), c = 0;
+    for (const struct host *h = e->cursors; h; h = h->next_cursor) {
+        if (cursor_due(e, h, count)) {
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
         }
     }
-    return e->store->ops->commit(e->store, items, count, cursors, cursor_count, err);
+    return item_count + cursor_count == 0 ? 0
+                                          : e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
+}
+
+static void acknowledge(struct lmo_engine *e, unsigned count)
+{
+    for (struct host **at = &e->cursors; *at;) {
+        struct host *h = *at;
+        if (!cursor_due(e, h, count)) {
+            at = &h->next_cursor;
+            continue;
+        }
+        *at = h->next_cursor;
+        h->cursor_pending = false;
+        h->row.cursor = h->seen_cursor;
+        e->workers->ops->acknowledge(e->workers, h->row.name, h->row.cursor); /* E2 */
+    }
+}
+
+void engine_cursor_forget(struct lmo_engine *e, struct host *host)
+{
+    for (struct host **at = &e->cursors; *at; at = &(*at)->next_cursor) {
+        if (*at == host) {
+            *at = host->next_cursor;
+            return;
+        }
+    }
+}
+
+static struct entry *take_dirty(struct lmo_engine *e)
+{
+    struct entry *entry = e->dirty;
+    e->dirty = entry->next_dirty;
+    if (!e->dirty) {
+        e->dirty_last = &e->dirty;
+    }
+    entry->dirty = false;
+    e->settled++;
+    return entry;
 }
 
 static void flush(void *arg)
@@ -302,7 +326,8 @@ static void flush(void *arg)
         return;
     }
     struct lmo_err err = {0};
-    if (commit_batch(e, &err) < 0) {
+    unsigned count = batch_size(e);
+    if (commit_batch(e, count, &err) < 0) {
         stall(e, &err); /* E4 */
         return;
     }
@@ -310,22 +335,12 @@ static void flush(void *arg)
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
     }
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        if (h->seen_cursor > h->row.cursor) {
-            h->row.cursor = h->seen_cursor;
-            e->workers->ops->acknowledge(e->workers, h->row.name, h->row.cursor); /* E2 */
-        }
+    acknowledge(e, count);
+    for (; count > 0; count--) {
+        carry_out(take_dirty(e)); /* E1, E3; may free the entry */
     }
-    struct entry *list = e->dirty;
-    e->dirty = NULL;
-    while (list) {
-        struct entry *entry = list;
-        list = entry->next_dirty;
-        entry->dirty = false;
-        if (entry->durable) {
-            entry->stored_version = entry->m->version;
-        }
-        carry_out(entry); /* E1, E3; may free the entry */
+    if (e->dirty) { /* what else is ready gets its turn before the next batch */
+        engine_flush_soon(e);
     }
 }
 
@@ -352,7 +367,7 @@ void lmo_engine_stop(struct lmo_engine *e)
 
 /* May this host's worker say that of this migration? A worker that is not part of it, or not of that side, decides
  * nothing about it: "resumed" from anybody else would have the running guest killed at its source. */
-static bool may_say(const struct lmo_migration *m, const char *host, enum lmo_worker_event_kind kind)
+static bool may_say(const struct entry *m, const char *host, enum lmo_worker_event_kind kind)
 {
     bool source = strcmp(host, m->source) == 0, destination = strcmp(host, m->destination) == 0;
     switch (kind) {
@@ -393,19 +408,25 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
         if (!entry || entry->ended) {
             continue; /* of a migration that has ended: nothing depends on it any more */
         }
-        if (!may_say(entry->m, host, events[i].kind)) {
+        if (!may_say(entry, host, events[i].kind)) {
             lmo_log(LMO_LOG_WARN, "event of a worker that has no say in it: ignored", "migration=%s host=%s event=%s",
-                    entry->m->id, host, lmo_worker_event_text(events[i].kind));
+                    entry->id, host, lmo_worker_event_text(events[i].kind));
             continue;
         }
         struct lmo_event ev = {.kind = LMO_EV_WORKER, .worker = &events[i]};
         struct lmo_err err = {0};
         if (engine_apply(entry, &ev, &err) < 0) {
-            lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->m->id, host, err.text);
+            lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->id, host, err.text);
         }
     }
     if (next > h->seen_cursor) {
         h->seen_cursor = next;
+        h->cursor_after = e->dirtied;
+        if (!h->cursor_pending) {
+            h->cursor_pending = true;
+            h->next_cursor = e->cursors;
+            e->cursors = h;
+        }
         engine_flush_soon(e);
     }
 }
@@ -441,6 +462,12 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     if (!e) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the engine");
     }
+    int r = engine_entries_init(e, err);
+    if (r < 0) {
+        free(e);
+        return r;
+    }
+    e->dirty_last = &e->dirty;
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
@@ -472,8 +499,9 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         if (entry->request) {
             engine_created(entry, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
         }
-        entry_free(entry);
+        engine_entry_free(entry);
     }
+    engine_entries_done(e);
     struct host *h, *htmp;
     HASH_ITER(hh, e->hosts, h, htmp) {
         HASH_DEL(e->hosts, h);
@@ -505,7 +533,7 @@ static int load_open(void *arg, const struct lmo_migration *m, const char *xml)
     if (!entry) {
         return LMO_E_NO_MEMORY;
     }
-    if (xml && !(entry->xml = strdup(xml))) {
+    if (xml && xml_needed(m->phase) && !(entry->xml = strdup(xml))) {
         return LMO_E_NO_MEMORY;
     }
     return 0;
@@ -527,7 +555,7 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
         struct lmo_event ev = {.kind = LMO_EV_RECOVERED};
         r = engine_apply(entry, &ev, err);
         if (r < 0) {
-            return lmo_err_prefix(err, "recovering migration %s", entry->m->id);
+            return lmo_err_prefix(err, "recovering migration %s", entry->id);
         }
     }
     lmo_log(LMO_LOG_INFO, "engine started", "hosts=%u open_migrations=%u", HASH_COUNT(e->hosts), count);

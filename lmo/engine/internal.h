@@ -3,6 +3,7 @@
 #define LMO_ENGINE_INTERNAL_H
 
 #include "engine/engine.h"
+#include "engine/pack.h"
 
 #include <uthash.h>
 
@@ -10,6 +11,7 @@
 #define LMO_OPEN_MAX 20000          /* open migrations; a request beyond it gets LIMIT */
 #define LMO_WAITERS_MAX 64          /* long polls per migration */
 #define LMO_OBSERVE_TIMEOUT_MS 5000
+#define LMO_BATCH_MAX 256           /* records per commit, and records that lie unpacked between turns */
 
 /* A host that the coordinator knows. */
 struct host {
@@ -19,6 +21,9 @@ struct host {
     struct lmo_host_facts facts;    /* last seen; valid once it was up */
     char last_error[LMO_TEXT_MAX];
     uint64_t seen_cursor;           /* events up to here have been stepped, not yet committed */
+    uint64_t cursor_after;          /* seen_cursor may be committed once so many entries of e->dirty were settled */
+    bool cursor_pending;            /* in e->cursors */
+    struct host *next_cursor;
     UT_hash_handle hh;
 };
 
@@ -34,11 +39,17 @@ struct waiter {
     struct waiter *next;
 };
 
-/* An open migration in memory. */
+/* An open migration in memory. Its record is packed, but for as long as it is worked on; what is looked for among all
+ * of them stands beside it. Read it with engine_record(). */
 struct entry {
     struct lmo_engine *engine;
-    struct lmo_migration *m, *spare; /* the newest state; a buffer for the next one */
-    char *xml;
+    char id[LMO_ID_MAX], vm[LMO_UUID_MAX];
+    char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    enum lmo_phase phase;
+    uint64_t version;
+    struct lmo_packed *packed;       /* the newest state unless `hot` is there */
+    struct lmo_migration *hot;       /* unpacked: from the first step of a batch to its commit */
+    char *xml;                       /* until the destination was prepared with it; the store keeps it */
     bool xml_dirty;
     uint64_t stored_version;         /* 0: not inserted yet */
     bool dirty, durable, ended;
@@ -56,6 +67,7 @@ struct entry {
     void *created_arg;
     struct entry *next_dirty;
     UT_hash_handle hh;               /* by id */
+    UT_hash_handle hh_vm;            /* by guest */
 };
 
 struct lmo_engine {
@@ -66,9 +78,15 @@ struct lmo_engine {
     int64_t booted_ms;               /* since 1970, by CLOCK_REALTIME as it stood when the engine was made */
     struct lmo_workers_callbacks callbacks;
     struct host *hosts;
-    struct entry *entries;
+    struct entry *entries, *by_vm;
     unsigned creating;               /* migrate requests that are being resolved */
-    struct entry *dirty;             /* what the next commit holds */
+    struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
+    uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
+    struct host *cursors;            /* hosts whose seen_cursor is to be committed */
+    struct lmo_migration *spare;     /* what the next step writes to */
+    struct lmo_migration *view;      /* engine_record() of an entry that is not hot */
+    struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
+    unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
     uint64_t stall_timer;
     unsigned stalls;
@@ -78,13 +96,27 @@ struct lmo_engine {
 /* ms since 1970. Deadlines are measured by it, so it does not jump: set once, it goes on by the clock since boot. */
 int64_t engine_now_ms(const struct lmo_engine *e);
 struct host *engine_host(struct lmo_engine *e, const char *name);
-struct entry *engine_entry(struct lmo_engine *e, const char *id);
-struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid);
-struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration *m, uint64_t stored_version);
+void engine_cursor_forget(struct lmo_engine *e, struct host *h);
 /* Steps the record; what follows is committed and carried out at the end of this turn of the loop. */
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
 void engine_flush_soon(struct lmo_engine *e);
 void engine_journal(struct entry *entry, const char *what, const char *why);
+
+/* entries.c */
+int engine_entries_init(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_entries_done(struct lmo_engine *e);
+struct entry *engine_entry(struct lmo_engine *e, const char *id);
+struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid);
+/* NULL without memory. */
+struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration *m, uint64_t stored_version);
+void engine_entry_free(struct entry *entry);
+/* The newest state; good until the next call for another entry, or the next step. */
+const struct lmo_migration *engine_record(const struct entry *entry);
+/* Unpacks, if fewer than LMO_BATCH_MAX are (or `anyway`). */
+void engine_heat(struct entry *entry, bool anyway);
+void engine_cool(struct entry *entry);
+/* e->spare is the newest state from now on. */
+void engine_take_spare(struct entry *entry);
 
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);

@@ -164,7 +164,7 @@ static void add_vm(struct vm_list *l, const char *host, const json_t *item)
     r |= lmo_json_put_u64(j, "volumes", vm.volume_count);
     r |= lmo_json_put_u64(j, "ports", vm.port_count);
     r |= lmo_json_put(j, "blocker", vm.blocker[0] ? json_string(vm.blocker) : json_null());
-    r |= lmo_json_put(j, "migration", open ? json_string(open->m->id) : json_null());
+    r |= lmo_json_put(j, "migration", open ? json_string(open->id) : json_null());
     if (r) {
         json_decref(j);
     } else {
@@ -246,7 +246,7 @@ static void on_vm_get(void *arg, const struct found_vm *found)
         json_t *j = lmo_vm_facts_to_json(&found->facts);
         int r = lmo_json_put_str(j, "host", found->host);
         const struct entry *open = engine_entry_of_vm(g->engine, found->facts.uuid);
-        r |= lmo_json_put(j, "migration", open ? json_string(open->m->id) : json_null());
+        r |= lmo_json_put(j, "migration", open ? json_string(open->id) : json_null());
         r |= lmo_json_put(j, "also_on", found->count > 1 ? json_string(found->other) : json_null());
         if (r) {
             json_decref(j);

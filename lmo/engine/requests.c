@@ -150,15 +150,16 @@ static void host_get(struct request *r)
 static bool host_in_use(struct lmo_engine *e, const char *name, const char **ret_id)
 {
     for (struct entry *en = e->entries; en; en = en->hh.next) {
-        bool used = strcmp(en->m->source, name) == 0 || strcmp(en->m->destination, name) == 0;
-        for (unsigned i = 0; i < en->m->vm.volume_count; i++) {
-            used |= strcmp(en->m->vm.volumes[i].worker, name) == 0;
+        bool used = strcmp(en->source, name) == 0 || strcmp(en->destination, name) == 0;
+        const struct lmo_migration *m = used ? NULL : engine_record(en);
+        for (unsigned i = 0; m && i < m->vm.volume_count; i++) {
+            used |= strcmp(m->vm.volumes[i].worker, name) == 0;
         }
-        for (unsigned i = 0; i < en->m->vm.port_count; i++) {
-            used |= strcmp(en->m->vm.ports[i].worker, name) == 0;
+        for (unsigned i = 0; m && i < m->vm.port_count; i++) {
+            used |= strcmp(m->vm.ports[i].worker, name) == 0;
         }
         if (used) {
-            *ret_id = en->m->id;
+            *ret_id = en->id;
             return true;
         }
     }
@@ -179,6 +180,7 @@ static void host_remove(struct request *r)
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
     } else {
         e->workers->ops->host_remove(e->workers, r->name);
+        engine_cursor_forget(e, h);
         HASH_DEL(e->hosts, h);
         free(h);
         engine_reply_ok(r->fn, r->arg, 204, NULL, "");
@@ -243,13 +245,13 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     }
     if (f->count > 1) {
         const struct entry *moving = engine_entry_of_vm(e, f->facts.uuid);
-        return moving ? lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, moving->m->id)
+        return moving ? lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, moving->id)
                       : lmo_fail(err, LMO_E_CONFLICT, "guest %s is on two hosts, %s and %s: which one is it?", vm,
                                  f->host, f->other);
     }
     const struct entry *open = engine_entry_of_vm(e, f->facts.uuid);
     if (open) {
-        return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->m->id);
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->id);
     }
     if (!engine_host(e, f->host)) { /* it answered, and was removed before all had */
         return lmo_fail(err, LMO_E_CONFLICT, "guest %s: host %s, which has it, was removed meanwhile", vm, f->host);
@@ -300,7 +302,7 @@ static bool repeated(struct lmo_engine *e, const struct lmo_migrate_request *req
         engine_reply_fail(fn, arg, LMO_E_REFUSED, "Idempotency-Key",
                           "this key came with another request before (migration %s)", id);
     } else if (open) {
-        reply_migration(fn, arg, 202, open->m);
+        reply_migration(fn, arg, 202, engine_record(open));
     } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
         engine_reply_fail(fn, arg, err.code, "", "%s", err.text);
     } else {
@@ -361,7 +363,7 @@ void engine_created(struct entry *entry, int code, const char *text)
     if (code < 0) {
         engine_reply_fail(entry->created_fn, entry->created_arg, code, "", "%s", text);
     } else {
-        reply_migration(entry->created_fn, entry->created_arg, 202, entry->m);
+        reply_migration(entry->created_fn, entry->created_arg, 202, engine_record(entry));
     }
     free(req);
 }
@@ -415,7 +417,7 @@ static void waiter_unlink(struct waiter *w)
 static void waiter_answer(struct waiter *w)
 {
     lmo_loop_cancel(w->engine->loop, &w->timer);
-    reply_migration(w->fn, w->arg, w->status, w->entry->m);
+    reply_migration(w->fn, w->arg, w->status, engine_record(w->entry));
     free(w);
 }
 
@@ -440,7 +442,7 @@ void engine_wake_waiters(struct entry *entry)
     entry->waiter_count = 0;
     for (; list; list = next) {
         next = list->next;
-        if (entry->m->version > list->version || entry->ended) {
+        if (entry->version > list->version || entry->ended) {
             waiter_answer(list);
         } else {
             list->next = entry->waiters;
@@ -484,8 +486,8 @@ static void migration_get(struct request *r)
         }
         return;
     }
-    if (r->wait_ms == 0 || entry->m->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
-        reply_migration(r->fn, r->arg, 200, entry->m);
+    if (r->wait_ms == 0 || entry->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
+        reply_migration(r->fn, r->arg, 200, engine_record(entry));
         return;
     }
     wait_for(r, entry, r->version, r->wait_ms, 200);
@@ -501,7 +503,7 @@ static int list_one(void *arg, const struct lmo_migration *m)
 {
     struct listing *l = arg;
     const struct entry *open = engine_entry(l->engine, m->id); /* progress is newer in memory */
-    l->failed |= lmo_json_add(l->array, lmo_migration_to_rest(open ? open->m : m));
+    l->failed |= lmo_json_add(l->array, lmo_migration_to_rest(open ? engine_record(open) : m));
     return 0;
 }
 
@@ -582,7 +584,7 @@ static void migration_cancel(struct request *r)
         engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
         return;
     }
-    wait_for(r, entry, entry->m->version - 1, CANCEL_COMMIT_MS, 202); /* E3: answered by the commit */
+    wait_for(r, entry, entry->version - 1, CANCEL_COMMIT_MS, 202); /* E3: answered by the commit */
 }
 
 /* ------------------------------------------------------------------ the public calls */

@@ -19,6 +19,7 @@
     X(base)           \
     X(core)           \
     X(engine)         \
+    X(engine_many)    \
     X(loop)           \
     X(sql)            \
     X(http)           \
