@@ -2,6 +2,9 @@
  *
  *   QUEUED --slot free--> UNDER_WAY --answer--> (done) | PAUSED --timer--> UNDER_WAY ...
  *
+ * An op's time counts from when it is first sent; waiting for a slot has a bound of its own. What was not sent by then
+ * is UNAVAILABLE: certainly not executed.
+ *
  * The next request is a PUT as long as nothing was sent and after a 404 ("never accepted that id": the PUT that was
  * lost is lost for good, and the same id is sent again); otherwise it is a GET. What an answer means:
  *
@@ -29,6 +32,7 @@
 
 #define ASK_WAIT_MAX_MS 10000 /* how long one request waits at the worker */
 #define ASK_MARGIN_MS   3000  /* beyond it: the answer is lost */
+#define QUEUED_MAX_MS   15000 /* behind other operations of the same host */
 #define WAY_MS          500   /* the worker may use all of the op's time; this is for the way there and back */
 #define PAUSE_MIN_MS    20
 #define PAUSE_MAX_MS    1000
@@ -49,7 +53,8 @@ struct op_call {
     bool maybe;           /* a PUT may have reached the worker */
     bool running;         /* the worker's last word */
     unsigned failures, garbage;
-    uint64_t deadline_ns, sent_ns;
+    uint32_t timeout_ms;
+    uint64_t deadline_ns, sent_ns; /* deadline: of the wait for a slot, then of the op */
     uint64_t request, timer;
     int code;                /* orphans: what they get */
     char last[LMO_TEXT_MAX]; /* why it is not done yet */
@@ -283,6 +288,7 @@ static void take_slot(struct op_call *c)
         c->host->in_flight++;
     }
     c->put = true;
+    c->deadline_ns = lmo_now_ns() + ((uint64_t)c->timeout_ms + WAY_MS) * LMO_NS_PER_MS;
     send_request(c);
 }
 
@@ -316,7 +322,8 @@ int workers_op(struct lmo_workers *base, const char *host, const struct lmo_op_r
     c->host = h;
     c->done = done;
     c->arg = arg;
-    c->deadline_ns = lmo_now_ns() + ((uint64_t)timeout_ms + WAY_MS) * LMO_NS_PER_MS;
+    c->timeout_ms = timeout_ms;
+    c->deadline_ns = lmo_now_ns() + QUEUED_MAX_MS * LMO_NS_PER_MS;
     copy_text(c->id, sizeof(c->id), req->id);
     int r = lmo_op_request_encode(req, &c->body, err);
     if (r == 0 && lmo_loop_timer_at(w->loop, c->deadline_ns, on_timer, c, &c->timer) < 0) {

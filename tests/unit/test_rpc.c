@@ -566,6 +566,22 @@ START_TEST(two_hundred_ops_at_once__are_queued_and_all_answered)
 }
 END_TEST
 
+START_TEST(op_that_waited_for_a_slot__has_all_of_its_time_from_the_send)
+{
+    fake.script = RUN_FOR_EVER;
+    uint64_t began = lmo_now_ms();
+    for (int i = 0; i < 17; i++) { /* sixteen slots; the last op waits for longer than it may take */
+        struct lmo_op_request req = {.kind = LMO_OP_CHECK_VOLUME, .migration = ULID, .vm = UUID, .epoch = 3};
+        snprintf(req.id, sizeof(req.id), ULID ".3.%d-check_volume", i);
+        ck_assert_int_eq(workers->ops->op(workers, "hv1", &req, i < 16 ? 1500 : 200, on_done, NULL, NULL), 0);
+    }
+    run_until(&seen.done, 17, 20000);
+    ck_assert_int_eq(seen.code, LMO_E_TIMEOUT); /* it was sent, and ran out of its own time */
+    ck_assert_uint_ge(lmo_now_ms() - began, 2700);
+    ck_assert_uint_eq(fake.puts, 17);
+}
+END_TEST
+
 START_TEST(the_queue_has_a_bound)
 {
     unsigned accepted = 0;
@@ -578,7 +594,9 @@ START_TEST(the_queue_has_a_bound)
         accepted += r == 0;
     }
     ck_assert_int_eq(r, LMO_E_LIMIT);
-    run_until(&seen.done, accepted, 20000);
+    run_until(&seen.done, accepted, 25000);
+    ck_assert_uint_gt(seen.unavailable, 0); /* those that waited too long were never sent, and say so */
+    ck_assert_uint_le(fake.puts, accepted - seen.unavailable);
 }
 END_TEST
 
@@ -812,6 +830,7 @@ Suite *rpc_suite(void)
     tcase_add_loop_test(t, answers_that_are_no_success__have_their_class, 0, sizeof(refusals) / sizeof(refusals[0]));
     tcase_add_test(t, worker_that_is_not_there__is_unavailable_at_once);
     tcase_add_test(t, two_hundred_ops_at_once__are_queued_and_all_answered);
+    tcase_add_test(t, op_that_waited_for_a_slot__has_all_of_its_time_from_the_send);
     tcase_add_test(t, the_queue_has_a_bound);
     tcase_add_test(t, removed_host__answers_its_ops_in_the_next_turn);
     tcase_add_test(t, close__answers_what_is_outstanding);
