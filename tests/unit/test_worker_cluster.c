@@ -145,7 +145,7 @@ struct cluster *cluster_new_dying(int victim, unsigned die_at_commit, bool befor
             cfg->die_at_commit = die_at_commit;
             cfg->die_before = before;
         }
-        fake_seat(&c->m[i].seat, c->world, i < CTL ? i : -1, cfg);
+        fake_seat(&c->m[i].seat, c->world, i < CTL ? i : -1, i >= CTL, cfg);
         cluster_start(c, i);
     }
     struct lmo_err err = {0};

@@ -3,7 +3,7 @@
 #ifndef LMO_TESTS_UNIT_TEST_WORKER_CLUSTER_H
 #define LMO_TESTS_UNIT_TEST_WORKER_CLUSTER_H
 
-#include "fake_drivers.h"
+#include "fakes/world.h"
 #include "http/client.h"
 #include "pki/permit.h"
 #include "proto/op.h"

@@ -20,18 +20,18 @@ static void assert_moved(struct cluster *c)
 {
     ck_assert_int_eq(fake_runs_at(c->world), 1);
     for (unsigned v = 0; v < FAKE_VOLUMES; v++) {
-        ck_assert(c->world->volumes[v].exports[0].fenced);
-        ck_assert(c->world->volumes[v].exports[1].offered);
+        ck_assert(fake_guest(c->world, 0)->volumes[v].exports[0].fenced);
+        ck_assert(fake_guest(c->world, 0)->volumes[v].exports[1].offered);
     }
 }
 
 static void assert_stayed(struct cluster *c)
 {
     ck_assert_int_eq(fake_runs_at(c->world), 0);
-    ck_assert(!c->world->hosts[1].process);
+    ck_assert(!fake_guest(c->world, 0)->copies[1].process);
     for (unsigned v = 0; v < FAKE_VOLUMES; v++) {
-        ck_assert(c->world->volumes[v].exports[0].offered);
-        ck_assert(!c->world->volumes[v].exports[1].offered);
+        ck_assert(fake_guest(c->world, 0)->volumes[v].exports[0].offered);
+        ck_assert(!fake_guest(c->world, 0)->volumes[v].exports[1].offered);
     }
 }
 
@@ -47,7 +47,7 @@ static void assert_nothing_left(struct cluster *c)
 static struct cluster *ready(void)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
     ck_assert_int_eq(cluster_start_job(c), 0);
@@ -84,11 +84,11 @@ START_TEST(a_guest_moves_and_nothing_is_left_behind)
     if (getenv("LMO_TEST_TRACE")) {
         fprintf(stderr, "loaded to resumed: %llu us\n", (unsigned long long)e.duration_us);
     }
-    ck_assert(c->world->destination_open);
+    ck_assert(fake_guest(c->world, 0)->destination_open);
     ck_assert_int_eq(cluster_finalize(c), 0);
     ck_assert_int_eq(cluster_close(c), 0);
     assert_nothing_left(c);
-    ck_assert(!c->world->hosts[0].process && !c->world->hosts[0].defined);
+    ck_assert(!fake_guest(c->world, 0)->copies[0].process && !fake_guest(c->world, 0)->copies[0].defined);
     ck_assert_uint_eq(fake_count(c->world, FAKE_RESUME), 1);
     ck_assert_uint_eq(fake_count(c->world, FAKE_FREEZE), 1);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_START), 1);
@@ -103,8 +103,8 @@ END_TEST
 START_TEST(a_paused_guest_stays_paused)
 {
     struct cluster *c = cluster_new();
-    c->world->hosts[0].vcpus = false;
-    c->world->hosts[0].paused_by_user = true;
+    fake_guest(c->world, 0)->copies[0].vcpus = false;
+    fake_guest(c->world, 0)->copies[0].paused_by_user = true;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert(c->paused_by_user);
     ck_assert_int_eq(cluster_arm(c), 0);
@@ -113,7 +113,7 @@ START_TEST(a_paused_guest_stays_paused)
     ck_assert(cluster_until_resumed(c, 5000));
     ck_assert_int_eq(fake_runs_at(c->world), -1);
     ck_assert(cluster_wait_event(c, HV1, LMO_WEV_SOURCE_GONE, 3000, NULL));
-    ck_assert(c->world->hosts[1].process && !c->world->hosts[0].process);
+    ck_assert(fake_guest(c->world, 0)->copies[1].process && !fake_guest(c->world, 0)->copies[0].process);
     ck_assert_uint_eq(fake_count(c->world, FAKE_RESUME), 0);
     ck_assert_int_eq(cluster_finalize(c), 0);
     ck_assert_int_eq(cluster_close(c), 0);
@@ -170,10 +170,10 @@ START_TEST(a_source_that_ran_on_takes_the_guest_back)
     struct cluster *c = ready();
     fake_delay(c->world, FAKE_FREEZE, 100);
     fake_suspend(c->world);
-    pthread_mutex_lock(&c->world->lock);
-    c->world->hosts[0].vcpus = true; /* resumed behind everybody's back, microseconds before the stop */
-    c->world->hosts[0].ran_after_pause = true;
-    pthread_mutex_unlock(&c->world->lock);
+    fake_lock(c->world);
+    fake_guest(c->world, 0)->copies[0].vcpus = true; /* resumed behind everybody's back, microseconds before the stop */
+    fake_guest(c->world, 0)->copies[0].ran_after_pause = true;
+    fake_unlock(c->world);
     fake_load(c->world);
     ck_assert(cluster_wait_event(c, HV2, LMO_WEV_BACK, 5000, NULL));
     ck_assert(cluster_wait_event(c, HV1, LMO_WEV_SOURCE_RESUMED, 1000, NULL));
@@ -348,7 +348,7 @@ START_TEST(a_destination_worker_that_was_dead_does_not_resume_a_stale_copy)
     ck_assert(cluster_wait_event(c, HV2, LMO_WEV_BACK, 5000, NULL));
     ck_assert_uint_eq(fake_count(c->world, FAKE_RESUME), 0);
     ck_assert_int_eq(fake_runs_at(c->world), 0);
-    ck_assert(!c->world->hosts[1].process);
+    ck_assert(!fake_guest(c->world, 0)->copies[1].process);
     cluster_free(c);
 }
 END_TEST
@@ -383,16 +383,16 @@ END_TEST
 START_TEST(a_broken_watch_makes_the_workers_look_again)
 {
     struct cluster *c = ready();
-    pthread_mutex_lock(&c->world->lock);
+    fake_lock(c->world);
     c->world->hosts[1].open = false; /* events of the destination get lost */
-    pthread_mutex_unlock(&c->world->lock);
+    fake_unlock(c->world);
     fake_suspend(c->world);
     fake_load(c->world);
     nap(100);
     ck_assert_int_eq(fake_runs_at(c->world), -1);
-    pthread_mutex_lock(&c->world->lock);
+    fake_lock(c->world);
     c->world->hosts[1].open = true;
-    pthread_mutex_unlock(&c->world->lock);
+    fake_unlock(c->world);
     fake_break_watch(c->world, 1, false);
     fake_break_watch(c->world, 1, true);
     ck_assert(cluster_until_resumed(c, 5000));

@@ -137,7 +137,7 @@ START_TEST(an_order_that_names_another_guest_than_its_migration_is_refused)
     struct lmo_op_reply reply;
     static const enum lmo_op_kind kinds[] = {LMO_OP_OPEN_GATE, LMO_OP_JOB_ABORT, LMO_OP_REMOVE_SOURCE,
                                              LMO_OP_CLOSE_SOURCE};
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         cluster_fill(c, kinds[i], &req);
@@ -223,13 +223,13 @@ START_TEST(a_job_is_never_started_twice)
     struct lmo_op_reply reply;
     /* Acceptance on disk, the driver's call made, its result lost: the job is found. */
     struct cluster *c = cluster_new_dying(HV1, 2, true);
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     cluster_fill(c, LMO_OP_JOB_START, &req);
     ck_assert_int_eq(put_as(c, HV1, &req, &reply), 0);
     ck_assert_int_eq(reply.code, 0);
     ck_assert_uint_eq(c->restarts, 1);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_START), 1);
-    ck_assert(c->world->job);
+    ck_assert(fake_guest(c->world, 0)->job.running);
     ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_JOB_ABORT, NULL), 0);
     cluster_free(c);
     /* Acceptance on disk, nothing done: no job is found, and none is started. */
@@ -239,7 +239,7 @@ START_TEST(a_job_is_never_started_twice)
     ck_assert_int_eq(reply.code, LMO_E_UNAVAILABLE);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_START), 0);
     /* A new order may. */
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_JOB_START, NULL), LMO_E_CONFLICT);
     ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_JOB_ABORT, NULL), 0);
@@ -250,7 +250,7 @@ END_TEST
 START_TEST(a_start_whose_answer_is_lost_is_looked_for)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     fake_fail(c->world, FAKE_JOB_START, LMO_E_UNKNOWN, 1, true);
     ck_assert_int_eq(cluster_start_job(c), 0);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_ADOPT), 1);
@@ -263,7 +263,7 @@ END_TEST
 START_TEST(a_running_job_is_taken_over_by_a_restarted_worker)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     cluster_restart(c, HV1);
     nap(100);
@@ -279,7 +279,7 @@ END_TEST
 START_TEST(a_job_that_ended_unseen_is_reported_as_such)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     cluster_stop(c, HV1);
     fake_give_up(c->world);
@@ -359,7 +359,7 @@ END_TEST
 START_TEST(nothing_that_owes_something_can_be_closed)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
     ck_assert_int_eq(cluster_start_job(c), 0);
@@ -464,7 +464,7 @@ START_TEST(a_kill_is_refused_while_the_source_may_run)
 {
     struct cluster *c = cluster_new();
     char code[64];
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     struct lmo_http_client *hv2 = client_as(c, "worker", "hv2");
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
@@ -536,14 +536,14 @@ END_TEST
 START_TEST(convergence_with_the_gate_shut_is_aborted)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_start_job(c), 0);
     nap(300);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_ABORT), 0);
-    pthread_mutex_lock(&c->world->lock);
-    c->world->remaining = 100000;
-    pthread_mutex_unlock(&c->world->lock);
+    fake_lock(c->world);
+    fake_guest(c->world, 0)->job.remaining = 100000;
+    fake_unlock(c->world);
     ck_assert(cluster_wait_event(c, HV1, LMO_WEV_GATE_ABORTED, 2000, NULL));
     ck_assert(cluster_wait_event(c, HV1, LMO_WEV_JOB_END, 2000, NULL));
     ck_assert_int_eq(fake_runs_at(c->world), 0);
@@ -555,18 +555,18 @@ END_TEST
 START_TEST(behind_the_open_gate_convergence_is_welcome)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
-    c->world->remaining = 1;
-    c->world->iteration = 5;
+    c->world->cfg.automatic = false;
+    fake_guest(c->world, 0)->job.remaining = 1;
+    fake_guest(c->world, 0)->job.iteration = 5;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
-    c->world->total = 0; /* as before the first statistics come in */
+    fake_guest(c->world, 0)->job.total = 0; /* as before the first statistics come in */
     ck_assert_int_eq(cluster_start_job(c), 0);
     ck_assert_int_eq(cluster_open(c), 0);
-    pthread_mutex_lock(&c->world->lock);
-    c->world->total = 1000000;
-    c->world->iteration = 5;
-    pthread_mutex_unlock(&c->world->lock);
+    fake_lock(c->world);
+    fake_guest(c->world, 0)->job.total = 1000000;
+    fake_guest(c->world, 0)->job.iteration = 5;
+    fake_unlock(c->world);
     nap(500);
     ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_ABORT), 0);
     cluster_poll(c, HV1, 500);
@@ -579,7 +579,7 @@ END_TEST
 START_TEST(a_silent_coordinator_ends_the_precopy)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     c->deadman_ms = 700;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
@@ -599,7 +599,7 @@ END_TEST
 START_TEST(after_the_pause_a_silent_coordinator_changes_nothing)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     c->deadman_ms = 300;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
@@ -619,7 +619,7 @@ END_TEST
 START_TEST(events_are_kept_until_they_are_acknowledged)
 {
     struct cluster *c = cluster_new();
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_start_job(c), 0);
     fake_give_up(c->world);
     ck_assert(cluster_wait_event(c, HV1, LMO_WEV_JOB_END, 2000, NULL));
@@ -664,7 +664,7 @@ START_TEST(a_full_disk_stops_everything_before_it_happens)
 {
     struct cluster *c = cluster_new();
     signal(SIGXFSZ, SIG_IGN);
-    c->world->automatic = false;
+    c->world->cfg.automatic = false;
     ck_assert_int_eq(cluster_prepare(c), 0);
     ck_assert_int_eq(cluster_arm(c), 0);
     ck_assert_int_eq(cluster_start_job(c), 0);
