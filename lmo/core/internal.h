@@ -40,6 +40,7 @@ void lmo_plan_dispatch(struct lmo_step *s);
 /* tasks.c */
 void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t);
 void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t);
+void lmo_step_task_held(struct lmo_step *s, struct lmo_task *t);
 /* Is it what the destination asks for while it is undecided? */
 bool lmo_step_asked_by_destination(enum lmo_op_kind kind);
 /* resolve.c */

@@ -123,6 +123,7 @@ enum lmo_event_kind {
     LMO_EV_TIMER,        /* some deadline may have passed; harmless at any time */
     LMO_EV_RECOVERED,    /* a coordinator has just loaded the record */
     LMO_EV_RESOLVE,      /* a person has decided (core/resolve.h) */
+    LMO_EV_HELD,         /* a call is not sent yet: its host does not answer (core/breaker.h); `text` */
     LMO_EV_COUNT
 };
 

@@ -290,6 +290,12 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     case LMO_EV_CANCEL: r = on_cancel(&s, err); break;
     case LMO_EV_TIMER: on_timer(&s); break;
     case LMO_EV_RECOVERED: on_recovered(&s); break;
+    case LMO_EV_HELD:
+        t = find_task(next, event->ordinal);
+        if (t) {
+            lmo_step_task_held(&s, t);
+        }
+        break;
     case LMO_EV_RESOLVE: r = lmo_step_resolve(&s, err); break;
     case LMO_EV_COUNT: lmo_unreachable("no such event");
     }

@@ -237,6 +237,13 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
     lmo_step_fail(s, s->ev->code, text);
 }
 
+/* Not a failure: nothing was tried. But whoever looks should see what it waits for. */
+void lmo_step_task_held(struct lmo_step *s, struct lmo_task *t)
+{
+    LMO_COPY(t->last_error, s->ev->text);
+    lmo_step_wait(s, s->ev->text);
+}
+
 void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t)
 {
     enum lmo_err_class cls = lmo_err_class_of(s->ev->code);
