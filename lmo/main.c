@@ -28,7 +28,7 @@ static const struct lmo_conf_key keys[] = {
 
 struct arguments {
     const char *config;
-    bool check;
+    bool check, take_over;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -37,6 +37,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'c': a->config = arg; return 0;
     case 'k': a->check = true; return 0;
+    case 't': a->take_over = true; return 0;
     case ARGP_KEY_ARG: argp_usage(state); return 0;
     case ARGP_KEY_END:
         if (!a->config) {
@@ -52,6 +53,7 @@ const char *argp_program_version = "lmod " LMO_VERSION;
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},
     {"check-config", 'k', NULL, 0, "Check the configuration, then exit", 0},
+    {"take-over", 't', NULL, 0, "Take the store from a coordinator that is asleep, hung or cut off; that one ends itself", 0},
     {0},
 };
 static const struct argp argp = {
@@ -105,21 +107,26 @@ static int load_config(const char *path, struct lmo_conf **ret_conf, struct lmo_
     return 0;
 }
 
-static int start(struct lmod *d, const struct lmo_conf *conf, struct lmo_err *err)
+static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, struct lmo_err *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
     const char *state_dir = lmo_conf_str(conf, "coordinator", "state_dir");
     int r;
     if ((r = lmo_loop_new(POSTS_MAX, &d->loop, err)) < 0 ||
         (r = lmo_loop_signals(d->loop, signals, on_signal, d, err)) < 0 ||
-        (r = lmo_fs_mkdir_p(state_dir, 0700, err)) < 0 || (r = lmo_store_sqlite_open(state_dir, &d->store, err)) < 0 ||
+        (r = lmo_fs_mkdir_p(state_dir, 0700, err)) < 0 ||
+        (r = take_over ? lmo_store_sqlite_take_over(state_dir, &d->store, err)
+                       : lmo_store_sqlite_open(state_dir, &d->store, err)) < 0 ||
         (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
         return r;
     }
     struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key};
     if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
-        (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0 ||
-        (r = lmo_engine_start(d->engine, d->workers, err)) < 0) {
+        (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0) {
+        return r;
+    }
+    lmo_workers_http_set_term(d->workers, d->store->ops->term(d->store));
+    if ((r = lmo_engine_start(d->engine, d->workers, err)) < 0) {
         return r;
     }
     struct lmo_api_config api = {.tls = d->tls, .engine = d->engine};
@@ -155,10 +162,10 @@ int main(int argc, char **argv)
     }
     int r = 0;
     if (!args.check) {
-        r = start(&d, conf, &err);
+        r = start(&d, conf, args.take_over, &err);
         if (r == 0) {
-            lmo_log(LMO_LOG_INFO, "lmod ready", "version=%s listen=%s", LMO_VERSION,
-                    lmo_conf_str(conf, "coordinator", "listen"));
+            lmo_log(LMO_LOG_INFO, "lmod ready", "version=%s listen=%s term=%llu", LMO_VERSION,
+                    lmo_conf_str(conf, "coordinator", "listen"), (unsigned long long)d.store->ops->term(d.store));
             r = lmo_loop_run(d.loop);
         } else {
             lmo_log(LMO_LOG_ERROR, "cannot start", "code=%s why=%s", lmo_err_name(r), err.text);

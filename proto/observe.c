@@ -18,6 +18,7 @@ static const struct lmo_field host_facts_fields[] = {
     LMO_F_TEXT(lmo_host_facts, volume_service, 0),
     LMO_F_TEXT(lmo_host_facts, volume_address, 0),
     LMO_F_INT(lmo_host_facts, realtime_us),
+    LMO_F_UINT(lmo_host_facts, term, 0),
 };
 static const struct lmo_table host_facts_table = LMO_TABLE(host_facts_fields);
 

@@ -26,6 +26,7 @@ struct lmo_host_facts {
     char volume[16], volume_service[LMO_NAME_MAX];
     char volume_address[LMO_URL_MAX]; /* address:port as guests' disks name it; several, separated by commas */
     int64_t realtime_us;             /* its clock, for the skew check */
+    uint64_t term;                   /* of the coordinator that it obeys; lower ones are refused */
 };
 json_t *lmo_host_facts_to_json(const struct lmo_host_facts *f);
 int lmo_host_facts_from_json(const json_t *j, struct lmo_host_facts *ret, struct lmo_err *err) LMO_MUST_CHECK;

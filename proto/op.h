@@ -8,6 +8,10 @@
  * An op that failed is a 200 with state "failed": the protocol worked. HTTP errors are about the request itself:
  * 400 malformed, 403 role, 409 stale epoch, 410 gone, 413 too large, 503 starting or stopping.
  *
+ * Every request of a coordinator carries its term in the header LMO-Term (absent: 0). A worker remembers the highest,
+ * durably, before it acts on anything that came with it, and refuses lower ones: 409 stale_term. So a coordinator that was
+ * asleep while another took over can do nothing more here, whatever it had decided before.
+ *
  * Acknowledgement: the op kinds close_* end a migration at a worker. Their request is sent only after everything
  * the worker answered has been committed; the worker then forgets the migration's ops and refuses its epoch. */
 #ifndef LMO_PROTO_OP_H
@@ -19,6 +23,7 @@
 
 #include <jansson.h>
 
+#define LMO_TERM_HEADER "LMO-Term"
 #define LMO_OP_BODY_MAX (256U << 10) /* bytes of JSON, either way; a domain XML is at most half of it */
 #define LMO_XML_MAX (128U << 10)
 #define LMO_PERMIT_MAX (20U << 10) /* as LMO_PERMIT_TEXT_MAX of pki/permit.h */

@@ -263,6 +263,9 @@ void lmo_journal_submit(struct lmo_journal *j, struct lmo_batch *b, bool droppab
         if (w->apply == lmo_journal_apply_vm) {
             lmo_journal_vm_remember(j, &w->u.vm);
         }
+        if (w->apply == lmo_journal_apply_term && w->u.term > j->term) {
+            j->term = w->u.term;
+        }
     }
     *j->last = b;
     j->last = &b->next;
@@ -338,6 +341,11 @@ void lmo_journal_acknowledge(struct lmo_journal *j, uint64_t after)
     }
 }
 
+uint64_t lmo_journal_term(const struct lmo_journal *j)
+{
+    return j->term;
+}
+
 uint64_t lmo_journal_last_seq(const struct lmo_journal *j)
 {
     return j->last_seq;
@@ -395,7 +403,8 @@ static int check_host(struct lmo_journal *j, const struct lmo_journal_config *cf
 static int read_counters(struct lmo_journal *j, struct lmo_err *err)
 {
     static const char *const sql = "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'), "
-                                   "(SELECT count(*) FROM event)";
+                                   "(SELECT count(*) FROM event), "
+                                   "(SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'term')";
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(j->db, sql, &s, err);
     if (r == 0) {
@@ -404,6 +413,7 @@ static int read_counters(struct lmo_journal *j, struct lmo_err *err)
     if (r > 0) {
         j->last_seq = lmo_sql_u64(s, 0);
         j->event_count = lmo_sql_u64(s, 1);
+        j->term = lmo_sql_u64(s, 2);
         lmo_sql_reset(s);
     }
     return r < 0 ? r : 0;

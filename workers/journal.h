@@ -74,6 +74,9 @@ struct lmo_journal_vm {
 int lmo_journal_vm(struct lmo_journal *j, const char *vm, struct lmo_journal_vm *ret,
                    struct lmo_err *err) LMO_MUST_CHECK;
 
+/* The highest term of a coordinator that was submitted. */
+uint64_t lmo_journal_term(const struct lmo_journal *j);
+
 struct lmo_journal_op {
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
@@ -116,6 +119,8 @@ uint64_t lmo_journal_event_count(const struct lmo_journal *j);
 struct lmo_batch *lmo_batch_new(void);
 void lmo_batch_free(struct lmo_batch *b); /* one that is not submitted after all */
 void lmo_batch_vm(struct lmo_batch *b, const struct lmo_journal_vm *vm);
+/* A coordinator's term, never lowered. */
+void lmo_batch_term(struct lmo_batch *b, uint64_t term);
 void lmo_batch_op(struct lmo_batch *b, const struct lmo_op_request *req, const char *request_text);
 void lmo_batch_reply(struct lmo_batch *b, const char *id, enum lmo_op_state state, const char *reply_text);
 void lmo_batch_dst(struct lmo_batch *b, const struct lmo_dst *d);

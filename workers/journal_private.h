@@ -13,6 +13,7 @@ struct lmo_write {
     int (*apply)(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err);
     union {
         struct lmo_journal_vm vm;
+        uint64_t term;
         struct lmo_dst dst;
         struct lmo_src src;
         struct {
@@ -64,6 +65,7 @@ struct lmo_journal {
 
     uint64_t last_seq, event_count; /* of the committed events */
     uint64_t acked, ack_wanted;     /* deleted up to; may be deleted up to */
+    uint64_t term;                  /* the highest submitted */
 
     struct lmo_vm_entry *vms[LMO_VM_BUCKETS];
     unsigned vm_count;
@@ -72,6 +74,7 @@ struct lmo_journal {
 /* Puts the epochs of a submitted batch into the cache. */
 void lmo_journal_vm_remember(struct lmo_journal *j, const struct lmo_journal_vm *vm);
 void lmo_journal_vm_forget_all(struct lmo_journal *j);
+int lmo_journal_apply_term(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_journal_apply_vm(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err) LMO_MUST_CHECK;
 
 #endif

@@ -98,6 +98,29 @@ void lmo_batch_vm(struct lmo_batch *b, const struct lmo_journal_vm *vm)
     add(b, lmo_journal_apply_vm)->u.vm = *vm;
 }
 
+/* ---- the coordinator's term ---- */
+
+int lmo_journal_apply_term(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *s;
+    char text[24];
+    int r = lmo_sql_prepare(db,
+                            "INSERT INTO meta (key, value) VALUES ('term', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1 "
+                            "WHERE CAST(value AS INTEGER) < CAST(?1 AS INTEGER)",
+                            &s, err);
+    if (r < 0) {
+        return r;
+    }
+    snprintf(text, sizeof text, "%llu", (unsigned long long)w->u.term);
+    lmo_sql_bind_text(s, 1, text);
+    return lmo_sql_run(s, NULL, err);
+}
+
+void lmo_batch_term(struct lmo_batch *b, uint64_t term)
+{
+    add(b, lmo_journal_apply_term)->u.term = term;
+}
+
 /* ---- ops ---- */
 
 static int apply_op(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err)

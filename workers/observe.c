@@ -27,6 +27,7 @@ void lmo_observe_host(struct lmo_worker *w, struct lmo_http_request *http)
 {
     struct lmo_host_facts facts = w->cfg.facts;
     facts.realtime_us = (int64_t)lmo_realtime_us();
+    facts.term = lmo_journal_term(w->journal);
     lmo_http_reply_json(http, 200, lmo_host_facts_to_json(&facts));
 }
 

@@ -1,5 +1,9 @@
 /* server.c - the listener: who may ask what, and the way from its threads to the loop.
  *
+ * A coordinator of a lower term than one that was heard of is refused before anything else, and is no sign of life
+ * either: see proto/op.h. A higher term is on disk before anything that came with it is carried out, because the journal
+ * writes in order (J1); what is not journaled changes nothing.
+ *
  * Default deny. The role comes from the client's certificate: the coordinator orders, reads events and observes;
  * other workers speak at the cutover, and only with a permit (server_peer.c). Nobody else may do anything but ask for
  * /healthz.
@@ -41,7 +45,7 @@ struct job {
     struct lmo_http_request *http;
     struct lmo_op_request *op; /* owned; JOB_PUT */
     char name[LMO_HTTP_PARAM_MAX];
-    uint64_t after, wait_ms;
+    uint64_t after, wait_ms, term;
 };
 
 bool lmo_worker_post(struct lmo_worker *w, lmo_loop_fn *fn, void *arg)
@@ -74,12 +78,37 @@ static void job_free(struct job *j)
     free(j);
 }
 
+/* False: it has been refused. */
+static bool adopt_term(struct lmo_worker *w, const struct job *j)
+{
+    uint64_t seen = lmo_journal_term(w->journal);
+    if (j->term < seen) {
+        lmo_log(LMO_LOG_WARN, "coordinator of an earlier term refused", "term=%llu seen=%llu path=%s",
+                (unsigned long long)j->term, (unsigned long long)seen, lmo_http_path(j->http));
+        lmo_http_reply_fail(j->http, LMO_E_STALE_TERM, "the coordinator's term is %llu; this worker obeys one of term %llu",
+                            (unsigned long long)j->term, (unsigned long long)seen);
+        return false;
+    }
+    if (j->term > seen) {
+        lmo_log(LMO_LOG_INFO, "coordinator of a new term", "term=%llu before=%llu", (unsigned long long)j->term,
+                (unsigned long long)seen);
+        struct lmo_batch *b = lmo_batch_new();
+        lmo_batch_term(b, j->term);
+        lmo_journal_submit(w->journal, b, false, NULL, NULL);
+    }
+    return true;
+}
+
 static void run_job(void *arg)
 {
     struct job *j = arg;
     struct lmo_worker *w = j->w;
     if (w->stopping || lmo_journal_dead(w->journal)) {
         lmo_http_reply_fail(j->http, LMO_E_UNAVAILABLE, "this worker is stopping");
+        job_free(j);
+        return;
+    }
+    if (j->kind != JOB_HEALTH && !adopt_term(w, j)) {
         job_free(j);
         return;
     }
@@ -104,14 +133,35 @@ static void run_job(void *arg)
     job_free(j);
 }
 
+/* False: it has been refused. */
+static bool term_of(struct lmo_http_request *http, uint64_t *ret)
+{
+    const char *text = lmo_http_header(http, LMO_TERM_HEADER);
+    char *end = NULL;
+    if (!text) {
+        return true;
+    }
+    unsigned long long term = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
+    if (!end || *end != '\0' || term > INT64_MAX) {
+        lmo_http_reply_fail(http, LMO_E_INVALID, LMO_TERM_HEADER ": '%.40s' is not a term", text);
+        return false;
+    }
+    *ret = term;
+    return true;
+}
+
 static struct job *job_new(struct lmo_worker *w, struct lmo_http_request *http, enum job_kind kind, const char *name)
 {
+    uint64_t term = 0;
+    if (!term_of(http, &term)) {
+        return NULL;
+    }
     struct job *j = calloc(1, sizeof *j);
     if (!j) {
         lmo_http_reply_fail(http, LMO_E_NO_MEMORY, "no memory for the request");
         return NULL;
     }
-    *j = (struct job){.w = w, .kind = kind, .http = http};
+    *j = (struct job){.w = w, .kind = kind, .http = http, .term = term};
     snprintf(j->name, sizeof j->name, "%s", name ? name : "");
     return j;
 }

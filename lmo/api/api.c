@@ -22,6 +22,7 @@ static const struct lmo_http_route routes[] = {
     {"GET", "/v1/migrations/{id}", migration_get},
     {"GET", "/v1/migrations/{id}/journal", migration_journal},
     {"POST", "/v1/migrations/{id}/cancel", migration_cancel},
+    {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
     {"GET", "/healthz", health},
 };
 

@@ -4,6 +4,7 @@
 #include "base/id.h"
 #include "base/json.h"
 #include "core/phase.h"
+#include "core/resolve.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -172,4 +173,33 @@ void migration_cancel(void *api, struct lmo_http_request *req, const struct lmo_
     }
     principal_of(req, principal, sizeof(principal));
     asked(req, lmo_engine_migration_cancel(engine_of(api), id, principal, reply_to_request, req));
+}
+
+/* ------------------------------------------------------------------ resolve */
+
+struct resolve_body {
+    char decision[32], reason[LMO_TEXT_MAX];
+};
+static const struct lmo_field resolve_fields[] = {
+    LMO_F_TEXT(resolve_body, decision, LMO_FIELD_REQUIRED),
+    LMO_F_TEXT(resolve_body, reason, LMO_FIELD_REQUIRED),
+};
+static const struct lmo_table resolve_table = LMO_TABLE(resolve_fields);
+
+void migration_resolve(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    char principal[LMO_NAME_MAX + 32];
+    struct resolve_body body = {0};
+    const char *id = migration_id(req, params);
+    if (!id || !read_body(req, &resolve_table, &body, NULL)) {
+        return;
+    }
+    enum lmo_resolution decision = lmo_resolution_from_text(body.decision);
+    if (decision == LMO_RESOLVE_NONE) {
+        refuse(req, LMO_E_INVALID, "decision", "decision: must be guest-at-source, guest-at-destination, retry or abandon");
+        return;
+    }
+    principal_of(req, principal, sizeof(principal));
+    lmo_http_set_timeout(req, REPLY_MAX_MS + REPLY_MARGIN_MS); /* two hosts are asked first */
+    asked(req, lmo_engine_migration_resolve(engine_of(api), id, decision, body.reason, principal, reply_to_request, req));
 }

@@ -43,7 +43,8 @@ enum lmo_err_class {
     X(CORRUPT,            -20,   "corrupt",                500, BUG)       \
     X(CANCELLED,          -21,   "cancelled",              409, REFUSE)    \
     X(INTERNAL,           -22,   "internal",               500, BUG)       \
-    X(NOT_CONVERGING,     -23,   "not_converging",         409, REFUSE)
+    X(NOT_CONVERGING,     -23,   "not_converging",         409, REFUSE)    \
+    X(STALE_TERM,         -24,   "stale_term",             409, REFUSE)
 
 enum lmo_errno {
 #define X(name, value, text, http, cls) LMO_E_##name = (value),

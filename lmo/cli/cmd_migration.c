@@ -220,3 +220,30 @@ int lmo_cmd_migration_wait(struct lmo_cli *cli)
 {
     return wait_and_report(cli, cli->args.positional[0], NULL);
 }
+
+int lmo_cmd_migration_resolve(struct lmo_cli *cli)
+{
+    char path[LMO_API_PATH_MAX];
+    const char *id = cli->args.positional[0], *decision = cli->args.positional[1];
+    if (LMO_GIVEN(&cli->args, TIMEOUT) && !LMO_GIVEN(&cli->args, WAIT)) {
+        lmo_cli_message(cli, "migration resolve: --timeout is about waiting: add --wait");
+        return LMO_EXIT_USAGE;
+    }
+    LMO_AUTO_JSON json_t *body = json_pack("{s:s, s:s}", "decision", decision, "reason", cli->args.text[LMO_OPT_REASON]);
+    if (!body) {
+        lmo_cli_message(cli, "the reason must be UTF-8");
+        return LMO_EXIT_USAGE;
+    }
+    LMO_AUTO_JSON json_t *answer = NULL;
+    int rc = migration_path(cli, "/resolve", path);
+    if (rc == 0)
+        rc = lmo_api_call(cli, "POST", path, body, &answer);
+    if (rc != 0)
+        return rc;
+    if (LMO_GIVEN(&cli->args, WAIT))
+        return wait_and_report(cli, id, NULL);
+    if (LMO_GIVEN(&cli->args, JSON))
+        return lmo_cli_print_json(cli, answer);
+    lmo_cli_message(cli, "decided: %s; the migration is in %s now", decision, lmo_api_text(answer, "phase"));
+    return 0;
+}

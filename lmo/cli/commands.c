@@ -40,6 +40,12 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      MIGRATIONS, lmo_cmd_migration_cancel},
     {"migration wait", "ID", 1, 1, LMO_OPTS_CONNECTION | O(TIMEOUT), 0, "Follow a migration until it has ended", NULL,
      MIGRATIONS, lmo_cmd_migration_wait},
+    {"migration resolve", "ID DECISION", 2, 2, LMO_OPTS_CONNECTION | O(REASON) | O(WAIT) | O(TIMEOUT), O(REASON),
+     "Decide about a migration that needs a person",
+     "DECISION is one of guest-at-source, guest-at-destination, retry, abandon. `lmo migration show ID` says what is known, "
+     "what is not, and which of them are safe. The coordinator looks at both hosts first and refuses a decision that what it "
+     "sees speaks against. abandon touches nothing and closes the record. The reason is kept with your name.",
+     MIGRATIONS, lmo_cmd_migration_resolve},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",
      "DIR must not exist yet, or be empty. Who has DIR/ca.key can be anybody, and who has DIR/permit.key can order any "
      "cutover: keep DIR on an administrator's machine.",

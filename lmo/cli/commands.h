@@ -44,6 +44,7 @@ int lmo_cmd_migrate(struct lmo_cli *cli);
 int lmo_cmd_migration_list(struct lmo_cli *cli);
 int lmo_cmd_migration_show(struct lmo_cli *cli);
 int lmo_cmd_migration_cancel(struct lmo_cli *cli);
+int lmo_cmd_migration_resolve(struct lmo_cli *cli);
 int lmo_cmd_migration_wait(struct lmo_cli *cli);
 int lmo_cmd_pki_init(struct lmo_cli *cli);
 int lmo_cmd_pki_issue(struct lmo_cli *cli);

@@ -59,6 +59,8 @@
       "Only migrations of this guest") \
     X(LIMIT,               "limit",                0,   "N",       UINT,    1,  10000, \
       "At most N of them") \
+    X(REASON,              "reason",               0,   "TEXT",    TEXT,    0,  0, \
+      "Why; kept with the decision and in the audit trail") \
     X(DIR,                 "dir",                  0,   "DIR",     TEXT,    0,  0, \
       "Directory made by `lmo pki init` (LMO_PKI_DIR)") \
     X(ROLE,                "role",                 0,   "ROLE",    TEXT,    0,  0, \

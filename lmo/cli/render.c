@@ -113,6 +113,13 @@ void lmo_render_host(const json_t *host, const struct lmo_style *style, FILE *ou
     line(out, "url", lmo_api_text(host, "url"));
     if (*lmo_api_text(host, "last_error"))
         line(out, "last error", lmo_api_text(host, "last_error"));
+    const json_t *breaker = json_object_get(host, "breaker");
+    if (breaker && strcmp(lmo_api_text(breaker, "state"), "closed") != 0) {
+        char text[160];
+        snprintf(text, sizeof text, "%s: %" PRIu64 " calls in a row without an answer, %" PRIu64 " held back",
+                 lmo_api_text(breaker, "state"), lmo_api_u64(breaker, "failures"), lmo_api_u64(breaker, "held_calls"));
+        line(out, "breaker", text);
+    }
     const json_t *capabilities = json_object_get(host, "capabilities");
     if (json_object_size(capabilities) > 0) {
         fputs("capabilities\n", out);

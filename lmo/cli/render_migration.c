@@ -14,6 +14,7 @@ static const struct {
     {"aborted", LMO_YELLOW},
     {"rollback", LMO_YELLOW},
     {"attention", LMO_RED},
+    {"abandoned", LMO_RED},
 };
 
 enum lmo_color lmo_render_phase_color(const char *phase)
@@ -135,6 +136,8 @@ const char *lmo_render_outcome(const json_t *m, char buf[LMO_RENDER_LINE_MAX])
         add(&t, "%s stays on %s, unharmed: %s", name, from, *why ? why : "no reason given");
     } else if (strcmp(s, "attention") == 0) {
         add(&t, "%s needs a person: %s", name, *why ? why : "no reason given");
+    } else if (strcmp(s, "abandoned") == 0) {
+        add(&t, "%s was taken into a person's hands: %s", name, *why ? why : "no reason given");
     } else {
         add(&t, "%s is on its way from %s to %s: %s", name, from, to, lmo_format_safe(s, why, sizeof why));
     }
@@ -340,6 +343,48 @@ static void render_reason(const json_t *m, FILE *out)
         field(out, "cancelling", "as asked; it ends as soon as the hypervisor has confirmed it");
 }
 
+static void render_list(const char *name, const json_t *lines, FILE *out)
+{
+    size_t i = 0;
+    const json_t *l;
+    json_array_foreach(lines, i, l)
+    {
+        field(out, i == 0 ? name : "", json_is_string(l) ? json_string_value(l) : "");
+    }
+}
+
+/* For the person who must look: what is known, what is not, what may be done. */
+static void render_attention(const json_t *a, FILE *out)
+{
+    char buf[LMO_RENDER_LINE_MAX], safe[LMO_RENDER_LINE_MAX];
+    size_t i = 0;
+    const json_t *c;
+    render_list("known", json_object_get(a, "known"), out);
+    render_list("not known", json_object_get(a, "unknown"), out);
+    json_array_foreach(json_object_get(a, "safe"), i, c)
+    {
+        field(out, i == 0 ? "safe" : "", lmo_api_text(c, "command"));
+        snprintf(buf, sizeof buf, "%s", lmo_api_text(c, "effect"));
+        fprintf(out, "%-12s   %s\n", "", lmo_format_safe(buf, safe, sizeof safe));
+    }
+}
+
+/* One line per kind and state: "export: made at store: vol1, vol2". */
+static void render_resources(const json_t *resources, FILE *out)
+{
+    size_t i = 0, shown = 0;
+    const json_t *r;
+    json_array_foreach(resources, i, r)
+    {
+        char buf[LMO_RENDER_LINE_MAX] = "";
+        struct text t = {.buf = buf};
+        add(&t, "%-18s %-8s at %s", lmo_api_text(r, "what"), lmo_api_text(r, "state"), lmo_api_text(r, "host"));
+        if (*lmo_api_text(r, "object"))
+            add(&t, ": %s", lmo_api_text(r, "object"));
+        field(out, shown++ == 0 ? "made" : "", buf);
+    }
+}
+
 void lmo_render_migration(const json_t *m, const json_t *journal, const struct lmo_style *style, FILE *out)
 {
     char buf[LMO_RENDER_LINE_MAX], a[LMO_FORMAT_MAX], safe[LMO_RENDER_LINE_MAX];
@@ -348,6 +393,7 @@ void lmo_render_migration(const json_t *m, const json_t *journal, const struct l
     fprintf(out, "%-12s %s%s%s\n", "state", lmo_color_on(style, c), lmo_format_safe(state(m), safe, sizeof safe),
             lmo_color_off(style, c));
     render_reason(m, out);
+    render_attention(json_object_get(m, "attention"), out);
     const json_t *vm = json_object_get(m, "vm");
     snprintf(buf, sizeof buf, "%s  %s", lmo_api_text(vm, "name"), lmo_api_text(vm, "uuid"));
     field(out, "guest", buf);
@@ -364,5 +410,6 @@ void lmo_render_migration(const json_t *m, const json_t *journal, const struct l
     render_memory(json_object_get(m, "progress"), out);
     render_cutover(json_object_get(m, "cutover"), out);
     render_policy(json_object_get(m, "policy"), out);
+    render_resources(json_object_get(m, "resources"), out);
     render_timeline(m, json_object_get(journal, "journal"), style, out);
 }

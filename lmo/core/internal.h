@@ -22,7 +22,7 @@ void lmo_step_note(struct lmo_step *s, const char *why, const char *what_fmt, ..
 void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why);
 /* Something went wrong (or was cancelled) before the guest was committed: remember why, go and undo. */
 void lmo_step_fail(struct lmo_step *s, int code, const char *text);
-/* Nothing more can be decided safely: remember why, leave it to a person. */
+/* Nothing more can be decided safely: remember why, leave it to a person. What a worker reports still counts. */
 void lmo_step_attention(struct lmo_step *s, int code, const char *text);
 void lmo_step_wait(struct lmo_step *s, const char *text);
 /* What was waited for has come. */
@@ -40,6 +40,11 @@ void lmo_plan_dispatch(struct lmo_step *s);
 /* tasks.c */
 void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t);
 void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t);
+void lmo_step_task_held(struct lmo_step *s, struct lmo_task *t);
+/* Is it what the destination asks for while it is undecided? */
+bool lmo_step_asked_by_destination(enum lmo_op_kind kind);
+/* resolve.c */
+int lmo_step_resolve(struct lmo_step *s, struct lmo_err *err) LMO_MUST_CHECK;
 /* reports.c */
 void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w);
 

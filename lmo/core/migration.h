@@ -13,6 +13,8 @@
 #include "base/ops.h"
 #include "base/types.h"
 #include "core/phase.h"
+#include "core/resolve.h"
+#include "core/resource.h"
 
 #define LMO_TASKS_MAX 64
 #define LMO_EPOCH_STRIDE 16 /* epochs that one migration may use; the store hands out multiples */
@@ -89,7 +91,9 @@ struct lmo_migration {
     char destination_url[LMO_URL_MAX];
 
     uint32_t next_ordinal;
-    uint64_t dispatched;           /* bit per lmo_op_kind: was ever sent; what a roll-back has to undo */
+    uint64_t dispatched;           /* bit per lmo_op_kind: was ever sent */
+    unsigned resource_count;       /* what it made, and what of it is undone: the resource journal */
+    struct lmo_resource resources[LMO_RESOURCES_MAX];
     uint8_t group;                 /* of the present phase's plan that is being worked on */
     bool group_open;               /* its tasks have been put into the list */
     unsigned task_count;
@@ -118,6 +122,8 @@ enum lmo_event_kind {
     LMO_EV_CANCEL,
     LMO_EV_TIMER,        /* some deadline may have passed; harmless at any time */
     LMO_EV_RECOVERED,    /* a coordinator has just loaded the record */
+    LMO_EV_RESOLVE,      /* a person has decided (core/resolve.h) */
+    LMO_EV_HELD,         /* a call is not sent yet: its host does not answer (core/breaker.h); `text` */
     LMO_EV_COUNT
 };
 
@@ -135,6 +141,9 @@ struct lmo_event {
     const char *answer, *evidence; /* RELAY_FREEZE done; borrowed */
     /* WORKER */
     const struct lmo_worker_event *worker; /* borrowed */
+    /* RESOLVE; `text` says who and why */
+    enum lmo_resolution resolution;
+    const struct lmo_resolve_view *view; /* borrowed */
 };
 
 /* ------------------------------------------------------------------ effects */

@@ -16,6 +16,7 @@
 #define LMO_PHASE_SOURCE_RUNS UINT32_C(8)  /* the guest may run at the source */
 #define LMO_PHASE_DEST_RUNS UINT32_C(16)   /* the guest may run at the destination */
 #define LMO_PHASE_BY_EVENT UINT32_C(32)    /* left on a worker's event, not when its tasks are done */
+#define LMO_PHASE_RESTING UINT32_C(64)     /* open, but nothing is tried: it waits for a person or for a fact */
 
 /*  name                text                   successors                                     attributes */
 #define LMO_PHASES(X)                                                                                              \
@@ -44,7 +45,10 @@
       LMO_PHASE_SOURCE_RUNS | LMO_PHASE_DEST_RUNS)                                                                   \
     X(COMPLETED,          "completed",           0, LMO_PHASE_TERMINAL | LMO_PHASE_DEST_RUNS)                        \
     X(ABORTED,            "aborted",             0, LMO_PHASE_TERMINAL | LMO_PHASE_SOURCE_RUNS)                      \
-    X(ATTENTION,          "attention",           0,                                                                  \
+    X(ATTENTION,          "attention",                                                                               \
+      LMO_PHASE_BIT(CUTOVER) | LMO_PHASE_BIT(FINALIZE) | LMO_PHASE_BIT(ROLLBACK) | LMO_PHASE_BIT(ABANDONED),         \
+      LMO_PHASE_SOURCE_RUNS | LMO_PHASE_DEST_RUNS | LMO_PHASE_BY_EVENT | LMO_PHASE_RESTING)                          \
+    X(ABANDONED,          "abandoned",           0,                                                                  \
       LMO_PHASE_TERMINAL | LMO_PHASE_SOURCE_RUNS | LMO_PHASE_DEST_RUNS)
 
 enum lmo_phase {

@@ -2,8 +2,8 @@
  *
  * One table. A phase's tasks come in groups; a group is opened when every task of the one before it is done, so the
  * number of volumes and ports (known only after `describe`) is looked at as late as possible. A row of the roll-back
- * names the call that it undoes: it is planned only if that call was ever sent, because a call that was sent may
- * have had its effect whatever came back. */
+ * names the resource that it undoes: it is planned only for what this migration may have made and has not undone (R1),
+ * because a call that was sent may have had its effect whatever came back. */
 #include "base/assert.h"
 #include "core/internal.h"
 
@@ -17,47 +17,47 @@ static const struct plan_row {
     uint8_t group;
     enum lmo_op_kind kind;
     enum scope scope;
-    enum lmo_op_kind undoes; /* NONE: always planned */
+    enum lmo_resource_kind undoes; /* NONE: always planned */
 } plan[] = {
-    {LMO_PHASE_PRECHECK, 0, LMO_OP_DESCRIBE, ONE, LMO_OP_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_PRECHECK_INCOMING, ONE, LMO_OP_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_VOLUME, VOLUMES, LMO_OP_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_PORT, PORTS, LMO_OP_NONE},
+    {LMO_PHASE_PRECHECK, 0, LMO_OP_DESCRIBE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_PRECHECK_INCOMING, ONE, LMO_RES_NONE},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_VOLUME, VOLUMES, LMO_RES_NONE},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_PORT, PORTS, LMO_RES_NONE},
 
-    {LMO_PHASE_DESTINATION_CREATE, 0, LMO_OP_PREPARE, ONE, LMO_OP_NONE},
-    {LMO_PHASE_VOLUME_ATTACH, 0, LMO_OP_ATTACH, VOLUMES, LMO_OP_NONE},
-    {LMO_PHASE_NETWORK_PRELOAD, 0, LMO_OP_PRELOAD, FABRICS, LMO_OP_NONE},
-    {LMO_PHASE_DUAL_INGRESS, 0, LMO_OP_DUAL, PORTS, LMO_OP_NONE},
+    {LMO_PHASE_DESTINATION_CREATE, 0, LMO_OP_PREPARE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_VOLUME_ATTACH, 0, LMO_OP_ATTACH, VOLUMES, LMO_RES_NONE},
+    {LMO_PHASE_NETWORK_PRELOAD, 0, LMO_OP_PRELOAD, FABRICS, LMO_RES_NONE},
+    {LMO_PHASE_DUAL_INGRESS, 0, LMO_OP_DUAL, PORTS, LMO_RES_NONE},
 
     /* The job starts behind a shut gate; the gate is ordered open only when the permit is journaled at the
      * destination (which has then reached the source and every volume service) and the network is confirmed. */
-    {LMO_PHASE_PRECOPY, 0, LMO_OP_PERMIT, ONE, LMO_OP_NONE},
-    {LMO_PHASE_PRECOPY, 0, LMO_OP_JOB_START, ONE, LMO_OP_NONE},
-    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_BOUND, PORTS, LMO_OP_NONE},
-    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_INSTALLED, PORTS, LMO_OP_NONE},
-    {LMO_PHASE_PRECOPY, 2, LMO_OP_OPEN_GATE, ONE, LMO_OP_NONE},
+    {LMO_PHASE_PRECOPY, 0, LMO_OP_PERMIT, ONE, LMO_RES_NONE},
+    {LMO_PHASE_PRECOPY, 0, LMO_OP_JOB_START, ONE, LMO_RES_NONE},
+    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_BOUND, PORTS, LMO_RES_NONE},
+    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_INSTALLED, PORTS, LMO_RES_NONE},
+    {LMO_PHASE_PRECOPY, 2, LMO_OP_OPEN_GATE, ONE, LMO_RES_NONE},
 
     /* The source's process must be proven dead before what fenced it is cleared away. */
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_REMOVE_SOURCE, ONE, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_SINGLE_DESTINATION, PORTS, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_SETTLE, ONE, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 1, LMO_OP_DETACH_SOURCE, VOLUMES, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_SOURCE, ONE, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_DESTINATION, ONE, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_OP_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_OP_NONE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_REMOVE_SOURCE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_SINGLE_DESTINATION, PORTS, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_SETTLE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 1, LMO_OP_DETACH_SOURCE, VOLUMES, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_NONE},
 
     /* Group 0 drains what was under way. The job's end, then the destination's word that nothing will ever run
      * there, come before anything that helps the source. */
-    {LMO_PHASE_ROLLBACK, 1, LMO_OP_JOB_ABORT, ONE, LMO_OP_JOB_START},
-    {LMO_PHASE_ROLLBACK, 2, LMO_OP_DISCARD, ONE, LMO_OP_PREPARE},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_REVIVE, ONE, LMO_OP_JOB_START},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_SINGLE_SOURCE, PORTS, LMO_OP_DUAL},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_DETACH_DESTINATION, VOLUMES, LMO_OP_ATTACH},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_SOURCE, ONE, LMO_OP_JOB_START},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_DESTINATION, ONE, LMO_OP_PREPARE},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_OP_ATTACH},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_OP_PRELOAD},
+    {LMO_PHASE_ROLLBACK, 1, LMO_OP_JOB_ABORT, ONE, LMO_RES_JOB},
+    {LMO_PHASE_ROLLBACK, 2, LMO_OP_DISCARD, ONE, LMO_RES_PREPARATION},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_REVIVE, ONE, LMO_RES_JOB},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_SINGLE_SOURCE, PORTS, LMO_RES_DELIVERY},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_DETACH_DESTINATION, VOLUMES, LMO_RES_EXPORT},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_SOURCE_RECORD},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_DESTINATION_RECORD},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_VOLUME_RECORD},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_FABRIC_RECORD},
 };
 #define PLAN_ROWS (sizeof plan / sizeof plan[0])
 
@@ -133,7 +133,8 @@ static void open_row(struct lmo_step *s, const struct plan_row *row)
                                                                              : s->m->vm.port_count;
     bool per_worker = row->scope == VOLUME_WORKERS || row->scope == FABRICS;
     for (unsigned i = 0; i < count; i++) {
-        if (!per_worker || !worker_seen(s->m, row->scope, i)) {
+        bool owed = row->undoes == LMO_RES_NONE || lmo_resource_owed(s->m, row->undoes, i);
+        if (owed && (!per_worker || !worker_seen(s->m, row->scope, i))) {
             (void)lmo_plan_add(s, row->kind, i);
         }
     }
@@ -144,8 +145,7 @@ static void open_group(struct lmo_step *s)
 {
     s->m->task_count = 0;
     for (size_t i = 0; i < PLAN_ROWS; i++) {
-        bool wanted = plan[i].undoes == LMO_OP_NONE || (s->m->dispatched >> plan[i].undoes) & 1U;
-        if (plan[i].phase == s->m->phase && plan[i].group == s->m->group && wanted) {
+        if (plan[i].phase == s->m->phase && plan[i].group == s->m->group) {
             open_row(s, &plan[i]);
         }
     }
@@ -188,6 +188,7 @@ static enum lmo_phase forward_of(enum lmo_phase p)
     case LMO_PHASE_COMPLETED:
     case LMO_PHASE_ABORTED:
     case LMO_PHASE_ATTENTION:
+    case LMO_PHASE_ABANDONED:
     case LMO_PHASE_COUNT: break;
     }
     return LMO_PHASE_COUNT;
@@ -208,8 +209,9 @@ static void group_done(struct lmo_step *s)
         lmo_step_note(s, why, "switch-over allowed");
     }
     if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && (m->dispatched >> LMO_OP_PREPARE) & 1U) {
+        bool raised = m->epoch % LMO_EPOCH_STRIDE != 0; /* by an earlier roll-back, which a person has had tried again */
         m->destination_discarded = true;
-        if ((m->dispatched >> LMO_OP_PERMIT) & 1U) {
+        if (((m->dispatched >> LMO_OP_PERMIT) & 1U) && !raised) {
             m->epoch++; /* thaw and everything after it: only above the permit that can no longer be used */
             lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
         }
@@ -263,6 +265,7 @@ void lmo_plan_dispatch(struct lmo_step *s)
             t->epoch = m->epoch;
         }
         m->dispatched |= UINT64_C(1) << t->kind;
+        lmo_resource_intend(m, t->kind, t->index);
         s->out->send |= UINT64_C(1) << i;
         s->out->durable = true;
     }

@@ -10,7 +10,8 @@
 
 static bool undecided(const struct lmo_migration *m)
 {
-    return m->phase == LMO_PHASE_PRECOPY || m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_ROLLBACK;
+    return m->phase == LMO_PHASE_PRECOPY || m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_ROLLBACK ||
+           m->phase == LMO_PHASE_ATTENTION;
 }
 
 /* The downtime limit was low for some passes, and the guest did not converge to it: the next step. */
@@ -111,7 +112,8 @@ static void hasten_discard(struct lmo_migration *m)
 
 static void on_back(struct lmo_step *s, const struct lmo_worker_event *w)
 {
-    if (s->m->phase == LMO_PHASE_PRECOPY || s->m->phase == LMO_PHASE_CUTOVER) {
+    bool rests = s->m->phase == LMO_PHASE_ATTENTION && !s->m->cutover.resumed;
+    if (s->m->phase == LMO_PHASE_PRECOPY || s->m->phase == LMO_PHASE_CUTOVER || rests) {
         lmo_step_fail(s, LMO_E_CANCELLED,
                       "the source's hypervisor resumed the guest there; the destination's paused copy was destroyed");
     } else if (s->m->phase == LMO_PHASE_ROLLBACK) {
@@ -122,7 +124,7 @@ static void on_back(struct lmo_step *s, const struct lmo_worker_event *w)
 
 static void on_copy_lost(struct lmo_step *s, const struct lmo_worker_event *w)
 {
-    if (!undecided(s->m)) {
+    if (!undecided(s->m) || s->m->cutover.resumed) {
         return;
     }
     if (w->ok) {

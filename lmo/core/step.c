@@ -7,17 +7,18 @@
  *  C3  Before the destination has said that nothing is or will be there (destination_discarded), nothing is done that
  *      lets the source run again, and nothing of the destination's is taken away but its copy.
  *  C4  Nothing is undone while a call that could make it is still under way: such calls drain first.
- *  C5  A terminal record never changes again. */
+ *  C5  A terminal record never changes again.
+ *  C6  A record that rests in attention orders nothing but the questions that the destination had asked; what a worker
+ *      reports moves it on as it would have moved the phase before, and so does a person's decision, if nothing that
+ *      was seen speaks against it (resolve.h). */
 #include "base/assert.h"
 #include "core/internal.h"
+#include "core/rules.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#define DEADLINE_FORWARD_MS 60000          /* precheck to dual_ingress, each */
-#define DEADLINE_CUTOVER_MS (60 * 60000)   /* then a person must look; the workers keep trying all the same */
-#define DEADLINE_CLEANUP_MS (30 * 60000)   /* finalize, rollback */
 #define BOOT_CLOCK_TOLERANCE_MS 2000       /* between the stamps and the clock since boot, after a restart */
 
 static const char *const task_states[] = {
@@ -69,33 +70,38 @@ void lmo_step_waited(struct lmo_step *s)
 
 static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int64_t now_ms)
 {
-    switch (p) {
-    case LMO_PHASE_PRECHECK:
-    case LMO_PHASE_DESTINATION_CREATE:
-    case LMO_PHASE_VOLUME_ATTACH:
-    case LMO_PHASE_NETWORK_PRELOAD:
-    case LMO_PHASE_DUAL_INGRESS: return now_ms + DEADLINE_FORWARD_MS;
-    case LMO_PHASE_PRECOPY: return now_ms + (int64_t)m->policy.convergence_timeout_ms;
-    case LMO_PHASE_CUTOVER: return now_ms + DEADLINE_CUTOVER_MS;
-    case LMO_PHASE_FINALIZE:
-    case LMO_PHASE_ROLLBACK: return now_ms + DEADLINE_CLEANUP_MS;
-    case LMO_PHASE_QUEUED:
-    case LMO_PHASE_COMPLETED:
-    case LMO_PHASE_ABORTED:
-    case LMO_PHASE_ATTENTION:
-    case LMO_PHASE_COUNT: break;
-    }
-    return 0;
+    int64_t ms = lmo_phase_rule(p)->deadline_ms;
+    ms = ms == LMO_DEADLINE_BY_POLICY ? (int64_t)m->policy.convergence_timeout_ms : ms;
+    return ms == 0 ? 0 : now_ms + ms;
 }
 
 static void close_phase_time(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
-    if (m->phase_time_count > 0) {
-        struct lmo_phase_time *t = &m->phase_times[m->phase_time_count - 1];
+    struct lmo_phase_time *t = m->phase_time_count > 0 ? &m->phase_times[m->phase_time_count - 1] : NULL;
+    if (t && t->phase == m->phase) { /* of a record that went back and forth too often, the last rounds are not kept */
         t->ended_ms = s->ev->now_ms;
         t->us = s->ev->now_boot_us >= m->phase_started_boot_us ? s->ev->now_boot_us - m->phase_started_boot_us : 0;
     }
+}
+
+/* C4: what may be making something is waited for before it is undone. C6: the destination asks once, its question lives
+ * as long as nothing is decided. All else is forgotten. */
+static void keep_tasks(struct lmo_migration *m, enum lmo_phase to)
+{
+    bool undecided = (to == LMO_PHASE_ATTENTION || (to == LMO_PHASE_CUTOVER && m->phase == LMO_PHASE_ATTENTION)) &&
+                     !m->cutover.committed && !m->destination_discarded;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < m->task_count; i++) {
+        struct lmo_task *t = &m->tasks[i];
+        bool drains = to == LMO_PHASE_ROLLBACK && t->state == LMO_TASK_SENT && lmo_op_info(t->kind)->mutates;
+        bool asked = undecided && t->state != LMO_TASK_DONE && lmo_step_asked_by_destination(t->kind);
+        if (drains || asked) {
+            t->draining = drains;
+            m->tasks[kept++] = *t;
+        }
+    }
+    m->task_count = kept;
 }
 
 void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
@@ -103,25 +109,15 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     struct lmo_migration *m = s->m;
     lmo_assert(lmo_phase_may_follow(m->phase, phase)); /* C1 */
     close_phase_time(s);
+    keep_tasks(m, phase);
+    /* Where nothing is planned the first group is what is kept or asked for: a roll-back's has to drain. */
+    m->group_open = phase == LMO_PHASE_ROLLBACK || phase == LMO_PHASE_CUTOVER || phase == LMO_PHASE_ATTENTION;
     m->phase = phase;
     m->phase_started_ms = s->ev->now_ms;
     m->phase_started_boot_us = s->ev->now_boot_us;
     m->deadline_ms = deadline_of(m, phase, s->ev->now_ms);
     m->group = 0;
-    m->group_open = phase == LMO_PHASE_ROLLBACK; /* its group 0 is what still has to drain */
     lmo_step_waited(s);
-    if (phase == LMO_PHASE_ROLLBACK) { /* C4: what may be making something is waited for, the rest forgotten */
-        unsigned kept = 0;
-        for (unsigned i = 0; i < m->task_count; i++) {
-            if (m->tasks[i].state == LMO_TASK_SENT && lmo_op_info(m->tasks[i].kind)->mutates) {
-                m->tasks[kept] = m->tasks[i];
-                m->tasks[kept++].draining = true;
-            }
-        }
-        m->task_count = kept;
-    } else {
-        m->task_count = 0;
-    }
     bool terminal = lmo_phase_is(phase, LMO_PHASE_TERMINAL);
     if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
         m->phase_times[m->phase_time_count++] =
@@ -148,14 +144,25 @@ static void set_reason(struct lmo_step *s, int code, const char *text)
 
 void lmo_step_fail(struct lmo_step *s, int code, const char *text)
 {
+    if (s->m->phase == LMO_PHASE_ATTENTION) {
+        s->m->reason_code = 0; /* what it waited for is known now */
+    }
     set_reason(s, code, text);
     lmo_step_enter(s, s->m->phase == LMO_PHASE_QUEUED ? LMO_PHASE_ABORTED : LMO_PHASE_ROLLBACK, text);
 }
 
 void lmo_step_attention(struct lmo_step *s, int code, const char *text)
 {
-    s->m->reason_code = 0; /* what a person must look at now comes before what began it; that is in the journal */
+    struct lmo_migration *m = s->m;
+    enum lmo_phase failed_in = m->failed_in;
+    bool rests = m->phase == LMO_PHASE_ATTENTION;
+    m->reason_code = 0; /* what a person must look at now comes before what began it; that is in the journal */
     set_reason(s, code, text);
+    if (rests) {
+        m->failed_in = failed_in; /* what a retry would go back to */
+        lmo_step_note(s, text, "still needs a person");
+        return;
+    }
     lmo_step_enter(s, LMO_PHASE_ATTENTION, text);
 }
 
@@ -187,12 +194,11 @@ static void on_timer(struct lmo_step *s)
     char text[LMO_TEXT_MAX];
     (void)snprintf(text, sizeof text, "%s did not end within its deadline; waiting for %.180s", lmo_phase_text(m->phase),
                    m->waiting_for[0] ? m->waiting_for : "a worker's answer");
-    if (m->phase == LMO_PHASE_PRECOPY) {
-        not_converged(s);
-    } else if (m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_FINALIZE || m->phase == LMO_PHASE_ROLLBACK) {
-        lmo_step_attention(s, LMO_E_TIMEOUT, text);
-    } else {
-        lmo_step_fail(s, LMO_E_TIMEOUT, text);
+    switch (lmo_phase_rule(m->phase)->at_deadline) {
+    case LMO_AT_DEADLINE_ROLLBACK: lmo_step_fail(s, LMO_E_TIMEOUT, text); break;
+    case LMO_AT_DEADLINE_CONVERGENCE: not_converged(s); break;
+    case LMO_AT_DEADLINE_ATTENTION: lmo_step_attention(s, LMO_E_TIMEOUT, text); break;
+    case LMO_AT_DEADLINE_NOTHING: lmo_unreachable("a deadline in a phase that has none");
     }
 }
 
@@ -201,6 +207,10 @@ static int on_cancel(struct lmo_step *s, struct lmo_err *err)
     struct lmo_migration *m = s->m;
     if (m->phase == LMO_PHASE_ROLLBACK) {
         return 0; /* is being undone already */
+    }
+    if (m->phase == LMO_PHASE_ATTENTION) {
+        return lmo_fail(err, LMO_E_CONFLICT, "migration %s waits for a person's decision: lmo migration resolve %s ...", m->id,
+                        m->id);
     }
     if (!lmo_phase_is(m->phase, LMO_PHASE_CANCELLABLE)) {
         return lmo_fail(err, LMO_E_CONFLICT, "migration %s is in %s: %s", m->id, lmo_phase_text(m->phase),
@@ -246,7 +256,8 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
                   struct lmo_effects *effects, struct lmo_err *err)
 {
     lmo_assert(next != current);
-    if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL) && event->kind == LMO_EV_CANCEL) {
+    if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL) &&
+        (event->kind == LMO_EV_CANCEL || event->kind == LMO_EV_RESOLVE)) {
         return lmo_fail(err, LMO_E_CONFLICT, "migration %s has ended (%s)", current->id, lmo_phase_text(current->phase));
     }
     *next = *current;
@@ -279,6 +290,13 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     case LMO_EV_CANCEL: r = on_cancel(&s, err); break;
     case LMO_EV_TIMER: on_timer(&s); break;
     case LMO_EV_RECOVERED: on_recovered(&s); break;
+    case LMO_EV_HELD:
+        t = find_task(next, event->ordinal);
+        if (t) {
+            lmo_step_task_held(&s, t);
+        }
+        break;
+    case LMO_EV_RESOLVE: r = lmo_step_resolve(&s, err); break;
     case LMO_EV_COUNT: lmo_unreachable("no such event");
     }
     if (r < 0) {
@@ -326,8 +344,13 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     if (m->phase == LMO_PHASE_ABORTED && m->cutover.committed && !m->destination_discarded) {
         return "aborted although the destination had committed";
     }
-    if (lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) && m->phase != LMO_PHASE_COMPLETED && m->reason_code == 0) {
-        return "ended without success and without a reason";
+    bool unhappy = m->phase == LMO_PHASE_ATTENTION || (lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) && m->phase != LMO_PHASE_COMPLETED);
+    if (unhappy && m->reason_code == 0) {
+        return "ended without success, or rests, without a reason";
+    }
+    const char *resources = lmo_resources_broken(m);
+    if (resources) {
+        return resources;
     }
     for (unsigned i = 0; i < m->task_count; i++) {
         if (m->tasks[i].kind == LMO_OP_REVIVE && !m->destination_discarded) {

@@ -4,15 +4,15 @@
  * and is asked for again under the SAME operation id, which a worker answers from its journal. */
 #include "base/str.h"
 #include "core/internal.h"
+#include "core/rules.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 10000
-#define ATTEMPTS_FORWARD 5   /* then the migration is rolled back */
-#define ATTEMPTS_DRAIN 5     /* then the call counts as possibly done, and is undone */
 #define RELAY_AGAIN_MS 500
+#define REST_AGAIN_MS 30000   /* while it rests: for as long as nobody decides, so seldom and without a line in the journal */
 
 static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
 {
@@ -66,7 +66,7 @@ static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
         t->state = LMO_TASK_WAITING; /* asked again, as a new question */
         t->ordinal = m->next_ordinal++;
         t->epoch = 0;
-        t->not_before_ms = s->ev->now_ms + RELAY_AGAIN_MS;
+        t->not_before_ms = s->ev->now_ms + (m->phase == LMO_PHASE_ATTENTION ? REST_AGAIN_MS : RELAY_AGAIN_MS);
         return;
     }
     LMO_COPY(m->cutover.freeze_answer, s->ev->answer);
@@ -75,8 +75,7 @@ static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
     lmo_step_note(s, s->ev->evidence, "source's word, through the coordinator: %s", s->ev->answer);
 }
 
-/* Are these what the destination asks for while it is undecided? */
-static bool asked_by_destination(enum lmo_op_kind kind)
+bool lmo_step_asked_by_destination(enum lmo_op_kind kind)
 {
     return kind == LMO_OP_PERMIT || kind == LMO_OP_RELAY_FREEZE || kind == LMO_OP_RELAY_ANSWER;
 }
@@ -86,7 +85,7 @@ static void discarded(struct lmo_migration *m)
 {
     m->destination_discarded = true;
     for (unsigned i = 0; i < m->task_count; i++) {
-        if (asked_by_destination(m->tasks[i].kind) && m->tasks[i].state == LMO_TASK_WAITING) {
+        if (lmo_step_asked_by_destination(m->tasks[i].kind) && m->tasks[i].state == LMO_TASK_WAITING) {
             m->tasks[i].state = LMO_TASK_DONE;
         }
     }
@@ -111,6 +110,7 @@ void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
 {
     struct lmo_migration *m = s->m;
     t->state = LMO_TASK_DONE;
+    lmo_resource_settle(m, t->kind, t->index);
     no_longer_waited_for(s, t);
     if (t->kind == LMO_OP_DESCRIBE && s->ev->facts) {
         take_facts(s, s->ev->facts);
@@ -168,7 +168,7 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
 {
     int code = s->ev->code;
     if (t->draining) {
-        if (cls == LMO_CLASS_UNKNOWN && t->attempts < ATTEMPTS_DRAIN) {
+        if (cls == LMO_CLASS_UNKNOWN && t->attempts < LMO_TRIES_DRAIN) {
             retry(s, t, true);
         } else {
             t->state = LMO_TASK_DONE; /* done or not: what it may have made is undone below */
@@ -181,9 +181,12 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
         return;
     }
     /* The destination has moved on by itself and says so in its answer to `discard`. */
-    bool moot = asked_by_destination(t->kind) &&
+    bool moot = lmo_step_asked_by_destination(t->kind) &&
                 (s->m->destination_discarded || (cls == LMO_CLASS_REFUSE && t->kind != LMO_OP_RELAY_FREEZE));
-    if (nothing_left(t->kind, code) || moot) {
+    if (nothing_left(t->kind, code)) {
+        t->state = LMO_TASK_DONE;
+        lmo_resource_settle(s->m, t->kind, t->index);
+    } else if (moot) {
         t->state = LMO_TASK_DONE;
     } else if (t->kind == LMO_OP_REVIVE && cls == LMO_CLASS_REFUSE) {
         lmo_step_attention(s, code, t->last_error);
@@ -198,6 +201,7 @@ static void failed_in_finalize(struct lmo_step *s, struct lmo_task *t, enum lmo_
 {
     if (nothing_left(t->kind, s->ev->code)) {
         t->state = LMO_TASK_DONE;
+        lmo_resource_settle(s->m, t->kind, t->index);
     } else if (s->ev->code == LMO_E_STALE_EPOCH) {
         lmo_step_attention(s, s->ev->code, t->last_error);
     } else {
@@ -205,10 +209,14 @@ static void failed_in_finalize(struct lmo_step *s, struct lmo_task *t, enum lmo_
     }
 }
 
-/* In cutover the only calls are the relay's: they are repeated until the cutover is decided. */
+/* In cutover the only calls are the relay's: they are repeated until the cutover is decided. In attention too: whoever
+ * looks at it needs no luck with the order in which two hosts come back. */
 static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
     retry(s, t, cls == LMO_CLASS_UNKNOWN);
+    if (s->m->phase == LMO_PHASE_ATTENTION) {
+        t->not_before_ms = s->ev->now_ms + REST_AGAIN_MS;
+    }
 }
 
 static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
@@ -217,7 +225,7 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
         t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
         return;
     }
-    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;
+    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < lmo_phase_rule(s->m->phase)->tries;
     if (again) {
         retry(s, t, cls == LMO_CLASS_UNKNOWN);
         return;
@@ -229,16 +237,25 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
     lmo_step_fail(s, s->ev->code, text);
 }
 
+/* Not a failure: nothing was tried. But whoever looks should see what it waits for. */
+void lmo_step_task_held(struct lmo_step *s, struct lmo_task *t)
+{
+    LMO_COPY(t->last_error, s->ev->text);
+    lmo_step_wait(s, s->ev->text);
+}
+
 void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t)
 {
     enum lmo_err_class cls = lmo_err_class_of(s->ev->code);
     LMO_COPY(t->last_error, s->ev->text);
-    note_failure(s, t);
+    if (s->m->phase != LMO_PHASE_ATTENTION) {
+        note_failure(s, t);
+    }
     if (s->m->phase == LMO_PHASE_ROLLBACK) {
         failed_in_rollback(s, t, cls);
     } else if (s->m->phase == LMO_PHASE_FINALIZE) {
         failed_in_finalize(s, t, cls);
-    } else if (s->m->phase == LMO_PHASE_CUTOVER) {
+    } else if (s->m->phase == LMO_PHASE_CUTOVER || s->m->phase == LMO_PHASE_ATTENTION) {
         failed_in_cutover(s, t, cls);
     } else {
         failed_forward(s, t, cls);

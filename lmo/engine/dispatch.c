@@ -15,6 +15,7 @@
 struct call {
     struct lmo_engine *engine;
     char id[LMO_ID_MAX];
+    char host[LMO_NAME_MAX];
     uint32_t ordinal;
     enum lmo_op_kind kind;
 };
@@ -137,6 +138,9 @@ static void on_done(void *arg, int code, const char *text, const struct lmo_op_r
         free(call);
         return;
     }
+    int outcome = code < 0 ? code : reply->state == LMO_OP_DONE ? 0 : reply->code;
+    bool sick = lmo_err_class_of(outcome) == LMO_CLASS_UNKNOWN || (code < 0 && code == LMO_E_UNAVAILABLE);
+    engine_answered(call->engine, call->host, !sick);
     if (code < 0) {
         fail(call, code, text);
     } else if (reply->state == LMO_OP_DONE) {
@@ -292,6 +296,7 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     const struct lmo_migration *m = engine_record(entry);
     struct lmo_err err = {0};
     const char *host = lmo_task_host(m, task);
+    LMO_COPY(call->host, host);
     memset(&req, 0, sizeof req);
     fill_common(m, task, &req);
     fill_objects(m, task, &req);

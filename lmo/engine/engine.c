@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define STALL_RETRY_MS 500
+#define TERM_CHECK_MS 1000 /* how long a coordinator that was overtaken may believe that it is the one */
 
 int64_t engine_now_ms(const struct lmo_engine *e)
 {
@@ -180,7 +181,7 @@ static void carry_out(struct entry *entry)
     for (unsigned i = 0; i < count; i++) {
         const struct lmo_task *t = sent_task(engine_record(entry), entry->send[i]);
         if (t) {
-            engine_send(entry, t);
+            engine_send_or_hold(entry, t);
         }
     }
     engine_wake_waiters(entry);
@@ -356,6 +357,40 @@ void engine_flush_soon(struct lmo_engine *e)
     }
 }
 
+/* ------------------------------------------------------------------ the term */
+
+/* E5: whoever was overtaken ends at once, whatever it was about to do. True: the term is still ours. */
+static bool check_term(struct lmo_engine *e)
+{
+    struct lmo_err err = {0};
+    int r = e->store->ops->check_term ? e->store->ops->check_term(e->store, &err) : 0;
+    if (r == LMO_E_CONFLICT) {
+        lmo_log(LMO_LOG_ERROR, "another coordinator has taken over: stopping", "why=%s", err.text);
+        abort();
+    }
+    return r == 0; /* a store that cannot be read: nothing can be written either, so nothing new is done */
+}
+
+static void on_term_timer(void *arg)
+{
+    struct lmo_engine *e = arg;
+    e->term_timer = 0;
+    (void)check_term(e);
+    if (lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {
+        lmo_unreachable("no timer for the term");
+    }
+}
+
+/* A worker's word alone does not stop a coordinator: it may belong to another one. */
+static void on_superseded(void *arg, const char *host, const char *why)
+{
+    struct lmo_engine *e = arg;
+    if (!e->stopping && check_term(e)) {
+        lmo_log(LMO_LOG_ERROR, "worker obeys a coordinator of a higher term, which this store knows nothing of",
+                "host=%s why=%s", host, why);
+    }
+}
+
 /* ------------------------------------------------------------------ workers */
 
 void lmo_engine_stop(struct lmo_engine *e)
@@ -449,6 +484,7 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
     if (facts) {
         h->facts = *facts;
         h->last_error[0] = '\0';
+        engine_heard(h);
     } else {
         (void)snprintf(h->last_error, sizeof h->last_error, "%s", why ? why : "unreachable");
     }
@@ -472,7 +508,8 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
     e->booted_ms = (int64_t)(lmo_realtime_us() / 1000) - (int64_t)lmo_now_ms();
-    e->callbacks = (struct lmo_workers_callbacks){.arg = e, .events = on_events, .host_state = on_host_state};
+    e->callbacks = (struct lmo_workers_callbacks){.arg = e, .events = on_events, .host_state = on_host_state,
+                                                  .superseded = on_superseded};
     *ret = e;
     return 0;
 }
@@ -505,9 +542,10 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
     struct host *h, *htmp;
     HASH_ITER(hh, e->hosts, h, htmp) {
         HASH_DEL(e->hosts, h);
-        free(h);
+        engine_host_free(h);
     }
     lmo_loop_cancel(e->loop, &e->stall_timer);
+    lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
     return NULL;
 }
@@ -519,6 +557,7 @@ static int load_host(void *arg, const struct lmo_host_row *row)
     if (!h) {
         return LMO_E_NO_MEMORY;
     }
+    h->engine = e;
     h->row = *row;
     h->seen_cursor = row->cursor;
     HASH_ADD_STR(e->hosts, row.name, h);
@@ -557,6 +596,9 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
         if (r < 0) {
             return lmo_err_prefix(err, "recovering migration %s", entry->id);
         }
+    }
+    if (e->store->ops->check_term && lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {
+        return lmo_fail(err, LMO_E_LIMIT, "no timer for the term");
     }
     lmo_log(LMO_LOG_INFO, "engine started", "hosts=%u open_migrations=%u", HASH_COUNT(e->hosts), count);
     return 0;

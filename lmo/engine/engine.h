@@ -8,7 +8,8 @@
  *  E2  A worker's event is acknowledged only after everything that followed from it is committed.
  *  E3  A request is answered with success only after what it changed is committed.
  *  E4  When the store cannot commit, nothing is sent and nothing is lost: the batch is tried again, loudly.
- *  E5  When the store says that another coordinator has written, this one stops at once (it aborts). */
+ *  E5  When the store says that another coordinator has written, or has raised the term, this one stops at once (it
+ *      aborts). It looks with every commit, once a second, and whenever a worker refuses its term. */
 #ifndef LMO_ENGINE_ENGINE_H
 #define LMO_ENGINE_ENGINE_H
 
@@ -73,6 +74,9 @@ int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait
 int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const char *vm, const char *before, unsigned limit,
                               lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* Looks at both hosts, then decides; refused when what was seen speaks against it. `reason` is what the person says. */
+int lmo_engine_migration_resolve(struct lmo_engine *e, const char *id, enum lmo_resolution decision, const char *reason,
+                                 const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
                                 void *arg) LMO_MUST_CHECK;
 

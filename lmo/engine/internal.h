@@ -2,6 +2,7 @@
 #ifndef LMO_ENGINE_INTERNAL_H
 #define LMO_ENGINE_INTERNAL_H
 
+#include "core/breaker.h"
 #include "engine/engine.h"
 #include "engine/pack.h"
 
@@ -15,6 +16,7 @@
 
 /* A host that the coordinator knows. */
 struct host {
+    struct lmo_engine *engine;
     struct lmo_host_row row;
     bool up, known;                 /* known: heard of since start, one way or the other */
     int64_t since_ms;
@@ -24,6 +26,10 @@ struct host {
     uint64_t cursor_after;          /* seen_cursor may be committed once so many entries of e->dirty were settled */
     bool cursor_pending;            /* in e->cursors */
     struct host *next_cursor;
+    struct lmo_breaker breaker;
+    struct held *held;              /* calls that it holds back, oldest first */
+    unsigned held_count;
+    uint64_t hold_timer;
     UT_hash_handle hh;
 };
 
@@ -88,7 +94,7 @@ struct lmo_engine {
     struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
     unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
-    uint64_t stall_timer;
+    uint64_t stall_timer, term_timer;
     unsigned stalls;
 };
 
@@ -121,7 +127,34 @@ void engine_take_spare(struct entry *entry);
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);
 
+/* hold.c */
+/* Sends the call, or holds it back as long as its host's breaker says so. */
+void engine_send_or_hold(struct entry *entry, const struct lmo_task *task);
+/* A call to the host has ended: with an answer (any answer), or without. */
+void engine_answered(struct lmo_engine *e, const char *host, bool good);
+void engine_heard(struct host *h);
+void engine_host_free(struct host *h);
+
+/* A client's request on its way from any thread to the loop. */
+struct request {
+    struct lmo_engine *engine;
+    void (*run)(struct request *r);
+    lmo_engine_reply_fn *fn;
+    void *arg;
+    char name[LMO_NAME_MAX + 32], url[LMO_URL_MAX], phase[32], before[LMO_ID_MAX];
+    uint64_t version;
+    uint32_t wait_ms;
+    unsigned limit;
+    struct lmo_migrate_request migrate;
+    enum lmo_resolution resolution;
+    char reason[LMO_TEXT_MAX];
+    bool repair;
+};
+
 /* requests.c */
+int engine_post(struct lmo_engine *e, const struct request *template) LMO_MUST_CHECK;
+struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name);
+void engine_wait_committed(struct request *r, struct entry *entry);
 void engine_reply_ok(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location);
 void engine_reply_fail(lmo_engine_reply_fn *fn, void *arg, int code, const char *field, const char *fmt, ...)
     LMO_PRINTF(5, 6);

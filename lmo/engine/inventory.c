@@ -20,6 +20,12 @@ json_t *engine_host_json(const struct host *h)
     r |= lmo_json_put_str(j, "state", !h->known ? "unknown" : h->up ? "up" : "down");
     r |= lmo_json_put_i64(j, "since_ms", h->since_ms);
     r |= lmo_json_put(j, "capabilities", h->facts.host[0] ? lmo_host_facts_to_json(&h->facts) : json_null());
+    json_t *breaker = json_object();
+    r |= lmo_json_put_str(breaker, "state", lmo_breaker_state_text(h->breaker.state));
+    r |= lmo_json_put_u64(breaker, "failures", h->breaker.failures);
+    r |= lmo_json_put_u64(breaker, "held_calls", h->held_count);
+    r |= lmo_json_put(breaker, "until_ms", h->breaker.state == LMO_BREAKER_OPEN ? json_integer(h->breaker.until_ms) : json_null());
+    r |= lmo_json_put(j, "breaker", breaker);
     json_t *error = h->last_error[0] ? lmo_codec_string(h->last_error, sizeof h->last_error - 1) : json_null();
     r |= lmo_json_put(j, "last_error", error);
     if (r) {

@@ -40,6 +40,26 @@ struct lmo_commit_cursor {
     uint64_t cursor;
 };
 
+/* One line of the audit trail. */
+struct lmo_audit_line {
+    uint64_t n;                  /* its number; filled in by the store */
+    int64_t at_ms;
+    char request[LMO_NAME_MAX];  /* id that the client gave, or that was made for it */
+    char principal[LMO_NAME_MAX + 32]; /* "operator:alice", by certificate */
+    char remote[LMO_ADDRESS_MAX];
+    char action[LMO_TEXT_MAX];   /* "POST /v1/migrations" */
+    char migration[LMO_ID_MAX], host[LMO_NAME_MAX]; /* what it was about; or empty */
+    char outcome[32];            /* "asked", "ok", or the error's word */
+    char detail[LMO_TEXT_MAX];
+};
+#define LMO_AUDIT_PENDING_MAX 4096 /* lines that wait for a commit */
+
+struct lmo_quarantine_row {
+    char migration[LMO_ID_MAX], vm_uuid[LMO_UUID_MAX];
+    int64_t at_ms;
+    char why[LMO_TEXT_MAX];
+};
+
 struct lmo_store;
 struct lmo_store_ops {
     void (*close)(struct lmo_store *s);
@@ -65,12 +85,29 @@ struct lmo_store_ops {
     int (*host_delete)(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
     int (*host_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
                      struct lmo_err *err) LMO_MUST_CHECK;
+    /* The rest may be missing (NULL) in a store that one coordinator alone uses, as tests' do. */
+    /* This coordinator's term: above that of every one before it; durable since the store was opened. */
+    uint64_t (*term)(const struct lmo_store *s);
+    /* CONFLICT: another coordinator has taken over since. Every write says so too. */
+    int (*check_term)(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Kept, and stored with the next commit, in its transaction. LIMIT: too many wait already. */
+    int (*audit)(struct lmo_store *s, const struct lmo_audit_line *l) LMO_MUST_CHECK;
+    /* Newest first; empty migration or host: any; below line `before` (0: from the newest). */
+    int (*audit_list)(struct lmo_store *s, const char *migration, const char *host, uint64_t before, unsigned limit,
+                      int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Sets an open migration aside, durably. load_open does so by itself with a record that cannot be read. */
+    int (*quarantine)(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*quarantine_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
+                           struct lmo_err *err) LMO_MUST_CHECK;
 };
 struct lmo_store {
     const struct lmo_store_ops *ops;
 };
 /* store/sqlite.c: <state_dir>/lmod.db, locked against a second coordinator. */
 int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;
+/* The same, also while another coordinator holds the lock (asleep, cut off, on another machine that shares the disk):
+ * raises the term, after which that one can write nothing, and takes its lock's place. */
+int lmo_store_sqlite_take_over(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* ------------------------------------------------------------------ workers */
 
@@ -81,6 +118,8 @@ struct lmo_workers_callbacks {
     void (*events)(void *arg, const char *host, const struct lmo_worker_event *events, unsigned count, uint64_t next);
     /* The worker became reachable (facts) or unreachable (facts NULL, why says it). */
     void (*host_state)(void *arg, const char *host, const struct lmo_host_facts *facts, const char *why);
+    /* A worker refused a call because it obeys a coordinator of a higher term. May be NULL. */
+    void (*superseded)(void *arg, const char *host, const char *why);
 };
 
 /* code 0: reply is set (borrowed). UNAVAILABLE: certainly not executed. UNKNOWN/TIMEOUT: may have been. GONE,

@@ -48,6 +48,25 @@ static const struct lmo_field task_fields[] = {
 };
 static const struct lmo_table task_table = LMO_TABLE(task_fields);
 
+static const char *resource_text(int v)
+{
+    return v <= LMO_RES_NONE || v >= LMO_RES_COUNT ? NULL : lmo_resource_text((enum lmo_resource_kind)v);
+}
+
+static int resource_from_text(const char *word)
+{
+    return (int)lmo_resource_from_text(word);
+}
+static const struct lmo_words resource_words = {resource_text, resource_from_text};
+
+static const struct lmo_field resource_fields[] = {
+    LMO_F_ENUM(lmo_resource, kind, resource_words, LMO_FIELD_REQUIRED),
+    LMO_F_UINT(lmo_resource, intended, 0),
+    LMO_F_UINT(lmo_resource, made, 0),
+    LMO_F_UINT(lmo_resource, undone, 0),
+};
+static const struct lmo_table resource_table = LMO_TABLE(resource_fields);
+
 static const struct lmo_field policy_fields[] = {
     LMO_F_UINT(lmo_policy, bandwidth_bytes_per_s, 0),
     LMO_F_UINT(lmo_policy, max_downtime_ms, 0),
@@ -101,6 +120,7 @@ static const struct lmo_field record_fields[] = {
     LMO_F_TEXT(lmo_migration, destination_url, 0),
     LMO_F_UINT(lmo_migration, next_ordinal, 0),
     /* dispatched: a set of op kinds, stored as their words; see below */
+    LMO_F_ARRAY(lmo_migration, resources, resource_count, resource_table),
     LMO_F_UINT(lmo_migration, group, 0),
     LMO_F_BOOL(lmo_migration, group_open),
     LMO_F_ARRAY(lmo_migration, tasks, task_count, task_table),
@@ -194,6 +214,9 @@ int lmo_record_decode(const char *text, size_t len, struct lmo_migration *ret, s
     }
     if (r == 0) {
         r = lmo_codec_check_known(&record_table, root, DISPATCHED, &why);
+    }
+    if (r == 0 && m->resource_count == 0 && m->dispatched != 0 && !lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
+        lmo_resources_derive(m);
     }
     if (r == LMO_E_NO_MEMORY) {
         return lmo_fail(err, r, "out of memory");

@@ -49,18 +49,6 @@ static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 
 /* ------------------------------------------------------------------ from any thread to the loop */
 
-struct request {
-    struct lmo_engine *engine;
-    void (*run)(struct request *r);
-    lmo_engine_reply_fn *fn;
-    void *arg;
-    char name[LMO_NAME_MAX + 32], url[LMO_URL_MAX], phase[32], before[LMO_ID_MAX];
-    uint64_t version;
-    uint32_t wait_ms;
-    unsigned limit;
-    struct lmo_migrate_request migrate;
-};
-
 static void run_request(void *arg)
 {
     struct request *r = arg;
@@ -68,7 +56,7 @@ static void run_request(void *arg)
     free(r);
 }
 
-static int post(struct lmo_engine *e, const struct request *template)
+int engine_post(struct lmo_engine *e, const struct request *template)
 {
     struct request *r = malloc(sizeof *r);
     if (!r) {
@@ -102,6 +90,7 @@ static void host_add(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a host");
         return;
     }
+    h->engine = e;
     LMO_COPY(h->row.name, r->name);
     LMO_COPY(h->row.url, r->url);
     /* First what can be taken back, then what is durable. */
@@ -182,7 +171,7 @@ static void host_remove(struct request *r)
         e->workers->ops->host_remove(e->workers, r->name);
         engine_cursor_forget(e, h);
         HASH_DEL(e->hosts, h);
-        free(h);
+        engine_host_free(h);
         engine_reply_ok(r->fn, r->arg, 204, NULL, "");
     }
 }
@@ -472,6 +461,12 @@ static void wait_for(struct request *r, struct entry *entry, uint64_t version, u
     entry->waiter_count++;
 }
 
+/* E3: answered by the commit of what was just applied. */
+void engine_wait_committed(struct request *r, struct entry *entry)
+{
+    wait_for(r, entry, entry->version - 1, CANCEL_COMMIT_MS, 202);
+}
+
 static void migration_get(struct request *r)
 {
     static struct lmo_migration m;
@@ -584,7 +579,7 @@ static void migration_cancel(struct request *r)
         engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
         return;
     }
-    wait_for(r, entry, entry->version - 1, CANCEL_COMMIT_MS, 202); /* E3: answered by the commit */
+    engine_wait_committed(r, entry);
 }
 
 /* ------------------------------------------------------------------ the public calls */
@@ -599,7 +594,7 @@ static void vm_get(struct request *r)
     engine_vm_get(r->engine, r->name, r->fn, r->arg);
 }
 
-static struct request request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name)
+struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name)
 {
     struct request r = {.run = run, .fn = fn, .arg = arg};
     LMO_COPY(r.name, name);
@@ -608,77 +603,77 @@ static struct request request(void (*run)(struct request *), lmo_engine_reply_fn
 
 int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(host_add, fn, arg, name);
+    struct request r = engine_request(host_add, fn, arg, name);
     LMO_COPY(r.url, url);
-    return post(e, &r);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(host_list, fn, arg, "");
-    return post(e, &r);
+    struct request r = engine_request(host_list, fn, arg, "");
+    return engine_post(e, &r);
 }
 
 int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(host_get, fn, arg, name);
-    return post(e, &r);
+    struct request r = engine_request(host_get, fn, arg, name);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(host_remove, fn, arg, name);
-    return post(e, &r);
+    struct request r = engine_request(host_remove, fn, arg, name);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(vm_list, fn, arg, "");
-    return post(e, &r);
+    struct request r = engine_request(vm_list, fn, arg, "");
+    return engine_post(e, &r);
 }
 
 int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(vm_get, fn, arg, vm);
-    return post(e, &r);
+    struct request r = engine_request(vm_get, fn, arg, vm);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_migrate(struct lmo_engine *e, const struct lmo_migrate_request *req, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(migrate, fn, arg, "");
+    struct request r = engine_request(migrate, fn, arg, "");
     r.migrate = *req;
-    return post(e, &r);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
                              lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(migration_get, fn, arg, id);
+    struct request r = engine_request(migration_get, fn, arg, id);
     r.version = wait_version;
     r.wait_ms = wait_ms;
-    return post(e, &r);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const char *vm, const char *before, unsigned limit,
                               lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(migration_list, fn, arg, vm);
+    struct request r = engine_request(migration_list, fn, arg, vm);
     LMO_COPY(r.phase, phase);
     LMO_COPY(r.before, before);
     r.limit = limit;
-    return post(e, &r);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = request(migration_journal, fn, arg, id);
-    return post(e, &r);
+    struct request r = engine_request(migration_journal, fn, arg, id);
+    return engine_post(e, &r);
 }
 
 int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
                                 void *arg)
 {
-    struct request r = request(migration_cancel, fn, arg, id);
+    struct request r = engine_request(migration_cancel, fn, arg, id);
     LMO_COPY(r.url, principal);
-    return post(e, &r);
+    return engine_post(e, &r);
 }

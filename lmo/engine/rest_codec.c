@@ -2,6 +2,7 @@
 #include "engine/record_codec.h"
 
 #include "base/json.h"
+#include "core/attention.h"
 #include "proto/codec.h"
 #include "proto/vm.h"
 
@@ -161,9 +162,85 @@ static json_t *ports_json(const struct lmo_vm_facts *vm)
     return array;
 }
 
+static int add_resource(json_t *array, const struct lmo_migration *m, enum lmo_resource_kind k, unsigned i)
+{
+    if (lmo_resource_state(m, k, i) == LMO_RES_ABSENT) {
+        return 0;
+    }
+    json_t *o = json_object();
+    const char *object = lmo_resource_object(m, k, i);
+    int r = lmo_json_put_str(o, "what", lmo_resource_text(k));
+    r |= lmo_json_put(o, "object", text_or_null(object, LMO_NAME_MAX - 1));
+    r |= lmo_json_put_str(o, "host", lmo_resource_host(m, k, i));
+    r |= lmo_json_put_str(o, "state", lmo_resource_state_text(lmo_resource_state(m, k, i)));
+    if (r < 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    return lmo_json_add(array, o);
+}
+
+/* What this migration made, where, and what became of it. A worker's record is shown once, at its first volume or port. */
+static json_t *resources_json(const struct lmo_migration *m)
+{
+    json_t *array = json_array();
+    int r = 0;
+    for (unsigned n = 0; array && n < m->resource_count; n++) {
+        const struct lmo_resource *res = &m->resources[n];
+        for (unsigned i = 0; i < 16; i++) {
+            if (res->intended >> i & 1) {
+                r |= add_resource(array, m, res->kind, i);
+            }
+        }
+    }
+    if (r < 0) {
+        json_decref(array);
+        return NULL;
+    }
+    return array;
+}
+
+static json_t *lines_json(const char (*lines)[LMO_TEXT_MAX], unsigned count)
+{
+    json_t *array = json_array();
+    for (unsigned i = 0; array && i < count; i++) {
+        if (lmo_json_add(array, lmo_codec_string(lines[i], LMO_TEXT_MAX - 1)) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
+/* For the person who must look; null unless one must. */
+static json_t *attention_json(const struct lmo_migration *m)
+{
+    static _Thread_local struct lmo_attention a; /* 8 KiB that need not be on a stack */
+    if (m->phase != LMO_PHASE_ATTENTION) {
+        return json_null();
+    }
+    lmo_attention_describe(m, &a);
+    json_t *o = json_object(), *safe = json_array();
+    int r = lmo_json_put(o, "known", lines_json((const char(*)[LMO_TEXT_MAX])a.known, a.known_count));
+    r |= lmo_json_put(o, "unknown", lines_json((const char(*)[LMO_TEXT_MAX])a.unknown, a.unknown_count));
+    for (unsigned i = 0; i < a.safe_count; i++) {
+        json_t *c = json_object();
+        r |= lmo_json_put(c, "command", lmo_codec_string(a.safe[i].command, LMO_TEXT_MAX - 1));
+        r |= lmo_json_put(c, "effect", lmo_codec_string(a.safe[i].effect, LMO_TEXT_MAX - 1));
+        r |= lmo_json_add(safe, c);
+    }
+    r |= lmo_json_put(o, "safe", safe);
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
 json_t *lmo_migration_to_rest(const struct lmo_migration *m)
 {
-    bool ended = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL);
+    /* Who waits for a migration waits no longer once a person must look; that the record is open still, `resolve` knows. */
+    bool ended = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) || m->phase == LMO_PHASE_ATTENTION;
     json_t *o = json_object();
     int r = lmo_json_put_str(o, "id", m->id);
     r |= lmo_json_put_u64(o, "version", m->version);
@@ -186,6 +263,8 @@ json_t *lmo_migration_to_rest(const struct lmo_migration *m)
     r |= lmo_json_put(o, "cutover", cutover_json(&m->cutover));
     r |= lmo_json_put(o, "migrate_call_ms", m->job_ended ? json_integer((json_int_t)m->job_call_ms) : json_null());
     r |= lmo_json_put(o, "policy", policy_json(&m->policy));
+    r |= lmo_json_put(o, "resources", resources_json(m));
+    r |= lmo_json_put(o, "attention", attention_json(m));
     r |= lmo_json_put(o, "volumes", volumes_json(&m->vm));
     r |= lmo_json_put(o, "ports", ports_json(&m->vm));
     if (r < 0) {

@@ -65,6 +65,8 @@ struct workers {
     /* of hosts that were removed: their `done` is due in the next turn */
     struct op_call *orphans;
     struct observe_call *orphan_observes;
+    char term_header[48];
+    const char *headers[2]; /* of every request; ends with NULL */
     unsigned call_count; /* ops of all hosts, orphans too */
     uint64_t next_serial;
 };
@@ -84,6 +86,9 @@ static inline void copy_text(char *buf, size_t size, const char *text)
 struct worker_host *workers_find(struct workers *w, const char *name);
 /* The same object as when `serial` was noted, or NULL: callbacks may remove hosts. */
 struct worker_host *workers_find_serial(struct workers *w, const char *name, uint64_t serial);
+
+/* A worker obeys a coordinator of a higher term: the engine is told, and finds out whether it is so. */
+void workers_superseded(struct workers *w, const char *host, const char *why);
 
 /* stream.c */
 void stream_start(struct worker_host *h);

@@ -83,6 +83,7 @@ int workers_observe(struct lmo_workers *base, const char *host, const char *path
     *c = (struct observe_call){.workers = w, .host = h, .done = done, .arg = arg};
     const struct lmo_http_request_spec spec = {.method = "GET",
                                                .url = url,
+                                               .headers = w->headers,
                                                .timeout_ms = timeout_ms,
                                                .response_max = LMO_OBSERVE_BODY_MAX,
                                                .peer_role = LMO_ROLE_WORKER,

@@ -162,6 +162,7 @@ static void send_request(struct op_call *c)
     snprintf(url, sizeof(url), "%s/v1/ops/%s?wait_ms=%" PRIu64, c->host->url, c->id, wait);
     const struct lmo_http_request_spec spec = {.method = c->put ? "PUT" : "GET",
                                                .url = url,
+                                               .headers = c->workers->headers,
                                                .body = c->put ? c->body : NULL,
                                                .body_len = c->put ? strlen(c->body) : 0,
                                                .timeout_ms = wait + ASK_MARGIN_MS,
@@ -261,7 +262,13 @@ static void on_answer(void *arg, const struct lmo_http_response *r)
     }
     lmo_log(LMO_LOG_DEBUG, "op not answered", "op=%s host=%s method=%s code=%s why=%s", c->id, c->host->name,
             c->put ? "PUT" : "GET", lmo_err_name(code), text);
-    if (c->put) {
+    if (code == LMO_E_STALE_TERM) { /* nothing was done, and nothing that this coordinator asks will be */
+        char host[LMO_NAME_MAX];
+        struct workers *w = c->workers;
+        copy_text(host, sizeof(host), c->host->name);
+        finish(c, c->maybe ? LMO_E_UNKNOWN : code, text, NULL);
+        workers_superseded(w, host, text);
+    } else if (c->put) {
         on_put_failed(c, r, code, text);
     } else if (r->result == 0 && r->status == 410) {
         finish(c, LMO_E_GONE, text, NULL);

@@ -67,8 +67,8 @@ static void failed_response(struct worker_host *h, const struct lmo_http_respons
     char text[LMO_TEXT_MAX];
     if (r->result < 0) {
         copy_text(text, sizeof(text), r->err ? r->err->text : lmo_err_name(r->result));
-    } else {
-        answer_error(r, text);
+    } else if (answer_error(r, text) == LMO_E_STALE_TERM) {
+        workers_superseded(h->workers, h->name, text);
     }
     failed(h, text);
 }
@@ -139,6 +139,7 @@ static void observe(void *arg)
     snprintf(url, sizeof(url), "%s/v1/observe/host", h->url);
     const struct lmo_http_request_spec spec = {.method = "GET",
                                                .url = url,
+                                               .headers = h->workers->headers,
                                                .timeout_ms = OBSERVE_TIMEOUT_MS,
                                                .response_max = 64U << 10,
                                                .peer_role = LMO_ROLE_WORKER,
@@ -285,6 +286,7 @@ static void poll_events(struct worker_host *h)
     snprintf(url, sizeof(url), "%s/v1/events?after=%" PRIu64 "&wait_ms=%d", h->url, h->acknowledged, POLL_WAIT_MS);
     const struct lmo_http_request_spec spec = {.method = "GET",
                                                .url = url,
+                                               .headers = h->workers->headers,
                                                .timeout_ms = POLL_WAIT_MS + POLL_MARGIN_MS,
                                                .response_max = LMO_STREAM_BODY_MAX,
                                                .peer_role = LMO_ROLE_WORKER,

@@ -89,6 +89,20 @@ static void acknowledge(struct lmo_workers *base, const char *name, uint64_t cur
     }
 }
 
+void workers_superseded(struct workers *w, const char *host, const char *why)
+{
+    if (w->cb.superseded) {
+        w->cb.superseded(w->cb.arg, host, why);
+    }
+}
+
+void lmo_workers_http_set_term(struct lmo_workers *base, uint64_t term)
+{
+    struct workers *w = workers_of(base);
+    snprintf(w->term_header, sizeof(w->term_header), LMO_TERM_HEADER ": %llu", (unsigned long long)term);
+    w->headers[0] = w->term_header;
+}
+
 static void workers_close(struct lmo_workers *base)
 {
     if (!base) {

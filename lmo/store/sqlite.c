@@ -9,6 +9,8 @@
  *  4. A record is replaced only if its stored version is the one that the new one was made from, and never once it is
  *     terminal by one that is not.
  *  5. One open migration per guest: a unique index, not a look-up.
+ *  7. One term: it is raised when the store is opened, and every transaction that writes looks at it first. A coordinator
+ *     whose lock was taken from it (take_over) writes nothing after that.
  *  6. No record goes in or comes out that lmo_migration_broken() objects to. */
 #include "store/sqlite_internal.h"
 
@@ -16,6 +18,7 @@
 #include "base/fs.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static void store_close(struct lmo_store *s)
 {
@@ -24,6 +27,7 @@ static void store_close(struct lmo_store *s)
     }
     struct sqlite_store *st = sqlite_of(s);
     lmo_sql_close(st->db);
+    free(st->audit);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }
@@ -40,6 +44,12 @@ static const struct lmo_store_ops sqlite_ops = {
     .host_put = lmo_sqlite_host_put,
     .host_delete = lmo_sqlite_host_delete,
     .host_list = lmo_sqlite_host_list,
+    .term = lmo_sqlite_term,
+    .check_term = lmo_sqlite_check_term,
+    .audit = lmo_sqlite_audit,
+    .audit_list = lmo_sqlite_audit_list,
+    .quarantine = lmo_sqlite_quarantine,
+    .quarantine_list = lmo_sqlite_quarantine_list,
 };
 
 static int join(char *path, size_t size, const char *dir, const char *file, struct lmo_err *err)
@@ -48,7 +58,30 @@ static int join(char *path, size_t size, const char *dir, const char *file, stru
     return n < 0 || (size_t)n >= size ? lmo_fail(err, LMO_E_INVALID, "state directory: path too long") : 0;
 }
 
-int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err)
+/* The lock's file is replaced, not unlocked: only its holder could do that. Whoever comes later finds the new file. One
+ * take-over at a time, and each of them has raised the term before it touches the lock. */
+static int take_lock_over(const char *state_dir, const char *lock_path, int *ret_fd, struct lmo_err *err)
+{
+    char path[LMO_PATH_MAX];
+    LMO_AUTO_CLOSE int guard = -1;
+    int r = join(path, sizeof(path), state_dir, "lmod.takeover.lock", err);
+    if (r == 0) {
+        r = lmo_fs_lock(path, 0600, &guard, err);
+    }
+    if (r < 0) {
+        return lmo_err_prefix(err, "another take-over is under way");
+    }
+    r = lmo_fs_lock(lock_path, 0600, ret_fd, err);
+    if (r != LMO_E_BUSY) {
+        return r; /* nobody holds it (any more) */
+    }
+    if (unlink(lock_path) < 0) {
+        return lmo_fail(err, LMO_E_IO, "%s: cannot be replaced", lock_path);
+    }
+    return lmo_fs_lock(lock_path, 0600, ret_fd, err);
+}
+
+static int open_store(const char *state_dir, bool take_over, struct lmo_store **ret, struct lmo_err *err)
 {
     char db_path[LMO_PATH_MAX], lock_path[LMO_PATH_MAX];
     LMO_AUTO_CLOSE int lock_fd = -1;
@@ -67,15 +100,24 @@ int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct 
     if (r < 0) {
         return r;
     }
-    r = lmo_fs_lock(lock_path, 0600, &lock_fd, err);
-    if (r == LMO_E_BUSY) {
-        return lmo_err_prefix(err, "another coordinator uses %s", state_dir);
+    if (!take_over && (r = lmo_fs_lock(lock_path, 0600, &lock_fd, err)) < 0) {
+        return r == LMO_E_BUSY ? lmo_err_prefix(err, "another coordinator uses %s (if it is asleep or cut off: --take-over)",
+                                                state_dir)
+                               : r;
     }
-    if (r == 0) {
-        r = lmo_sql_open(db_path, 0, &db, err);
-    }
+    r = lmo_sql_open(db_path, 0, &db, err);
     if (r == 0) {
         r = lmo_sql_migrate(db, lmo_schema_coordinator, lmo_schema_coordinator_count, err);
+    }
+    st->db = db;
+    if (r == 0) {
+        r = lmo_sqlite_take_term(st, err);
+    }
+    if (r == 0 && take_over) {
+        r = take_lock_over(state_dir, lock_path, &lock_fd, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_check_term(&st->base, err); /* of two take-overs at once the later term goes on */
     }
     if (r < 0) {
         return r;
@@ -86,4 +128,14 @@ int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct 
     lock_fd = -1;
     *ret = &LMO_TAKE(st)->base;
     return 0;
+}
+
+int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err)
+{
+    return open_store(state_dir, false, ret, err);
+}
+
+int lmo_store_sqlite_take_over(const char *state_dir, struct lmo_store **ret, struct lmo_err *err)
+{
+    return open_store(state_dir, true, ret, err);
 }

@@ -9,6 +9,9 @@ struct sqlite_store {
     struct lmo_store base; /* first: a struct lmo_store * of ours is a struct sqlite_store * */
     struct lmo_sql *db;
     int lock_fd;
+    uint64_t term;
+    unsigned audit_count, audit_size; /* lines that wait for the next commit */
+    struct lmo_audit_line *audit;
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)
@@ -24,6 +27,23 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
                           struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* sqlite_term.c */
+int lmo_sqlite_take_term(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+/* CONFLICT if it is not ours any more. Inside a transaction nobody can raise it until that ends. */
+int lmo_sqlite_check_term(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+uint64_t lmo_sqlite_term(const struct lmo_store *s);
+
+/* sqlite_audit.c */
+int lmo_sqlite_audit(struct lmo_store *s, const struct lmo_audit_line *l) LMO_MUST_CHECK;
+/* In the caller's transaction; afterwards, when that is on disk. */
+int lmo_sqlite_audit_write(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_sqlite_audit_written(struct sqlite_store *st);
+int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char *host, uint64_t before, unsigned limit,
+                          int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
+                               struct lmo_err *err) LMO_MUST_CHECK;
 
 /* sqlite_read.c */
 int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),

@@ -241,6 +241,12 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
 {
     struct sqlite_store *st = sqlite_of(s);
     int r = lmo_sql_begin(st->db, err);
+    if (r == 0) {
+        r = lmo_sqlite_check_term(s, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_audit_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < count; i++) {
         r = commit_item(st, &items[i], err);
     }
@@ -252,6 +258,8 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     }
     if (r < 0) {
         lmo_sql_rollback(st->db);
+    } else {
+        lmo_sqlite_audit_written(st);
     }
     return r;
 }
@@ -265,6 +273,9 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     struct lmo_sql_stmt *stmt;
     uint64_t epoch = 0;
     int r = lmo_sql_begin(st->db, err);
+    if (r == 0) {
+        r = lmo_sqlite_check_term(s, err);
+    }
     if (r == 0) {
         r = lmo_sql_prepare(st->db,
                             "INSERT INTO vm_epoch (vm_uuid, epoch) VALUES (?1, max(1, ?2))"
@@ -291,6 +302,25 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     return 0;
 }
 
+/* One statement, as a transaction that looks at the term first. */
+static int run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+{
+    int r = lmo_sql_begin(st->db, err);
+    if (r == 0) {
+        r = lmo_sqlite_check_term(&st->base, err);
+    }
+    if (r == 0) {
+        r = lmo_sql_run(stmt, ret_changes, err);
+    }
+    if (r == 0) {
+        r = lmo_sql_commit(st->db, err);
+    }
+    if (r < 0) {
+        lmo_sql_rollback(st->db);
+    }
+    return r;
+}
+
 int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
@@ -301,7 +331,7 @@ int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struc
     lmo_sql_bind_text(stmt, 1, h->name);
     lmo_sql_bind_text(stmt, 2, h->url);
     lmo_sql_bind_u64(stmt, 3, h->cursor);
-    r = lmo_sql_run(stmt, NULL, err);
+    r = run_alone(sqlite_of(s), stmt, NULL, err);
     return r == LMO_E_CONFLICT ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
 }
 
@@ -314,6 +344,6 @@ int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err
         return r;
     }
     lmo_sql_bind_text(stmt, 1, name);
-    r = lmo_sql_run(stmt, &changes, err);
+    r = run_alone(sqlite_of(s), stmt, &changes, err);
     return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
 }

@@ -123,6 +123,10 @@ static void fill(struct lmo_migration *m)
         m->dispatched |= UINT64_C(1) << kind;
     }
     m->dispatched |= UINT64_C(1) << (LMO_OP_COUNT - 1);
+    m->resource_count = LMO_RESOURCES_MAX;
+    for (unsigned i = 0; i < LMO_RESOURCES_MAX; i++) {
+        m->resources[i] = (struct lmo_resource){.kind = (enum lmo_resource_kind)(1 + i), .intended = 1, .made = 1, .undone = 1};
+    }
     m->task_count = LMO_TASKS_MAX;
     for (unsigned i = 0; i < LMO_TASKS_MAX; i++) {
         struct lmo_task *t = &m->tasks[i];
@@ -208,10 +212,11 @@ START_TEST(every_member_of_the_record__is_in_the_stored_form)
     ck_assert_str_eq(text, again);
     LMO_AUTO_JSON json_t *root = json_loads(text, 0, NULL);
     const json_t *vm = json_object_get(root, "vm");
-    members_all_in("lmo/core/migration.h", "lmo_migration", root, " task_count phase_time_count ");
+    members_all_in("lmo/core/migration.h", "lmo_migration", root, " task_count phase_time_count resource_count ");
     members_all_in("lmo/core/migration.h", "lmo_policy", json_object_get(root, "policy"), "");
     members_all_in("lmo/core/migration.h", "lmo_cutover", json_object_get(root, "cutover"), "");
     members_all_in("lmo/core/migration.h", "lmo_task", json_array_get(json_object_get(root, "tasks"), 1), "");
+    members_all_in("lmo/core/resource.h", "lmo_resource", json_array_get(json_object_get(root, "resources"), 0), "");
     members_all_in("lmo/core/migration.h", "lmo_phase_time", json_array_get(json_object_get(root, "phase_times"), 1),
                    "");
     members_all_in("lmo/base/types.h", "lmo_progress", json_object_get(root, "progress"), "");

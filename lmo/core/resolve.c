@@ -1,0 +1,193 @@
+/* resolve.c - what speaks against a decision, and what follows from one. See resolve.h. */
+#include "core/resolve.h"
+
+#include "base/assert.h"
+#include "base/str.h"
+#include "core/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *lmo_resolution_text(enum lmo_resolution r)
+{
+    static const char *const texts[LMO_RESOLVE_COUNT] = {
+        "none",
+#define X(name, text) text,
+        LMO_RESOLUTIONS(X)
+#undef X
+    };
+    return texts[r];
+}
+
+enum lmo_resolution lmo_resolution_from_text(const char *text)
+{
+    for (int i = LMO_RESOLVE_NONE + 1; i < LMO_RESOLVE_COUNT; i++) {
+        if (strcmp(lmo_resolution_text((enum lmo_resolution)i), text) == 0) {
+            return (enum lmo_resolution)i;
+        }
+    }
+    return LMO_RESOLVE_NONE;
+}
+
+static bool stage_is(const char *stage, const char *const *list)
+{
+    for (; *list; list++) {
+        if (strcmp(stage, *list) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool may_run(enum lmo_run_state s)
+{
+    return s == LMO_RUN_RUNNING || s == LMO_RUN_PAUSED_BY_USER;
+}
+
+/* Is there, and is not a mere definition? */
+static bool is_live(enum lmo_run_state s)
+{
+    return s != LMO_RUN_UNKNOWN && s != LMO_RUN_ABSENT && s != LMO_RUN_SHUT_OFF;
+}
+
+static int check_source(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
+{
+    static const char *const forward[] = {"committed", "fenced", "resumed", "done", NULL};
+    static const char *const lost[] = {"lost", NULL};
+    if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
+        return lmo_fail(err, LMO_E_UNAVAILABLE,
+                        "%s cannot be asked: whether a copy is there is not known. Bring its worker back, or take the guest "
+                        "into your own hands and use abandon", m->destination);
+    }
+    if (is_live(v->destination)) {
+        return lmo_fail(err, LMO_E_CONFLICT, "a copy is at %s (%s): its worker removes it only once the source is proven "
+                        "alive; retry asks for that", m->destination, lmo_run_state_name(v->destination));
+    }
+    if (stage_is(v->destination_stage, forward) || m->cutover.resumed) {
+        return lmo_fail(err, LMO_E_CONFLICT, "%s stands at '%s': the source was given up there, its volumes are or will be "
+                        "fenced off", m->destination, v->destination_stage);
+    }
+    if (stage_is(v->destination_stage, lost) && m->cutover.fenced_us != 0) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the source was fenced off from its volumes and cannot run on: start the guest "
+                        "cold from its volumes on one host, then use abandon");
+    }
+    if (v->source == LMO_RUN_UNKNOWN) {
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known", m->source);
+    }
+    if (!is_live(v->source)) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest is not at %s (%s)", m->source, lmo_run_state_name(v->source));
+    }
+    return 0;
+}
+
+static int check_destination(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
+{
+    static const char *const there[] = {"resumed", "done", NULL};
+    static const char *const asking[] = {"asking", NULL};
+    if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known", m->destination);
+    }
+    if (may_run(v->source)) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest is %s at %s: it ran on there", lmo_run_state_name(v->source), m->source);
+    }
+    if (may_run(v->destination)) {
+        if (stage_is(v->destination_stage, there) || v->source == LMO_RUN_ABSENT || v->source == LMO_RUN_SHUT_OFF) {
+            return 0;
+        }
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest is at %s, but its worker stands at '%s' and what is at %s is %s",
+                        m->destination, v->destination_stage, m->source, lmo_run_state_name(v->source));
+    }
+    if (v->destination != LMO_RUN_LOADED || !stage_is(v->destination_stage, asking)) {
+        return lmo_fail(err, LMO_E_CONFLICT, "what is at %s is %s, its worker stands at '%s': nothing that could be the guest",
+                        m->destination, lmo_run_state_name(v->destination), v->destination_stage);
+    }
+    /* Loaded and waiting for the source's word. A person may give it in the source's place only if the source cannot. */
+    if (v->source != LMO_RUN_UNKNOWN || strcmp(v->source_stage, LMO_STAGE_UNSEEN) != 0) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the source's worker answers: its own word decides, not a person's; retry asks it");
+    }
+    return 0;
+}
+
+static int check_retry(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
+{
+    if (m->failed_in != LMO_PHASE_CUTOVER && m->failed_in != LMO_PHASE_FINALIZE && m->failed_in != LMO_PHASE_ROLLBACK) {
+        return lmo_fail(err, LMO_E_CONFLICT, "what failed was %s: there is nothing to try again", lmo_phase_text(m->failed_in));
+    }
+    if (m->failed_in == LMO_PHASE_CUTOVER && strcmp(v->destination_stage, "lost") == 0) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the destination's copy is gone: no cutover can follow");
+    }
+    return 0;
+}
+
+int lmo_resolve_check(const struct lmo_migration *m, enum lmo_resolution r, const struct lmo_resolve_view *v,
+                      struct lmo_err *err)
+{
+    if (m->phase != LMO_PHASE_ATTENTION) {
+        return lmo_fail(err, LMO_E_CONFLICT, "migration %s is in %s: only one in attention needs a decision", m->id,
+                        lmo_phase_text(m->phase));
+    }
+    switch (r) {
+    case LMO_RESOLVE_GUEST_AT_SOURCE: return check_source(m, v, err);
+    case LMO_RESOLVE_GUEST_AT_DESTINATION: return check_destination(m, v, err);
+    case LMO_RESOLVE_RETRY: return check_retry(m, v, err);
+    case LMO_RESOLVE_ABANDON: return 0; /* nothing is touched */
+    case LMO_RESOLVE_NONE:
+    case LMO_RESOLVE_COUNT: break;
+    }
+    return lmo_fail(err, LMO_E_INVALID, "no such decision");
+}
+
+/* The destination asks once; what it asked for may have been dropped since. */
+static void ask_source_again(struct lmo_step *s)
+{
+    struct lmo_migration *m = s->m;
+    if (!m->cutover.committed && !m->destination_discarded && !lmo_plan_pending(m, LMO_OP_RELAY_FREEZE)) {
+        (void)lmo_plan_add(s, LMO_OP_RELAY_FREEZE, 0);
+    }
+}
+
+int lmo_step_resolve(struct lmo_step *s, struct lmo_err *err)
+{
+    struct lmo_migration *m = s->m;
+    const struct lmo_event *ev = s->ev;
+    const char *who = ev->text ? ev->text : "";
+    int r = lmo_resolve_check(m, ev->resolution, ev->view, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_step_note(s, who, "decided: %s; seen: %s at %s (record '%s'), %s at %s (record '%s')",
+                  lmo_resolution_text(ev->resolution), lmo_run_state_name(ev->view->source), m->source,
+                  ev->view->source_stage, lmo_run_state_name(ev->view->destination), m->destination,
+                  ev->view->destination_stage);
+    switch (ev->resolution) {
+    case LMO_RESOLVE_GUEST_AT_SOURCE: lmo_step_enter(s, LMO_PHASE_ROLLBACK, who); break;
+    case LMO_RESOLVE_GUEST_AT_DESTINATION:
+        if (may_run(ev->view->destination)) {
+            m->cutover.resumed = true;
+            lmo_step_enter(s, LMO_PHASE_FINALIZE, who);
+            break;
+        }
+        lmo_step_enter(s, LMO_PHASE_CUTOVER, who);
+        LMO_COPY(m->cutover.freeze_answer, lmo_freeze_answer_name(LMO_FREEZE_GONE));
+        (void)snprintf(m->cutover.evidence, sizeof m->cutover.evidence, "a person's word, not the source's: %.400s", who);
+        (void)lmo_plan_add(s, LMO_OP_RELAY_ANSWER, 0);
+        break;
+    case LMO_RESOLVE_RETRY:
+        lmo_step_enter(s, m->failed_in, who);
+        if (m->phase == LMO_PHASE_CUTOVER) {
+            ask_source_again(s);
+        }
+        break;
+    case LMO_RESOLVE_ABANDON: {
+        char text[LMO_TEXT_MAX];
+        (void)snprintf(text, sizeof text, "abandoned %.240s", who);
+        m->reason_code = LMO_E_CANCELLED;
+        LMO_COPY(m->reason, text);
+        lmo_step_enter(s, LMO_PHASE_ABANDONED, who);
+        break;
+    }
+    case LMO_RESOLVE_NONE:
+    case LMO_RESOLVE_COUNT: lmo_unreachable("a decision that was refused above");
+    }
+    return 0;
+}
