@@ -320,7 +320,7 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     if (opens_gate(m) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";
     }
-    if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed) {
+    if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed && !m->cutover.defined) {
         return "completed without the destination's word that the guest is there";
     }
     if (m->phase == LMO_PHASE_ABORTED && m->cutover.committed && !m->destination_discarded) {
@@ -328,6 +328,10 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     }
     if (lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) && m->phase != LMO_PHASE_COMPLETED && m->reason_code == 0) {
         return "ended without success and without a reason";
+    }
+    if ((m->phase == LMO_PHASE_ROLLBACK || m->phase == LMO_PHASE_ABORTED) && lmo_migration_shut_off(m) &&
+        (m->dispatched >> LMO_OP_FENCE_SOURCE) & 1U) {
+        return "rolled back although the source of a guest that is shut off may be fenced";
     }
     for (unsigned i = 0; i < m->task_count; i++) {
         if (m->tasks[i].kind == LMO_OP_REVIVE && !m->destination_discarded) {

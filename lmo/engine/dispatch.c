@@ -199,6 +199,7 @@ static void fill_common(const struct lmo_migration *m, const struct lmo_task *t,
     r->final_state = final_state(m);
     r->persistent = m->vm.persistent;
     r->autostart = m->vm.autostart;
+    r->shut_off = lmo_migration_shut_off(m);
     r->accept_stateful_loss = m->policy.accept_stateful_loss;
     r->memory_bytes = m->vm.memory_bytes;
     LMO_COPY(r->migration, m->id);
@@ -214,7 +215,8 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
 {
     enum lmo_op_role role = lmo_op_info(t->kind)->role;
     bool one_port = t->kind == LMO_OP_AWAIT_INSTALLED;
-    if (t->kind == LMO_OP_PERMIT || t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_DISCARD) {
+    if (t->kind == LMO_OP_PERMIT || t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_DISCARD ||
+        t->kind == LMO_OP_DEFINE) {
         r->volume_count = m->vm.volume_count;
         memcpy(r->volumes, m->vm.volumes, sizeof r->volumes);
         r->port_count = m->vm.port_count;
@@ -232,7 +234,8 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
 static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct lmo_op_request *r, struct lmo_err *err)
 {
     const struct lmo_migration *m = entry->m;
-    bool wants_xml = t->kind == LMO_OP_PRECHECK_INCOMING || t->kind == LMO_OP_PREPARE;
+    bool wants_xml = t->kind == LMO_OP_PRECHECK_INCOMING || t->kind == LMO_OP_PREPARE || t->kind == LMO_OP_RELEASE ||
+                     t->kind == LMO_OP_DEFINE || t->kind == LMO_OP_RESTORE;
     if (wants_xml && entry->xml && !(r->xml = strdup(entry->xml))) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the domain XML");
     }

@@ -721,6 +721,49 @@ static int hv_settle(struct lmo_hypervisor *hv, const char *uuid, bool persisten
     return leave(h->world, FAKE_SETTLE, 0, err);
 }
 
+static int hv_release(struct lmo_hypervisor *hv, const char *uuid, const char *xml, bool autostart, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    (void)uuid;
+    (void)autostart;
+    (void)timeout_ms;
+    struct fake_host *h = host_of(hv);
+    int r = 0;
+    if (enter(h->world, FAKE_RELEASE_GUEST, &r, err)) {
+        return r;
+    }
+    pthread_mutex_lock(&h->world->lock);
+    if (h->vcpus) {
+        r = lmo_fail(err, LMO_E_CONFLICT, "the guest was started here meanwhile");
+    } else {
+        h->defined = false;
+    }
+    pthread_mutex_unlock(&h->world->lock);
+    if (!xml[0]) {
+        violate(h->world, "a release without the definition");
+    }
+    return leave(h->world, FAKE_RELEASE_GUEST, r, err);
+}
+
+static int hv_define(struct lmo_hypervisor *hv, const char *uuid, const char *xml, const struct lmo_hv_disk_map *map,
+                     bool autostart, uint64_t timeout_ms, struct lmo_err *err)
+{
+    (void)uuid;
+    (void)xml;
+    (void)map;
+    (void)timeout_ms;
+    struct fake_host *h = host_of(hv);
+    int r = 0;
+    if (enter(h->world, FAKE_DEFINE, &r, err)) {
+        return r;
+    }
+    pthread_mutex_lock(&h->world->lock);
+    h->defined = true;
+    h->autostart = autostart;
+    pthread_mutex_unlock(&h->world->lock);
+    return leave(h->world, FAKE_DEFINE, r, err);
+}
+
 static const struct lmo_hypervisor_ops hv_ops = {
     .name = "fake",
     .close = hv_close,
@@ -742,6 +785,8 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .remove = hv_remove,
     .resume = hv_resume,
     .settle = hv_settle,
+    .release = hv_release,
+    .define = hv_define,
 };
 
 /* ------------------------------------------------------------------ volumes */
@@ -1039,6 +1084,28 @@ static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const c
     return leave(w, FAKE_SINGLE, 0, err);
 }
 
+static int fab_assign(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    (void)port;
+    (void)timeout_ms;
+    struct fake_world *w = fabric_world(f);
+    int r = 0;
+    if (enter(w, FAKE_ASSIGN, &r, err)) {
+        return r;
+    }
+    pthread_mutex_lock(&w->lock);
+    snprintf(w->single, sizeof w->single, "%s", host);
+    pthread_mutex_unlock(&w->lock);
+    return leave(w, FAKE_ASSIGN, 0, err);
+}
+
+static int fab_check_unbound(struct lmo_fabric *f, const struct lmo_port *port, const char *source,
+                             const char *destination, uint64_t timeout_ms, struct lmo_err *err)
+{
+    return fab_check(f, port, source, destination, true, timeout_ms, err);
+}
+
 static int fab_observe(struct lmo_fabric *f, const struct lmo_port *port, char *ret_text, size_t size,
                        uint64_t timeout_ms, struct lmo_err *err)
 {
@@ -1059,6 +1126,8 @@ static const struct lmo_fabric_ops fab_ops = {
     .dual = fab_dual,
     .await_bound = fab_await_bound,
     .single = fab_single,
+    .check_unbound = fab_check_unbound,
+    .assign = fab_assign,
     .observe = fab_observe,
 };
 

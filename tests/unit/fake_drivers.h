@@ -24,7 +24,7 @@
 #define FAKE_CALLS(X)                                                                                                  \
     X(DESCRIBE)                                                                                                        \
     X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
-        X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
+        X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(RELEASE_GUEST) X(DEFINE) X(ASSIGN) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
             X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE)           \
                 X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE)
 enum fake_call {
