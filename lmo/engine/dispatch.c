@@ -1,6 +1,7 @@
 /* dispatch.c - from a task of a record to the call that a worker gets, and from its answer back to an event. */
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/internal.h"
@@ -137,6 +138,7 @@ static void on_done(void *arg, int code, const char *text, const struct lmo_op_r
         free(call);
         return;
     }
+    LMO_FAULT(COORDINATOR_REPLY, lmo_op_info(call->kind)->text);
     if (code < 0) {
         fail(call, code, text);
     } else if (reply->state == LMO_OP_DONE) {
@@ -298,6 +300,7 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     fill_common(entry->m, task, &req);
     fill_objects(entry->m, task, &req);
     int r = fill_kind(entry, task, &req, &err);
+    LMO_FAULT(COORDINATOR_SEND, lmo_op_info(task->kind)->text);
     if (r == 0) {
         lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->m->id, req.id, host);
         r = e->workers->ops->op(e->workers, host, &req, lmo_op_info(task->kind)->timeout_ms, on_done, call, &err);

@@ -1,6 +1,7 @@
 /* engine.c - the engine's loop: apply events, commit the turn's batch, carry out effects. See engine.h. */
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "engine/internal.h"
@@ -302,10 +303,12 @@ static void flush(void *arg)
         return;
     }
     struct lmo_err err = {0};
+    LMO_FAULT(COORDINATOR_COMMIT, "");
     if (commit_batch(e, &err) < 0) {
         stall(e, &err); /* E4 */
         return;
     }
+    LMO_FAULT(COORDINATOR_EFFECTS, "");
     if (e->stalls > 0) {
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
@@ -398,6 +401,7 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
                     entry->m->id, host, lmo_worker_event_text(events[i].kind));
             continue;
         }
+        LMO_FAULT(COORDINATOR_EVENT, lmo_worker_event_text(events[i].kind));
         struct lmo_event ev = {.kind = LMO_EV_WORKER, .worker = &events[i]};
         struct lmo_err err = {0};
         if (engine_apply(entry, &ev, &err) < 0) {
