@@ -5,7 +5,7 @@
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
 #   make bench      figures, as ratios within one run
-#   make asan tsan clang debug      other builds
+#   make asan tsan clang debug faults   other builds (faults: with named fault points, pre-production only)
 #   make format lint                source style, static analysis
 #   make clean
 SHELL := /bin/bash
@@ -19,7 +19,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang check test demo bench format format-check lint clean setup tools-present
+.PHONY: all release debug asan tsan clang faults check test demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -35,7 +35,7 @@ define build
 	@cmake --build $(BUILD)/$(1) --parallel $(JOBS)
 endef
 
-release debug asan tsan clang: tools-present
+release debug asan tsan clang faults: tools-present
 	@mkdir -p $(BUILD)
 	$(call build,$@)
 

@@ -1,6 +1,7 @@
 /* main.c - lmod, the coordinator: configuration, the parts put together, signals. */
 #include "api/api.h"
 #include "base/conf.h"
+#include "base/fault.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -48,7 +49,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
-const char *argp_program_version = "lmod " LMO_VERSION;
+const char *argp_program_version = "lmod " LMO_VERSION " (" LMO_FAULT_BUILD ")";
 
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},

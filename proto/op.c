@@ -51,6 +51,7 @@ static const struct lmo_field request_fields[] = {
     LMO_F_ARRAY(lmo_op_request, ports, port_count, lmo_port_table),
     LMO_F_BOOL(lmo_op_request, persistent),
     LMO_F_BOOL(lmo_op_request, autostart),
+    LMO_F_BOOL(lmo_op_request, shut_off),
     LMO_F_BOOL(lmo_op_request, accept_stateful_loss),
     LMO_F_ENUM(lmo_op_request, final_state, lmo_run_state_words, 0),
     LMO_F_UINT(lmo_op_request, memory_bytes, 0),

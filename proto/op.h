@@ -47,6 +47,7 @@ struct lmo_op_request {
     unsigned port_count;             /* network ops: 1. PERMIT, JOB_START: all */
     struct lmo_port ports[LMO_PORTS_MAX];
     bool persistent, autostart, accept_stateful_loss;
+    bool shut_off;                     /* the guest is: nothing is bound, nothing needs memory */
     enum lmo_run_state final_state;  /* REVIVE, SETTLE: RUNNING or PAUSED_BY_USER */
     uint64_t memory_bytes;
     uint64_t bandwidth_bytes_per_s, downtime_ms; /* JOB_START: behind the gate. OPEN_GATE: in force then */

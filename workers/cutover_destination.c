@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -212,6 +213,7 @@ static void persisted(void *arg, int result)
     struct effects *e = arg;
     struct lmo_incoming *in = result == 0 ? lmo_incoming_find(e->w, e->migration) : NULL;
     if (in) {
+        LMO_FAULT(DESTINATION_DURABLE, lmo_dst_stage_text(in->dst.stage));
         run_effects(in, &e->a);
         if (e->clear) {
             submit(in, DO_REMOVE, false, NULL);
@@ -296,6 +298,7 @@ void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct
         }
     }
     note(in, &before);
+    LMO_FAULT(DESTINATION_STEP, lmo_dst_stage_text(in->dst.stage));
 
     bool effects = a.fence || a.verify || a.resume || a.tell || a.remove;
     if (a.persist || a.report_count || effects) {

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -257,6 +258,7 @@ static void persisted(void *arg, int result)
     struct effects *e = arg;
     struct lmo_outgoing *out = result == 0 ? lmo_outgoing_find(e->w, e->migration) : NULL;
     if (out) {
+        LMO_FAULT(SOURCE_DURABLE, lmo_src_stage_text(out->src.stage));
         if (e->a.answer) {
             answer_askers(out, false, &e->reply);
         }
@@ -299,6 +301,7 @@ static void set_wake(struct lmo_outgoing *out, int64_t wake_ms)
 
 static void journal_step(struct lmo_outgoing *out, const struct lmo_src_actions *a)
 {
+    LMO_FAULT(SOURCE_STEP, lmo_src_stage_text(out->src.stage));
     struct lmo_batch *b = lmo_batch_new();
     if (a->persist || a->report_count) {
         lmo_batch_src(b, &out->src);

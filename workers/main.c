@@ -1,4 +1,5 @@
 /* main.c - lmo-worker, the agent of one host: command line, signals, exit. */
+#include "base/fault.h"
 #include "base/log.h"
 #include "workers/config.h"
 #include "workers/runtime.h"
@@ -12,7 +13,7 @@
 #define HIGH_PRIORITY (-10)
 #define END_WITHIN_S  5 /* after SIGTERM, whatever a driver's call is doing */
 
-const char *argp_program_version = "lmo-worker " LMO_VERSION;
+const char *argp_program_version = "lmo-worker " LMO_VERSION " (" LMO_FAULT_BUILD ")";
 
 struct arguments {
     const char *config;

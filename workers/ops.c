@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <stdarg.h>
@@ -161,6 +162,7 @@ static void result_durable(void *arg, int result)
         op_free(op);
         return;
     }
+    LMO_FAULT(WORKER_ANSWER, op->info->text);
     answer_waiters(op, op->result, 0, NULL);
     if (!journaled(op) && op->told_running) {
         lmo_assert(lmo_loop_timer(op->w->loop, KEPT_RESULT_MS, forget_result, op, &op->timer) == 0);
@@ -197,6 +199,7 @@ void lmo_op_finish(struct lmo_op *op, int code, const char *text)
         snprintf(op->reply.text, sizeof op->reply.text, "%s", text);
     }
     encode_result(op);
+    LMO_FAULT(WORKER_ENDED, op->info->text);
     lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "op ended", "op=%s kind=%s migration=%s vm=%s code=%s ms=%llu text=%s",
             op->req->id, op->info->text, op->req->migration, op->req->vm, lmo_err_name(op->reply.code),
             (unsigned long long)(lmo_now_ns() - op->started_ns) / LMO_NS_PER_MS, op->reply.text);
@@ -251,6 +254,7 @@ static void accepted(void *arg, int result)
         op_free(op);
         return;
     }
+    LMO_FAULT(WORKER_ACCEPTED, op->info->text);
     start(op);
 }
 

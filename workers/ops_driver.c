@@ -43,8 +43,8 @@ static int describe(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
         memcpy(f->ports[i].fabric, op->w->cfg.facts.network_fabric, sizeof f->ports[i].fabric);
     }
     op->reply.has_facts = true;
-    if (f->state == LMO_RUN_SHUT_OFF || f->state == LMO_RUN_ABSENT) {
-        return 0; /* nothing that could migrate live */
+    if (f->state == LMO_RUN_ABSENT) {
+        return 0;
     }
     static const struct lmo_hv_disk_map none = {0};
     return hv->ops->outgoing_xml(hv, f->uuid, &none, &op->reply.xml, timeout_ms, err);
@@ -52,7 +52,7 @@ static int describe(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 
 static struct lmo_hv_incoming incoming(const struct lmo_op *op)
 {
-    struct lmo_hv_incoming in = {.domain_xml = op->req->xml, .memory_bytes = op->req->memory_bytes};
+    struct lmo_hv_incoming in = {.domain_xml = op->req->xml, .memory_bytes = op->req->memory_bytes, .shut_off = op->req->shut_off};
     memcpy(in.uuid, op->req->vm, sizeof in.uuid);
     return in;
 }
@@ -75,6 +75,26 @@ static int settle(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_hypervisor *hv = op->w->drv.hypervisor;
     return hv->ops->settle(hv, op->req->vm, op->req->persistent, op->req->autostart, timeout_ms, err);
+}
+
+static int release(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct lmo_hypervisor *hv = op->w->drv.hypervisor;
+    return hv->ops->release(hv, op->req->vm, op->req->xml, op->req->autostart, timeout_ms, err);
+}
+
+/* At the destination with its own exports, at the source (roll-back) as the definition was. */
+static int define(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct lmo_hypervisor *hv = op->w->drv.hypervisor;
+    const struct lmo_op_request *q = op->req;
+    struct lmo_hv_disk_map map = {0};
+    for (unsigned i = 0; q->kind == LMO_OP_DEFINE && i < q->volume_count; i++) {
+        memcpy(map.disk[i].target, q->volumes[i].target, sizeof map.disk[i].target);
+        memcpy(map.disk[i].export_name, q->volumes[i].export_destination, sizeof map.disk[i].export_name);
+        map.count++;
+    }
+    return hv->ops->define(hv, q->vm, q->xml, &map, q->autostart, timeout_ms, err);
 }
 
 /* ------------------------------------------------------------------ volumes */
@@ -100,6 +120,14 @@ static int detach_source(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err 
 {
     struct lmo_volume_driver *d = op->w->drv.volume;
     return d->ops->detach(d, op->req->volumes[0].volume, op->req->volumes[0].export_name, timeout_ms, err);
+}
+
+static int fence_source(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct lmo_volume_driver *d = op->w->drv.volume;
+    const struct lmo_volume *v = &op->req->volumes[0];
+    int r = d->ops->fence(d, v->volume, v->export_name, timeout_ms, err);
+    return r < 0 ? r : d->ops->verify(d, v->volume, v->export_name, v->export_destination, timeout_ms, err);
 }
 
 /* The coordinator may not know the export's name: attach's answer was lost. Then whatever is offered to the
@@ -144,7 +172,9 @@ static int check_port(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *er
     const struct lmo_op_request *q = op->req;
     int r = 0;
     for (unsigned i = 0; r == 0 && i < q->port_count; i++) {
-        r = f->ops->check(f, &q->ports[i], q->source, q->destination, q->accept_stateful_loss, timeout_ms, err);
+        r = q->shut_off ? f->ops->check_unbound(f, &q->ports[i], q->source, q->destination, timeout_ms, err)
+                        : f->ops->check(f, &q->ports[i], q->source, q->destination, q->accept_stateful_loss, timeout_ms,
+                                        err);
     }
     return r;
 }
@@ -183,6 +213,16 @@ static int single(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
     int r = 0;
     for (unsigned i = 0; r == 0 && i < op->req->port_count; i++) {
         r = f->ops->single(f, &op->req->ports[i], host, timeout_ms, err);
+    }
+    return r;
+}
+
+static int assign(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct lmo_fabric *f = op->w->drv.fabric;
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < op->req->port_count; i++) {
+        r = f->ops->assign(f, &op->req->ports[i], op->req->destination, timeout_ms, err);
     }
     return r;
 }
@@ -230,6 +270,11 @@ static const struct kind {
     [LMO_OP_DETACH_DESTINATION] = {detach_destination, NEED_VOLUME | NEED_ONE_VOLUME, LANE_VOLUME},
     [LMO_OP_SINGLE_SOURCE] = {single, NEED_FABRIC | NEED_PORT | NEED_SOURCE, LANE_PORT},
     [LMO_OP_REVIVE] = {NULL, NEED_HYPERVISOR | NEED_VM | NEED_MIGRATION | NEED_EPOCH, LANE_NONE},
+    [LMO_OP_RELEASE] = {release, NEED_HYPERVISOR | NEED_VM | NEED_XML | NEED_MIGRATION | NEED_EPOCH, LANE_VM},
+    [LMO_OP_FENCE_SOURCE] = {fence_source, NEED_VOLUME | NEED_ONE_VOLUME | NEED_EPOCH, LANE_VOLUME},
+    [LMO_OP_DEFINE] = {define, NEED_HYPERVISOR | NEED_VM | NEED_XML | NEED_MIGRATION | NEED_EPOCH, LANE_VM},
+    [LMO_OP_RESTORE] = {define, NEED_HYPERVISOR | NEED_VM | NEED_XML | NEED_MIGRATION | NEED_EPOCH, LANE_VM},
+    [LMO_OP_ASSIGN] = {assign, NEED_FABRIC | NEED_PORT | NEED_DESTINATION | NEED_EPOCH, LANE_PORT},
     [LMO_OP_CLOSE_SOURCE] = {NULL, NEED_VM | NEED_MIGRATION | NEED_EPOCH, LANE_NONE},
     [LMO_OP_CLOSE_DESTINATION] = {NULL, NEED_VM | NEED_MIGRATION | NEED_EPOCH, LANE_NONE},
     [LMO_OP_CLOSE_VOLUME] = {NULL, NEED_VM | NEED_MIGRATION | NEED_EPOCH, LANE_NONE},

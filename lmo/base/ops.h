@@ -45,6 +45,11 @@ enum lmo_op_role {
     X(DETACH_DESTINATION,"detach_destination", VOLUME,      true,   15000) /* roll-back of attach */                \
     X(SINGLE_SOURCE,     "single_source",      FABRIC,      true,   15000) /* roll-back of dual */                  \
     X(REVIVE,            "revive",             SOURCE,      true,   60000) /* the source is the guest: as before */ \
+    X(RELEASE,           "release",            SOURCE,      true,   15000) /* shut off: not defined here any more */    \
+    X(FENCE_SOURCE,      "fence_source",       VOLUME,      true,   15000) /* shut off: its old export is fenced */     \
+    X(DEFINE,            "define",             DESTINATION, true,   15000) /* shut off: defined here from now on */     \
+    X(RESTORE,           "restore",            SOURCE,      true,   15000) /* roll-back of release */                   \
+    X(ASSIGN,            "assign",             FABRIC,      true,   15000) /* shut off: its port is for the new host */ \
     X(CLOSE_SOURCE,      "close_source",       SOURCE,      true,   10000) /* forget ops; refuse this epoch */      \
     X(CLOSE_DESTINATION, "close_destination",  DESTINATION, true,   10000)                                          \
     X(CLOSE_VOLUME,      "close_volume",       VOLUME,      true,   10000)                                          \

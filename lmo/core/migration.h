@@ -64,6 +64,7 @@ struct lmo_cutover {
     char freeze_answer[16];
     char evidence[512];
     bool committed, resumed;
+    bool defined;                  /* a guest that is shut off: the destination has its definition */
 };
 
 struct lmo_migration {
@@ -174,6 +175,8 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
 
 /* "<migration>.<epoch>.<ordinal>-<kind>" */
 void lmo_task_op_id(const struct lmo_migration *m, const struct lmo_task *t, char out[LMO_OP_ID_MAX]);
+/* Is this the move of a guest that is shut off? Known once it is described. */
+bool lmo_migration_shut_off(const struct lmo_migration *m);
 /* Host whose worker the task goes to. */
 const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *t);
 

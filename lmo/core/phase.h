@@ -1,5 +1,8 @@
 /* phase.h - the phases of a migration: one table, from which the code, the documents and the tests are made.
  *
+ * A guest that is shut off has no memory to copy and nothing that runs: it goes precheck, volume_attach, cutover,
+ * finalize.
+ *
  * Legality is what the successor masks say, never the numeric order. Names are stored, numbers never. */
 #ifndef LMO_CORE_PHASE_H
 #define LMO_CORE_PHASE_H
@@ -15,18 +18,20 @@
 #define LMO_PHASE_NO_RETURN UINT32_C(4)    /* switch-over may have happened: only what workers report decides */
 #define LMO_PHASE_SOURCE_RUNS UINT32_C(8)  /* the guest may run at the source */
 #define LMO_PHASE_DEST_RUNS UINT32_C(16)   /* the guest may run at the destination */
-#define LMO_PHASE_BY_EVENT UINT32_C(32)    /* left on a worker's event, not when its tasks are done */
+#define LMO_PHASE_BY_EVENT UINT32_C(32)    /* of a live guest: left on a worker's event, not when its tasks are done */
 #define LMO_PHASE_RESTING UINT32_C(64)     /* open, but nothing is tried: it waits for a person or for a fact */
 
 /*  name                text                   successors                                     attributes */
 #define LMO_PHASES(X)                                                                                              \
     X(QUEUED,             "queued",              LMO_PHASE_BIT(PRECHECK) | LMO_PHASE_BIT(ABORTED),                   \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
-    X(PRECHECK,           "precheck",            LMO_PHASE_BIT(DESTINATION_CREATE) | LMO_PHASE_BIT(ROLLBACK),        \
+    X(PRECHECK,           "precheck",                                                                                \
+      LMO_PHASE_BIT(DESTINATION_CREATE) | LMO_PHASE_BIT(VOLUME_ATTACH) | LMO_PHASE_BIT(ROLLBACK),                    \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
     X(DESTINATION_CREATE, "destination_create",  LMO_PHASE_BIT(VOLUME_ATTACH) | LMO_PHASE_BIT(ROLLBACK),             \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
-    X(VOLUME_ATTACH,      "volume_attach",       LMO_PHASE_BIT(NETWORK_PRELOAD) | LMO_PHASE_BIT(ROLLBACK),           \
+    X(VOLUME_ATTACH,      "volume_attach",                                                                           \
+      LMO_PHASE_BIT(NETWORK_PRELOAD) | LMO_PHASE_BIT(CUTOVER) | LMO_PHASE_BIT(ROLLBACK),                             \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
     X(NETWORK_PRELOAD,    "network_preload",     LMO_PHASE_BIT(DUAL_INGRESS) | LMO_PHASE_BIT(ROLLBACK),              \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \

@@ -11,6 +11,7 @@
 #include <string.h>
 
 enum scope { ONE, VOLUMES, PORTS, VOLUME_WORKERS, FABRICS };
+enum guest { ANY, LIVE, SHUT }; /* whose move has this row: of any guest, of one that runs or is paused, of one that is shut off */
 
 static const struct plan_row {
     enum lmo_phase phase;
@@ -18,48 +19,63 @@ static const struct plan_row {
     enum lmo_op_kind kind;
     enum scope scope;
     enum lmo_resource_kind undoes; /* NONE: always planned */
+    enum guest guest;
 } plan[] = {
-    {LMO_PHASE_PRECHECK, 0, LMO_OP_DESCRIBE, ONE, LMO_RES_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_PRECHECK_INCOMING, ONE, LMO_RES_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_VOLUME, VOLUMES, LMO_RES_NONE},
-    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_PORT, PORTS, LMO_RES_NONE},
+    {LMO_PHASE_PRECHECK, 0, LMO_OP_DESCRIBE, ONE, LMO_RES_NONE, ANY},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_PRECHECK_INCOMING, ONE, LMO_RES_NONE, ANY},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_VOLUME, VOLUMES, LMO_RES_NONE, ANY},
+    {LMO_PHASE_PRECHECK, 1, LMO_OP_CHECK_PORT, PORTS, LMO_RES_NONE, ANY},
 
-    {LMO_PHASE_DESTINATION_CREATE, 0, LMO_OP_PREPARE, ONE, LMO_RES_NONE},
-    {LMO_PHASE_VOLUME_ATTACH, 0, LMO_OP_ATTACH, VOLUMES, LMO_RES_NONE},
-    {LMO_PHASE_NETWORK_PRELOAD, 0, LMO_OP_PRELOAD, FABRICS, LMO_RES_NONE},
-    {LMO_PHASE_DUAL_INGRESS, 0, LMO_OP_DUAL, PORTS, LMO_RES_NONE},
+    {LMO_PHASE_DESTINATION_CREATE, 0, LMO_OP_PREPARE, ONE, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_VOLUME_ATTACH, 0, LMO_OP_ATTACH, VOLUMES, LMO_RES_NONE, ANY},
+    {LMO_PHASE_NETWORK_PRELOAD, 0, LMO_OP_PRELOAD, FABRICS, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_DUAL_INGRESS, 0, LMO_OP_DUAL, PORTS, LMO_RES_NONE, LIVE},
 
     /* The job starts behind a shut gate; the gate is ordered open only when the permit is journaled at the
      * destination (which has then reached the source and every volume service) and the network is confirmed. */
-    {LMO_PHASE_PRECOPY, 0, LMO_OP_PERMIT, ONE, LMO_RES_NONE},
-    {LMO_PHASE_PRECOPY, 0, LMO_OP_JOB_START, ONE, LMO_RES_NONE},
-    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_BOUND, PORTS, LMO_RES_NONE},
-    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_INSTALLED, PORTS, LMO_RES_NONE},
-    {LMO_PHASE_PRECOPY, 2, LMO_OP_OPEN_GATE, ONE, LMO_RES_NONE},
+    {LMO_PHASE_PRECOPY, 0, LMO_OP_PERMIT, ONE, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_PRECOPY, 0, LMO_OP_JOB_START, ONE, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_BOUND, PORTS, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_PRECOPY, 1, LMO_OP_AWAIT_INSTALLED, PORTS, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_PRECOPY, 2, LMO_OP_OPEN_GATE, ONE, LMO_RES_NONE, LIVE},
+
+    /* Shut off: from the first call on nobody can start it at the source; from the second on nothing of the source's
+     * can write, and there is no way back; then it may be started at the destination. */
+    {LMO_PHASE_CUTOVER, 0, LMO_OP_RELEASE, ONE, LMO_RES_NONE, SHUT},
+    {LMO_PHASE_CUTOVER, 1, LMO_OP_FENCE_SOURCE, VOLUMES, LMO_RES_NONE, SHUT},
+    {LMO_PHASE_CUTOVER, 2, LMO_OP_DEFINE, ONE, LMO_RES_NONE, SHUT},
 
     /* The source's process must be proven dead before what fenced it is cleared away. */
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_REMOVE_SOURCE, ONE, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_SINGLE_DESTINATION, PORTS, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 0, LMO_OP_SETTLE, ONE, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 1, LMO_OP_DETACH_SOURCE, VOLUMES, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_NONE},
-    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_NONE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_REMOVE_SOURCE, ONE, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_SINGLE_DESTINATION, PORTS, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_SETTLE, ONE, LMO_RES_NONE, LIVE},
+    {LMO_PHASE_FINALIZE, 0, LMO_OP_ASSIGN, PORTS, LMO_RES_NONE, SHUT},
+    {LMO_PHASE_FINALIZE, 1, LMO_OP_DETACH_SOURCE, VOLUMES, LMO_RES_NONE, ANY},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_NONE, ANY},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_NONE, ANY},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_NONE, ANY},
+    {LMO_PHASE_FINALIZE, 2, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_NONE, ANY},
 
     /* Group 0 drains what was under way. The job's end, then the destination's word that nothing will ever run
      * there, come before anything that helps the source. */
-    {LMO_PHASE_ROLLBACK, 1, LMO_OP_JOB_ABORT, ONE, LMO_RES_JOB},
-    {LMO_PHASE_ROLLBACK, 2, LMO_OP_DISCARD, ONE, LMO_RES_PREPARATION},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_REVIVE, ONE, LMO_RES_JOB},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_SINGLE_SOURCE, PORTS, LMO_RES_DELIVERY},
-    {LMO_PHASE_ROLLBACK, 3, LMO_OP_DETACH_DESTINATION, VOLUMES, LMO_RES_EXPORT},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_SOURCE_RECORD},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_DESTINATION_RECORD},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_VOLUME_RECORD},
-    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_FABRIC_RECORD},
+    {LMO_PHASE_ROLLBACK, 1, LMO_OP_JOB_ABORT, ONE, LMO_RES_JOB, ANY},
+    {LMO_PHASE_ROLLBACK, 2, LMO_OP_DISCARD, ONE, LMO_RES_PREPARATION, ANY},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_REVIVE, ONE, LMO_RES_JOB, ANY},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_RESTORE, ONE, LMO_RES_RELEASED, ANY},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_SINGLE_SOURCE, PORTS, LMO_RES_DELIVERY, ANY},
+    {LMO_PHASE_ROLLBACK, 3, LMO_OP_DETACH_DESTINATION, VOLUMES, LMO_RES_EXPORT, ANY},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_SOURCE_RECORD, ANY},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_SOURCE, ONE, LMO_RES_RELEASE_RECORD, ANY},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_DESTINATION, ONE, LMO_RES_DESTINATION_RECORD, ANY},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_VOLUME, VOLUME_WORKERS, LMO_RES_VOLUME_RECORD, ANY},
+    {LMO_PHASE_ROLLBACK, 4, LMO_OP_CLOSE_FABRIC, FABRICS, LMO_RES_FABRIC_RECORD, ANY},
 };
 #define PLAN_ROWS (sizeof plan / sizeof plan[0])
+
+bool lmo_migration_shut_off(const struct lmo_migration *m)
+{
+    return m->vm.state == LMO_RUN_SHUT_OFF;
+}
 
 const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *t)
 {
@@ -140,12 +156,17 @@ static void open_row(struct lmo_step *s, const struct plan_row *row)
     }
 }
 
+static bool of_this_guest(const struct lmo_migration *m, const struct plan_row *row)
+{
+    return row->guest == ANY || (row->guest == SHUT) == lmo_migration_shut_off(m);
+}
+
 /* Opens the present group; done tasks of earlier groups are dropped, their answers have been taken. */
 static void open_group(struct lmo_step *s)
 {
     s->m->task_count = 0;
     for (size_t i = 0; i < PLAN_ROWS; i++) {
-        if (plan[i].phase == s->m->phase && plan[i].group == s->m->group) {
+        if (plan[i].phase == s->m->phase && plan[i].group == s->m->group && of_this_guest(s->m, &plan[i])) {
             open_row(s, &plan[i]);
         }
     }
@@ -172,19 +193,20 @@ static bool all_done(const struct lmo_migration *m)
 }
 
 /* The next phase of the forward path when all tasks of this one are done; COUNT: it is left by an event. */
-static enum lmo_phase forward_of(enum lmo_phase p)
+static enum lmo_phase forward_of(const struct lmo_migration *m)
 {
-    switch (p) {
-    case LMO_PHASE_PRECHECK: return LMO_PHASE_DESTINATION_CREATE;
+    bool shut_off = lmo_migration_shut_off(m);
+    switch (m->phase) {
+    case LMO_PHASE_PRECHECK: return shut_off ? LMO_PHASE_VOLUME_ATTACH : LMO_PHASE_DESTINATION_CREATE;
     case LMO_PHASE_DESTINATION_CREATE: return LMO_PHASE_VOLUME_ATTACH;
-    case LMO_PHASE_VOLUME_ATTACH: return LMO_PHASE_NETWORK_PRELOAD;
+    case LMO_PHASE_VOLUME_ATTACH: return shut_off ? LMO_PHASE_CUTOVER : LMO_PHASE_NETWORK_PRELOAD;
     case LMO_PHASE_NETWORK_PRELOAD: return LMO_PHASE_DUAL_INGRESS;
     case LMO_PHASE_DUAL_INGRESS: return LMO_PHASE_PRECOPY;
+    case LMO_PHASE_CUTOVER: return shut_off ? LMO_PHASE_FINALIZE : LMO_PHASE_COUNT;
     case LMO_PHASE_FINALIZE: return LMO_PHASE_COMPLETED;
     case LMO_PHASE_ROLLBACK: return LMO_PHASE_ABORTED;
     case LMO_PHASE_QUEUED:
     case LMO_PHASE_PRECOPY:
-    case LMO_PHASE_CUTOVER:
     case LMO_PHASE_COMPLETED:
     case LMO_PHASE_ABORTED:
     case LMO_PHASE_ATTENTION:
@@ -207,6 +229,10 @@ static void group_done(struct lmo_step *s)
                        "permit journaled at %s, source and %u volume service(s) reached, %u port(s) bound and installed",
                        m->destination, m->vm.volume_count, m->vm.port_count);
         lmo_step_note(s, why, "switch-over allowed");
+    }
+    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && (m->dispatched >> LMO_OP_RELEASE) & 1U) {
+        m->epoch++; /* a release that is still on its way must not come after what undoes it */
+        lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
     }
     if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && (m->dispatched >> LMO_OP_PREPARE) & 1U) {
         bool raised = m->epoch % LMO_EPOCH_STRIDE != 0; /* by an earlier roll-back, which a person has had tried again */
@@ -235,7 +261,7 @@ void lmo_plan_advance(struct lmo_step *s)
             m->group_open = false;
             continue;
         }
-        enum lmo_phase forward = forward_of(m->phase);
+        enum lmo_phase forward = forward_of(m);
         if (forward == LMO_PHASE_COUNT) {
             return; /* left by a worker's event */
         }

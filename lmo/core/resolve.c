@@ -54,6 +54,10 @@ static int check_source(const struct lmo_migration *m, const struct lmo_resolve_
 {
     static const char *const forward[] = {"committed", "fenced", "resumed", "done", NULL};
     static const char *const lost[] = {"lost", NULL};
+    if (lmo_migration_shut_off(m) && (m->dispatched >> LMO_OP_FENCE_SOURCE) & 1U) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest is shut off and %s may be fenced off from its volumes: it only goes "
+                        "forward; retry asks for that", m->source);
+    }
     if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
         return lmo_fail(err, LMO_E_UNAVAILABLE,
                         "%s cannot be asked: whether a copy is there is not known. Bring its worker back, or take the guest "

@@ -131,7 +131,7 @@ enum lmo_resource_state lmo_resource_state(const struct lmo_migration *m, enum l
     if (r->undone & bit) {
         return LMO_RES_UNDONE;
     }
-    if (m->cutover.resumed) {
+    if (m->cutover.resumed || m->cutover.defined) {
         return rows[k].afterwards;
     }
     return r->made & bit ? LMO_RES_MADE : LMO_RES_INTENDED;

@@ -30,7 +30,9 @@ enum lmo_resource_scope { LMO_SCOPE_ONE, LMO_SCOPE_VOLUME, LMO_SCOPE_PORT, LMO_S
     X(DELIVERY,          "delivery",           PORT,          DUAL,      SINGLE_SOURCE,      KEPT)  /* of frames */      \
     X(PERMIT,            "permit",             ONE,           PERMIT,    DISCARD,            SPENT) /* journaled */      \
     X(JOB,               "job",                ONE,           JOB_START, REVIVE,             SPENT) /* and its pause */  \
+    X(RELEASED,          "released",           ONE,           RELEASE,   RESTORE,            SPENT) /* shut off */       \
     X(SOURCE_RECORD,     "source_record",      ONE,           JOB_START, CLOSE_SOURCE,       SPENT) /* a worker's */     \
+    X(RELEASE_RECORD,    "release_record",     ONE,           RELEASE,   CLOSE_SOURCE,       SPENT) /* shut off */       \
     X(DESTINATION_RECORD,"destination_record", ONE,           PREPARE,   CLOSE_DESTINATION,  SPENT)                      \
     X(VOLUME_RECORD,     "volume_record",      VOLUME_WORKER, ATTACH,    CLOSE_VOLUME,       SPENT)                      \
     X(FABRIC_RECORD,     "fabric_record",      FABRIC,        PRELOAD,   CLOSE_FABRIC,       SPENT)

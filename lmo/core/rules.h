@@ -62,6 +62,8 @@ const struct lmo_phase_rule *lmo_phase_rule(enum lmo_phase p);
 
 /* How often a call of a phase that failed is asked about before it counts as possibly carried out, and is undone. */
 #define LMO_TRIES_DRAIN 5
+/* The one call of a cutover that can still be undone: of a guest that is shut off. */
+#define LMO_TRIES_RELEASE 5
 
 /*  call                undone by           what tells whether it happened, beside the worker's journal under its id */
 #define LMO_OP_RULES(X)                                                                                                \
@@ -89,6 +91,11 @@ const struct lmo_phase_rule *lmo_phase_rule(enum lmo_phase p);
     X(DETACH_DESTINATION, NONE,               "the volume's exports: none for the destination")                         \
     X(SINGLE_SOURCE,      NONE,               "the port's requested hosts")                                             \
     X(REVIVE,             NONE,               "the source: the guest as its owner left it")                             \
+    X(RELEASE,            RESTORE,            "the source's definition of the guest: none")                             \
+    X(FENCE_SOURCE,       NONE,               "the volume's exports: the source's is fenced")                           \
+    X(DEFINE,             NONE,               "the destination's definition of the guest")                              \
+    X(RESTORE,            NONE,               "the source's definition of the guest")                                   \
+    X(ASSIGN,             NONE,               "the port's requested host")                                              \
     X(CLOSE_SOURCE,       NONE,               "the worker's record: gone")                                              \
     X(CLOSE_DESTINATION,  NONE,               "the worker's record: gone")                                              \
     X(CLOSE_VOLUME,       NONE,               "the worker's record: gone")                                              \

@@ -111,7 +111,8 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     close_phase_time(s);
     keep_tasks(m, phase);
     /* Where nothing is planned the first group is what is kept or asked for: a roll-back's has to drain. */
-    m->group_open = phase == LMO_PHASE_ROLLBACK || phase == LMO_PHASE_CUTOVER || phase == LMO_PHASE_ATTENTION;
+    m->group_open = phase == LMO_PHASE_ROLLBACK || phase == LMO_PHASE_ATTENTION ||
+                    (phase == LMO_PHASE_CUTOVER && !lmo_migration_shut_off(m));
     m->phase = phase;
     m->phase_started_ms = s->ev->now_ms;
     m->phase_started_boot_us = s->ev->now_boot_us;
@@ -338,7 +339,7 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     if (opens_gate(m) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";
     }
-    if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed) {
+    if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed && !m->cutover.defined) {
         return "completed without the destination's word that the guest is there";
     }
     if (m->phase == LMO_PHASE_ABORTED && m->cutover.committed && !m->destination_discarded) {
@@ -351,6 +352,10 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     const char *resources = lmo_resources_broken(m);
     if (resources) {
         return resources;
+    }
+    if ((m->phase == LMO_PHASE_ROLLBACK || m->phase == LMO_PHASE_ABORTED) && lmo_migration_shut_off(m) &&
+        (m->dispatched >> LMO_OP_FENCE_SOURCE) & 1U) {
+        return "rolled back although the source of a guest that is shut off may be fenced";
     }
     for (unsigned i = 0; i < m->task_count; i++) {
         if (m->tasks[i].kind == LMO_OP_REVIVE && !m->destination_discarded) {

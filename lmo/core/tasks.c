@@ -28,9 +28,11 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
         lmo_step_fail(s, LMO_E_REFUSED, facts->blocker);
         return;
     }
-    if (facts->state != LMO_RUN_RUNNING && facts->state != LMO_RUN_PAUSED_BY_USER) {
+    bool movable = facts->state == LMO_RUN_RUNNING || facts->state == LMO_RUN_PAUSED_BY_USER ||
+                   facts->state == LMO_RUN_SHUT_OFF;
+    if (!movable) {
         char text[LMO_TEXT_MAX];
-        (void)snprintf(text, sizeof text, "guest is %s at %s; only a running or paused guest moves live",
+        (void)snprintf(text, sizeof text, "guest is %s at %s; one that runs, is paused by its owner or is shut off can move",
                        lmo_run_state_name(facts->state), m->source);
         lmo_step_fail(s, LMO_E_REFUSED, text);
         return;
@@ -120,6 +122,8 @@ void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
         discarded(m);
     } else if (t->kind == LMO_OP_RELAY_FREEZE) {
         relayed_answer(s, t);
+    } else if (t->kind == LMO_OP_DEFINE) {
+        m->cutover.defined = true;
     }
 }
 
@@ -209,10 +213,17 @@ static void failed_in_finalize(struct lmo_step *s, struct lmo_task *t, enum lmo_
     }
 }
 
-/* In cutover the only calls are the relay's: they are repeated until the cutover is decided. In attention too: whoever
- * looks at it needs no luck with the order in which two hosts come back. */
+static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls);
+
+/* Of a live guest the only calls are the relay's: they are repeated until the cutover is decided. In attention too: whoever
+ * looks at it needs no luck with the order in which two hosts come back. Of a guest that is shut off, its release is the
+ * last call that can still be undone. */
 static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
+    if (t->kind == LMO_OP_RELEASE) {
+        failed_forward(s, t, cls);
+        return;
+    }
     retry(s, t, cls == LMO_CLASS_UNKNOWN);
     if (s->m->phase == LMO_PHASE_ATTENTION) {
         t->not_before_ms = s->ev->now_ms + REST_AGAIN_MS;
@@ -225,8 +236,8 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
         t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
         return;
     }
-    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < lmo_phase_rule(s->m->phase)->tries;
-    if (again) {
+    unsigned tries = t->kind == LMO_OP_RELEASE ? LMO_TRIES_RELEASE : lmo_phase_rule(s->m->phase)->tries;
+    if ((cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < tries) {
         retry(s, t, cls == LMO_CLASS_UNKNOWN);
         return;
     }

@@ -1,6 +1,7 @@
 /* dispatch.c - from a task of a record to the call that a worker gets, and from its answer back to an event. */
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/internal.h"
@@ -138,6 +139,7 @@ static void on_done(void *arg, int code, const char *text, const struct lmo_op_r
         free(call);
         return;
     }
+    LMO_FAULT(COORDINATOR_REPLY, lmo_op_info(call->kind)->text);
     int outcome = code < 0 ? code : reply->state == LMO_OP_DONE ? 0 : reply->code;
     bool sick = lmo_err_class_of(outcome) == LMO_CLASS_UNKNOWN || (code < 0 && code == LMO_E_UNAVAILABLE);
     engine_answered(call->engine, call->host, !sick);
@@ -203,6 +205,7 @@ static void fill_common(const struct lmo_migration *m, const struct lmo_task *t,
     r->final_state = final_state(m);
     r->persistent = m->vm.persistent;
     r->autostart = m->vm.autostart;
+    r->shut_off = lmo_migration_shut_off(m);
     r->accept_stateful_loss = m->policy.accept_stateful_loss;
     r->memory_bytes = m->vm.memory_bytes;
     LMO_COPY(r->migration, m->id);
@@ -218,7 +221,8 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
 {
     enum lmo_op_role role = lmo_op_info(t->kind)->role;
     bool one_port = t->kind == LMO_OP_AWAIT_INSTALLED;
-    if (t->kind == LMO_OP_PERMIT || t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_DISCARD) {
+    if (t->kind == LMO_OP_PERMIT || t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_DISCARD ||
+        t->kind == LMO_OP_DEFINE) {
         r->volume_count = m->vm.volume_count;
         memcpy(r->volumes, m->vm.volumes, sizeof r->volumes);
         r->port_count = m->vm.port_count;
@@ -236,7 +240,8 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
 static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct lmo_op_request *r, struct lmo_err *err)
 {
     const struct lmo_migration *m = engine_record(entry);
-    bool wants_xml = t->kind == LMO_OP_PRECHECK_INCOMING || t->kind == LMO_OP_PREPARE;
+    bool wants_xml = t->kind == LMO_OP_PRECHECK_INCOMING || t->kind == LMO_OP_PREPARE || t->kind == LMO_OP_RELEASE ||
+                     t->kind == LMO_OP_DEFINE || t->kind == LMO_OP_RESTORE;
     if (wants_xml && entry->xml && !(r->xml = strdup(entry->xml))) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the domain XML");
     }
@@ -301,6 +306,7 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     fill_common(m, task, &req);
     fill_objects(m, task, &req);
     int r = fill_kind(entry, task, &req, &err);
+    LMO_FAULT(COORDINATOR_SEND, lmo_op_info(task->kind)->text);
     if (r == 0) {
         lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->id, req.id, host);
         r = e->workers->ops->op(e->workers, host, &req, lmo_op_info(task->kind)->timeout_ms, on_done, call, &err);

@@ -1,6 +1,7 @@
 /* engine.c - the engine's loop: apply events, commit the turn's batch, carry out effects. See engine.h. */
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "engine/internal.h"
@@ -149,10 +150,11 @@ static void arm_timer(struct entry *entry)
     }
 }
 
-/* The domain's XML is as large as all the rest; after the destination was prepared nothing asks for it again. */
-static bool xml_needed(enum lmo_phase phase)
+/* The domain's XML is as large as all the rest; after the destination was prepared nothing asks for it again. All that a guest
+ * that is shut off consists of is its XML. */
+static bool xml_needed(enum lmo_phase phase, bool shut_off)
 {
-    return phase == LMO_PHASE_QUEUED || phase == LMO_PHASE_PRECHECK || phase == LMO_PHASE_DESTINATION_CREATE;
+    return shut_off || phase == LMO_PHASE_QUEUED || phase == LMO_PHASE_PRECHECK || phase == LMO_PHASE_DESTINATION_CREATE;
 }
 
 static void drop_stored(struct entry *entry)
@@ -161,7 +163,7 @@ static void drop_stored(struct entry *entry)
     entry->journal = NULL;
     entry->journal_count = entry->journal_size = 0;
     entry->durable = entry->xml_dirty = false;
-    if (!xml_needed(entry->phase)) {
+    if (!xml_needed(entry->phase, entry->shut_off)) {
         free(entry->xml);
         entry->xml = NULL;
     }
@@ -328,10 +330,12 @@ static void flush(void *arg)
     }
     struct lmo_err err = {0};
     unsigned count = batch_size(e);
+    LMO_FAULT(COORDINATOR_COMMIT, "");
     if (commit_batch(e, count, &err) < 0) {
         stall(e, &err); /* E4 */
         return;
     }
+    LMO_FAULT(COORDINATOR_EFFECTS, "");
     if (e->stalls > 0) {
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
@@ -448,6 +452,7 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
                     entry->id, host, lmo_worker_event_text(events[i].kind));
             continue;
         }
+        LMO_FAULT(COORDINATOR_EVENT, lmo_worker_event_text(events[i].kind));
         struct lmo_event ev = {.kind = LMO_EV_WORKER, .worker = &events[i]};
         struct lmo_err err = {0};
         if (engine_apply(entry, &ev, &err) < 0) {
@@ -572,7 +577,7 @@ static int load_open(void *arg, const struct lmo_migration *m, const char *xml)
     if (!entry) {
         return LMO_E_NO_MEMORY;
     }
-    if (xml && xml_needed(m->phase) && !(entry->xml = strdup(xml))) {
+    if (xml && xml_needed(m->phase, lmo_migration_shut_off(m)) && !(entry->xml = strdup(xml))) {
         return LMO_E_NO_MEMORY;
     }
     return 0;

@@ -52,6 +52,7 @@ struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid)
 static void show(struct entry *entry, const struct lmo_migration *m)
 {
     entry->phase = m->phase;
+    entry->shut_off = lmo_migration_shut_off(m);
     entry->version = m->version;
 }
 

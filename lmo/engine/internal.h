@@ -52,6 +52,7 @@ struct entry {
     char id[LMO_ID_MAX], vm[LMO_UUID_MAX];
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
     enum lmo_phase phase;
+    bool shut_off;                   /* the move of a guest that is shut off */
     uint64_t version;
     struct lmo_packed *packed;       /* the newest state unless `hot` is there */
     struct lmo_migration *hot;       /* unpacked: from the first step of a batch to its commit */

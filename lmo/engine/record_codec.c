@@ -90,7 +90,7 @@ static const struct lmo_field cutover_fields[] = {
     LMO_F_UINT(lmo_cutover, freeze_us, 0), LMO_F_UINT(lmo_cutover, fence_us, 0),
     LMO_F_UINT(lmo_cutover, verify_us, 0), LMO_F_TEXT(lmo_cutover, freeze_answer, 0),
     LMO_F_TEXT(lmo_cutover, evidence, 0),  LMO_F_BOOL(lmo_cutover, committed),
-    LMO_F_BOOL(lmo_cutover, resumed),
+    LMO_F_BOOL(lmo_cutover, resumed),      LMO_F_BOOL(lmo_cutover, defined),
 };
 static const struct lmo_table cutover_table = LMO_TABLE(cutover_fields);
 

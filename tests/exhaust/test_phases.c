@@ -52,7 +52,7 @@ START_TEST(nothing_is_cancellable_past_the_point_of_no_return)
 }
 END_TEST
 
-static struct lmo_migration record(enum lmo_phase p)
+static struct lmo_migration record(enum lmo_phase p, enum lmo_run_state guest)
 {
     struct lmo_migration m = {.version = 1, .epoch = 32, .phase = p, .next_ordinal = 7, .deadline_ms = 500, .reason_code = 0};
     LMO_COPY(m.id, "01J00000000000000000000000");
@@ -62,7 +62,12 @@ static struct lmo_migration record(enum lmo_phase p)
     m.vm.volume_count = m.vm.port_count = 1;
     LMO_COPY(m.vm.volumes[0].worker, "ctl");
     LMO_COPY(m.vm.ports[0].worker, "ctl");
-    m.dispatched = UINT64_C(1) << LMO_OP_PREPARE | UINT64_C(1) << LMO_OP_PERMIT | UINT64_C(1) << LMO_OP_JOB_START;
+    m.vm.state = guest;
+    if (guest == LMO_RUN_SHUT_OFF) {
+        m.dispatched = UINT64_C(1) << LMO_OP_RELEASE;
+    } else {
+        m.dispatched = UINT64_C(1) << LMO_OP_PREPARE | UINT64_C(1) << LMO_OP_PERMIT | UINT64_C(1) << LMO_OP_JOB_START;
+    }
     if (p == LMO_PHASE_QUEUED) {
         m.dispatched = 0;
         m.deadline_ms = 0;
@@ -80,7 +85,8 @@ static struct lmo_migration record(enum lmo_phase p)
     }
     if (lmo_phase_is(p, LMO_PHASE_TERMINAL)) {
         m.reason_code = p == LMO_PHASE_COMPLETED ? 0 : LMO_E_CANCELLED;
-        m.cutover.resumed = p == LMO_PHASE_COMPLETED;
+        m.cutover.resumed = p == LMO_PHASE_COMPLETED && guest != LMO_RUN_SHUT_OFF;
+        m.cutover.defined = p == LMO_PHASE_COMPLETED && guest == LMO_RUN_SHUT_OFF;
     }
     return m;
 }
@@ -117,67 +123,86 @@ static struct lmo_resolve_view view(int v)
 }
 #define VIEWS (5 * 5 * 7)
 
-/* Every phase x every task kind in flight x every event (every worker event, every error code, every decision before every
- * view): the step either refuses and changes nothing, or moves to a legal successor and leaves a sound record. */
-START_TEST(every_phase_and_event_is_legal_or_refused)
+static const int codes[] = {LMO_E_REFUSED,     LMO_E_CONFLICT, LMO_E_GONE,    LMO_E_STALE_EPOCH, LMO_E_BUSY,
+                            LMO_E_UNAVAILABLE, LMO_E_UNKNOWN,  LMO_E_TIMEOUT, LMO_E_INTERNAL};
+#define CODES ((int)(sizeof codes / sizeof codes[0]))
+
+static bool of_guest(enum lmo_op_kind kind, enum lmo_run_state guest)
+{
+    bool shut = kind == LMO_OP_RELEASE || kind == LMO_OP_FENCE_SOURCE || kind == LMO_OP_DEFINE ||
+                kind == LMO_OP_RESTORE || kind == LMO_OP_ASSIGN;
+    bool live = kind == LMO_OP_JOB_START || kind == LMO_OP_OPEN_GATE || kind == LMO_OP_REVIVE || kind == LMO_OP_DISCARD;
+    return guest == LMO_RUN_SHUT_OFF ? !live : !shut;
+}
+
+static unsigned long pairs, refused, moved;
+
+static void one_pair(enum lmo_phase p, enum lmo_op_kind kind, enum lmo_event_kind e, int v, enum lmo_run_state guest)
 {
     static struct lmo_migration before, after;
     static struct lmo_effects fx;
-    static const int codes[] = {LMO_E_REFUSED, LMO_E_CONFLICT, LMO_E_GONE, LMO_E_STALE_EPOCH, LMO_E_BUSY,
-                                LMO_E_UNAVAILABLE, LMO_E_UNKNOWN, LMO_E_TIMEOUT, LMO_E_INTERNAL};
-    struct lmo_vm_facts facts = {.state = LMO_RUN_RUNNING};
-    unsigned long pairs = 0, refused = 0, moved = 0;
+    struct lmo_vm_facts facts = {.state = guest};
     LMO_COPY(facts.uuid, "11111111-2222-3333-4444-555555555555");
-    for (int p = 0; p < LMO_PHASE_COUNT; p++) {
-        for (int kind = LMO_OP_NONE; kind < LMO_OP_COUNT; kind++) {
-            for (int e = LMO_EV_ADMITTED; e < LMO_EV_COUNT; e++) {
-                int variants = e == LMO_EV_WORKER ? 2 * (LMO_WEV_COUNT - 1)
-                               : e == LMO_EV_TASK_FAILED ? (int)(sizeof codes / sizeof codes[0])
-                               : e == LMO_EV_RESOLVE     ? VIEWS * (LMO_RESOLVE_COUNT - 1)
-                                                         : 1;
-                for (int v = 0; v < variants; v++) {
-                    before = record((enum lmo_phase)p);
-                    before.group_open = true;
-                    if (kind == LMO_OP_OPEN_GATE) {
-                        before.switchover_ready = true;
+    before = record(p, guest);
+    before.group_open = true;
+    before.switchover_ready = kind == LMO_OP_OPEN_GATE;
+    before.destination_discarded = kind == LMO_OP_REVIVE;
+    if (kind != LMO_OP_NONE && !lmo_phase_is(before.phase, LMO_PHASE_TERMINAL)) {
+        before.task_count = 1;
+        before.tasks[0] =
+            (struct lmo_task){.kind = kind, .state = LMO_TASK_SENT, .ordinal = 3, .attempts = 1, .epoch = 32};
+    }
+    struct lmo_worker_event w = {.kind = (enum lmo_worker_event_kind)(1 + v / 2), .ok = v % 2};
+    struct lmo_event ev = {.kind = e, .now_ms = 1000, .ordinal = 3, .code = e == LMO_EV_TASK_FAILED ? codes[v] : 0,
+                           .text = "why", .facts = &facts, .export_name = "x", .answer = "unknown", .evidence = "",
+                           .worker = &w};
+    struct lmo_resolve_view seen = view(v % VIEWS);
+    if (e == LMO_EV_RESOLVE) {
+        ev.resolution = (enum lmo_resolution)(1 + v / VIEWS);
+        ev.view = &seen;
+    }
+    struct lmo_err err = {0};
+    pairs++;
+    if (lmo_core_step(&before, &ev, &after, &fx, &err) < 0) {
+        ck_assert_msg(e == LMO_EV_CANCEL || e == LMO_EV_RESOLVE, "%s", err.text);
+        ck_assert_msg(err.code == LMO_E_CONFLICT || (e == LMO_EV_RESOLVE && err.code == LMO_E_UNAVAILABLE), "%s in %s",
+                      err.text, lmo_phase_text(before.phase));
+        refused++;
+        return;
+    }
+    if (e == LMO_EV_RESOLVE && kind != LMO_OP_REVIVE) {
+        decisions_keep_the_guest_whole(&seen, &after, ev.resolution);
+    }
+    ck_assert_msg(lmo_migration_broken(&after) == NULL, "%s", lmo_migration_broken(&after));
+    if (after.phase != before.phase) {
+        moved++;
+        ck_assert(fx.durable); /* a move that is not stored would be a lie */
+        ck_assert(!lmo_phase_is(before.phase, LMO_PHASE_TERMINAL));
+    }
+    ck_assert_int_eq(fx.ended, lmo_phase_is(after.phase, LMO_PHASE_TERMINAL) && after.phase != before.phase);
+}
+
+static int variants_of(enum lmo_event_kind e)
+{
+    return e == LMO_EV_WORKER        ? 2 * (LMO_WEV_COUNT - 1)
+           : e == LMO_EV_TASK_FAILED ? CODES
+           : e == LMO_EV_RESOLVE     ? VIEWS * (LMO_RESOLVE_COUNT - 1)
+                                     : 1;
+}
+
+/* Every phase x every task kind in flight x every event (every worker event, every error code, every decision before every
+ * view), of a guest that runs and of one that is shut off: the step either refuses and changes nothing, or moves to a legal
+ * successor and leaves a sound record. */
+START_TEST(every_phase_and_event_is_legal_or_refused)
+{
+    static const enum lmo_run_state guests[] = {LMO_RUN_RUNNING, LMO_RUN_SHUT_OFF};
+    for (int g = 0; g < 2; g++) {
+        for (int p = 0; p < LMO_PHASE_COUNT; p++) {
+            for (int kind = LMO_OP_NONE; kind < LMO_OP_COUNT; kind++) {
+                for (int e = LMO_EV_ADMITTED; e < LMO_EV_COUNT && of_guest((enum lmo_op_kind)kind, guests[g]); e++) {
+                    for (int v = 0; v < variants_of((enum lmo_event_kind)e); v++) {
+                        one_pair((enum lmo_phase)p, (enum lmo_op_kind)kind, (enum lmo_event_kind)e, v, guests[g]);
                     }
-                    if (kind == LMO_OP_REVIVE) {
-                        before.destination_discarded = true;
-                    }
-                    if (kind != LMO_OP_NONE && !lmo_phase_is(before.phase, LMO_PHASE_TERMINAL)) {
-                        before.task_count = 1;
-                        before.tasks[0] = (struct lmo_task){.kind = (enum lmo_op_kind)kind, .state = LMO_TASK_SENT,
-                                                            .ordinal = 3, .attempts = 1, .epoch = 32};
-                    }
-                    struct lmo_worker_event w = {.kind = (enum lmo_worker_event_kind)(1 + v / 2), .ok = v % 2};
-                    struct lmo_event ev = {.kind = (enum lmo_event_kind)e, .now_ms = 1000, .ordinal = 3,
-                                           .code = e == LMO_EV_TASK_FAILED ? codes[v] : 0, .text = "why",
-                                           .facts = &facts, .export_name = "x", .answer = "unknown", .evidence = "",
-                                           .worker = &w};
-                    struct lmo_resolve_view seen = view(v % VIEWS);
-                    if (e == LMO_EV_RESOLVE) {
-                        ev.resolution = (enum lmo_resolution)(1 + v / VIEWS);
-                        ev.view = &seen;
-                    }
-                    struct lmo_err err = {0};
-                    pairs++;
-                    if (lmo_core_step(&before, &ev, &after, &fx, &err) < 0) {
-                        ck_assert(e == LMO_EV_CANCEL || e == LMO_EV_RESOLVE);
-                        ck_assert_msg(err.code == LMO_E_CONFLICT || (e == LMO_EV_RESOLVE && err.code == LMO_E_UNAVAILABLE),
-                                      "%s in %s", err.text, lmo_phase_text(before.phase));
-                        refused++;
-                        continue;
-                    }
-                    if (e == LMO_EV_RESOLVE && kind != LMO_OP_REVIVE) {
-                        decisions_keep_the_guest_whole(&seen, &after, ev.resolution);
-                    }
-                    ck_assert_msg(lmo_migration_broken(&after) == NULL, "%s", lmo_migration_broken(&after));
-                    if (after.phase != before.phase) {
-                        moved++;
-                        ck_assert(fx.durable); /* a move that is not stored would be a lie */
-                        ck_assert(!lmo_phase_is(before.phase, LMO_PHASE_TERMINAL));
-                    }
-                    ck_assert_int_eq(fx.ended, lmo_phase_is(after.phase, LMO_PHASE_TERMINAL) && after.phase != before.phase);
                 }
             }
         }

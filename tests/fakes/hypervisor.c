@@ -444,6 +444,54 @@ static int hv_settle(struct lmo_hypervisor *hv, const char *uuid, bool persisten
     return end(&v, 0, err);
 }
 
+static int hv_release(struct lmo_hypervisor *hv, const char *uuid, const char *xml, bool autostart, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    (void)autostart;
+    (void)timeout_ms;
+    struct visit v;
+    int r = 0;
+    if (!begin(&v, hv, uuid, FAKE_RELEASE_GUEST, &r, err)) {
+        return r;
+    }
+    if (!xml[0]) {
+        fake_violate(v.w, v.g, "a release without the definition");
+    }
+    if (v.c && v.c->process) {
+        v.c->defined = true;
+        r = lmo_fail(err, LMO_E_CONFLICT, "the guest was started here meanwhile");
+    } else if (v.c) {
+        v.c->defined = v.c->autostart = false;
+    }
+    return end(&v, r, err);
+}
+
+static int hv_define(struct lmo_hypervisor *hv, const char *uuid, const char *xml, const struct lmo_hv_disk_map *map,
+                     bool autostart, uint64_t timeout_ms, struct lmo_err *err)
+{
+    (void)xml;
+    (void)map;
+    (void)timeout_ms;
+    struct visit v;
+    int r = 0;
+    if (!begin(&v, hv, uuid, FAKE_DEFINE, &r, err)) {
+        return r;
+    }
+    struct fake_copy *c = v.g ? make_copy(v.g, v.host) : NULL;
+    for (unsigned i = 0; c && i < FAKE_COPIES; i++) {
+        if (&v.g->copies[i] != c && v.g->copies[i].defined) {
+            fake_violate(v.w, v.g, "defined on two hosts");
+        }
+    }
+    if (c) {
+        c->defined = true;
+        c->autostart = autostart;
+    } else {
+        r = lmo_fail(err, LMO_E_REFUSED, "guest '%s' is on other hosts", uuid);
+    }
+    return end(&v, r, err);
+}
+
 static const struct lmo_hypervisor_ops hv_ops = {
     .name = "fake",
     .close = hv_close,
@@ -465,6 +513,8 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .remove = hv_remove,
     .resume = hv_resume,
     .settle = hv_settle,
+    .release = hv_release,
+    .define = hv_define,
 };
 
 struct lmo_hypervisor *fake_hypervisor_new(struct fake_seat *seat)

@@ -85,6 +85,30 @@ static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const c
     return fake_leave(w, FAKE_SINGLE, 0, err);
 }
 
+static int fab_check_unbound(struct lmo_fabric *f, const struct lmo_port *port, const char *source,
+                             const char *destination, uint64_t timeout_ms, struct lmo_err *err)
+{
+    return fab_check(f, port, source, destination, true, timeout_ms, err);
+}
+
+static int fab_assign(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    (void)timeout_ms;
+    struct fake_world *w = fabric_world(f);
+    int r = 0;
+    if (fake_enter(w, FAKE_ASSIGN, &r, err)) {
+        return r;
+    }
+    fake_lock(w);
+    struct fake_guest *g = fake_guest_of_port(w, port->id);
+    if (g) {
+        LMO_COPY(g->single, host);
+    }
+    fake_unlock(w);
+    return fake_leave(w, FAKE_ASSIGN, 0, err);
+}
+
 static int fab_observe(struct lmo_fabric *f, const struct lmo_port *port, char *ret_text, size_t size,
                        uint64_t timeout_ms, struct lmo_err *err)
 {
@@ -106,6 +130,8 @@ static const struct lmo_fabric_ops fab_ops = {
     .dual = fab_dual,
     .await_bound = fab_await_bound,
     .single = fab_single,
+    .check_unbound = fab_check_unbound,
+    .assign = fab_assign,
     .observe = fab_observe,
 };
 

@@ -75,6 +75,80 @@ class Moves(LabTest):
         self.assertIn("already", refused.stderr)
 
 
+class Kept(LabTest):
+    """What a guest was, it stays."""
+
+    def note(self, host, *how):
+        """A title and metadata of the owner's, and autostart."""
+        harness.virsh(host, "desc", self.guest, "--title", "Accounts", *how)
+        harness.virsh(host, "metadata", self.guest, "urn:example:owner", "--key", "owner", "--set", "<team>night shift</team>",
+                      *how)
+
+    def info(self, host, line):
+        text = harness.virsh(host, "dominfo", self.guest)
+        return next(row.split(":", 1)[1].strip() for row in text.splitlines() if row.startswith(line))
+
+    def assertNoted(self, host, *how):
+        self.assertEqual(harness.virsh(host, "desc", self.guest, "--title", *how).strip(), "Accounts")
+        self.assertIn("night shift", harness.virsh(host, "metadata", self.guest, "urn:example:owner", *how))
+
+    def definitions(self):
+        return [h for h in labinfo.HYPERVISORS if domain_state(h, self.guest)]
+
+    def test_a_guest_that_is_shut_off_moves_as_it_is_and_can_be_started_at_the_destination_alone(self):
+        self.create("--shut-off")
+        self.note("hv1", "--config")
+        harness.virsh("hv1", "autostart", self.guest)
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual([p["name"] for p in record["phases"]],
+                         ["queued", "precheck", "volume_attach", "cutover", "finalize"])
+        self.assertEqual(self.definitions(), ["hv2"])
+        self.assertEqual(domain_state("hv2", self.guest), "shut off")
+        self.assertNoted("hv2", "--config")
+        self.assertEqual(self.info("hv2", "Autostart"), "enable")
+        settled_check(self.guest)
+        lab("guest", "start", self.guest)
+        self.assertEqual(where(self.guest), "hv2")
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv3")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual(where(self.guest), "hv3")
+
+    def test_a_shut_off_guest_that_is_started_on_the_way_runs_on_one_host_and_is_defined_there_alone(self):
+        self.create("--shut-off")
+        ident = self.rest.migrate(self.guest, "hv2")["id"]
+        while self.rest.migration(ident)["phase"] not in harness.ENDS:
+            harness.virsh("hv1", "start", self.guest, check=False)
+        record = self.rest.migration(ident)
+        home = {"completed": "hv2", "aborted": "hv1"}[record["phase"]]
+        self.assertEqual(self.definitions(), [home], record["reason"])
+        self.assertEqual(self.info(home, "Persistent"), "yes")
+        lab("guest", "start", self.guest)
+        self.assertEqual(where(self.guest), home)
+
+    def test_a_persistent_guest_keeps_its_definition_its_notes_and_its_autostart(self):
+        self.create()
+        self.note("hv1", "--live", "--config")
+        harness.virsh("hv1", "autostart", self.guest)
+        harness.virsh("hv1", "setmaxmem", self.guest, "196608", "--config")  # at its next start: not what runs now
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual(self.definitions(), ["hv2"])
+        self.assertNoted("hv2", "--live")
+        self.assertNoted("hv2", "--config")
+        self.assertEqual((self.info("hv2", "Persistent"), self.info("hv2", "Autostart")), ("yes", "enable"))
+        self.assertIn("<memory unit='KiB'>196608<", harness.virsh("hv2", "dumpxml", self.guest, "--inactive"))
+        self.assertIn("<memory unit='KiB'>163840<", harness.virsh("hv2", "dumpxml", self.guest))
+
+    def test_a_transient_guest_stays_transient(self):
+        self.create("--transient")
+        self.assertEqual(self.info("hv1", "Persistent"), "no")
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+        self.assertEqual(self.definitions(), ["hv2"])
+        self.assertEqual(self.info("hv2", "Persistent"), "no")
+
+
 class Refusals(LabTest):
     def problem(self, status, body, code, field=None):
         self.assertEqual(body["code"], code, body)

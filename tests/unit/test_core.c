@@ -663,6 +663,85 @@ START_TEST(a_terminal_record_never_changes_again)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ a guest that is shut off */
+
+static void run_shut_off_to_cutover(void)
+{
+    fresh(2, 1);
+    facts.state = LMO_RUN_SHUT_OFF;
+    admit();
+    run_to(LMO_PHASE_CUTOVER);
+}
+
+START_TEST(a_guest_that_is_shut_off__is_released_then_fenced_then_defined)
+{
+    run_shut_off_to_cutover();
+    ck_assert_uint_eq(m.phase_time_count, 4); /* queued, precheck, volume_attach, cutover */
+    ck_assert_ptr_null(sent(LMO_OP_FENCE_SOURCE));
+    done(LMO_OP_RELEASE);
+    ck_assert_ptr_null(sent(LMO_OP_DEFINE));
+    done(LMO_OP_FENCE_SOURCE);
+    ck_assert_ptr_null(sent(LMO_OP_DEFINE)); /* one of two volumes is still the source's */
+    done(LMO_OP_FENCE_SOURCE);
+    done(LMO_OP_DEFINE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_FINALIZE);
+    ck_assert_ptr_nonnull(sent(LMO_OP_ASSIGN));
+    ck_assert_ptr_null(sent(LMO_OP_REMOVE_SOURCE));
+    run_to(LMO_PHASE_COMPLETED);
+    ck_assert(m.cutover.defined && !m.cutover.resumed);
+}
+END_TEST
+
+START_TEST(a_guest_that_was_started_meanwhile__stays_and_gets_its_definition_back)
+{
+    run_shut_off_to_cutover();
+    failed(LMO_OP_RELEASE, LMO_E_CONFLICT);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_nonnull(sent(LMO_OP_RESTORE));
+    ck_assert_uint_eq(sent(LMO_OP_RESTORE)->epoch, 33); /* above a release that may still be on its way */
+    run_to(LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.reason_code, LMO_E_CONFLICT);
+    ck_assert_ptr_null(strstr(m.reason, "fence"));
+}
+END_TEST
+
+START_TEST(a_release_whose_outcome_is_unknown__is_asked_again_then_undone)
+{
+    run_shut_off_to_cutover();
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+        failed(LMO_OP_RELEASE, LMO_E_UNKNOWN);
+        now_ms += 60000;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    }
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_nonnull(sent(LMO_OP_RESTORE));
+}
+END_TEST
+
+START_TEST(a_shut_off_guest_whose_source_may_be_fenced__only_goes_forward)
+{
+    static const int codes[] = {LMO_E_UNKNOWN, LMO_E_UNAVAILABLE, LMO_E_REFUSED, LMO_E_CONFLICT, LMO_E_INTERNAL};
+    for (unsigned i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        run_shut_off_to_cutover();
+        done(LMO_OP_RELEASE);
+        failed(LMO_OP_FENCE_SOURCE, codes[i]);
+        ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL}), LMO_E_CONFLICT);
+        now_ms += 20000;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+        done(LMO_OP_FENCE_SOURCE);
+        done(LMO_OP_FENCE_SOURCE);
+        failed(LMO_OP_DEFINE, codes[i]);
+        ck_assert_int_eq(m.phase, LMO_PHASE_CUTOVER);
+        now_ms += 20000;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+        done(LMO_OP_DEFINE);
+        run_to(LMO_PHASE_COMPLETED);
+    }
+}
+END_TEST
+
 Suite *core_suite(void);
 Suite *core_suite(void)
 {
@@ -704,6 +783,10 @@ Suite *core_suite(void)
     tcase_add_test(t, downtime_begins_low_and_is_raised_by_passes_to_the_policys_limit);
     tcase_add_test(t, sixteen_volumes_and_eight_ports_fit_every_phase);
     tcase_add_test(t, a_terminal_record_never_changes_again);
+    tcase_add_test(t, a_guest_that_is_shut_off__is_released_then_fenced_then_defined);
+    tcase_add_test(t, a_guest_that_was_started_meanwhile__stays_and_gets_its_definition_back);
+    tcase_add_test(t, a_release_whose_outcome_is_unknown__is_asked_again_then_undone);
+    tcase_add_test(t, a_shut_off_guest_whose_source_may_be_fenced__only_goes_forward);
     suite_add_tcase(s, t);
     return s;
 }

@@ -341,6 +341,18 @@ START_TEST(domain_log__counts_only_what_came_after_the_mark)
 }
 END_TEST
 
+START_TEST(files_of_a_shut_off_guest_that_would_stay_behind__are_named)
+{
+    ck_assert_ptr_null(lmo_domxml_local_state("<domain><os/><devices/></domain>"));
+    ck_assert_str_eq(lmo_domxml_local_state("<domain><os><nvram>/var/x</nvram></os></domain>"), "NVRAM");
+    ck_assert_str_eq(
+        lmo_domxml_local_state("<domain><devices><tpm><backend type='emulator'/></tpm></devices></domain>"),
+        "TPM state");
+    ck_assert_ptr_null(
+        lmo_domxml_local_state("<domain><devices><tpm><backend type='passthrough'/></tpm></devices></domain>"));
+}
+END_TEST
+
 Suite *domain_xml_suite(void)
 {
     Suite *s = suite_create("domain_xml");
@@ -364,6 +376,7 @@ Suite *domain_xml_suite(void)
     tcase_add_test(t, domain_log__says_migrated_only_in_libvirts_own_line);
     tcase_add_test(t, domain_log__last_word_counts);
     tcase_add_test(t, domain_log__counts_only_what_came_after_the_mark);
+    tcase_add_test(t, files_of_a_shut_off_guest_that_would_stay_behind__are_named);
     suite_add_tcase(s, t);
     return s;
 }

@@ -146,6 +146,7 @@ START_TEST(every_kind_of_op_request__survives_the_round_trip)
                                            .port_count = 1,
                                            .persistent = true,
                                            .autostart = true,
+                                           .shut_off = true,
                                            .accept_stateful_loss = true,
                                            .final_state = LMO_RUN_RUNNING,
                                            .memory_bytes = 1,

@@ -157,7 +157,8 @@ static void fill(struct lmo_migration *m)
                                       .freeze_answer = "frozen",
                                       .evidence = "e",
                                       .committed = true,
-                                      .resumed = true};
+                                      .resumed = true,
+                                      .defined = true};
     m->phase_time_count = LMO_PHASE_TIMES_MAX;
     for (unsigned i = 0; i < LMO_PHASE_TIMES_MAX; i++) {
         m->phase_times[i] = (struct lmo_phase_time){(enum lmo_phase)(i % LMO_PHASE_COUNT), 1, 2, 3};

@@ -55,6 +55,7 @@ struct lmo_hv_incoming {
     const char *domain_xml;   /* the source's migratable XML, already rewritten for the destination */
     char uuid[LMO_UUID_MAX];
     uint64_t memory_bytes;
+    bool shut_off;            /* it only gets defined there: needs no memory now */
 };
 
 /* Rewrites of the domain XML on the way: by guest target device. */
@@ -102,7 +103,8 @@ struct lmo_hypervisor_ops {
     int (*state)(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_state *ret_state, uint64_t timeout_ms,
                  struct lmo_err *err) LMO_MUST_CHECK;
 
-    /* Source: *ret_xml (owned by the caller) = the migratable XML with the disks of `map` rewritten. */
+    /* Source: *ret_xml (owned by the caller) = the migratable XML with the disks of `map` rewritten; of a guest that is
+     * shut off its definition. */
     int (*outgoing_xml)(struct lmo_hypervisor *hv, const char *uuid, const struct lmo_hv_disk_map *map,
                         char **ret_xml, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
     /* Destination: is this domain acceptable here? CPU, machine type, QEMU, memory, no domain of that UUID or
@@ -155,6 +157,17 @@ struct lmo_hypervisor_ops {
     /* Destination, off the guest's path: autostart and persistence as the guest had them at the source. */
     int (*settle)(struct lmo_hypervisor *hv, const char *uuid, bool persistent, bool autostart, uint64_t timeout_ms,
                   struct lmo_err *err) LMO_MUST_CHECK;
+
+    /* ---- a guest that is shut off: only its definition moves ---- */
+    /* Source: takes the definition away, so that nobody can start the guest here. Absent already: 0. CONFLICT if it
+     * was started meanwhile: it runs on, defined as before (`xml`, `autostart`: what it was, in case the definition
+     * is gone already). Saved state, snapshots and NVRAM are never deleted: REFUSED. */
+    int (*release)(struct lmo_hypervisor *hv, const char *uuid, const char *xml, bool autostart, uint64_t timeout_ms,
+                   struct lmo_err *err) LMO_MUST_CHECK;
+    /* Destination, or the source in an undo: the guest is defined here, shut off, its disks rewritten by `map`.
+     * Idempotent. */
+    int (*define)(struct lmo_hypervisor *hv, const char *uuid, const char *xml, const struct lmo_hv_disk_map *map,
+                  bool autostart, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
 };
 struct lmo_hypervisor {
     const struct lmo_hypervisor_ops *ops;
@@ -239,6 +252,13 @@ struct lmo_fabric_ops {
                        uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
     /* One host alone: `host` (the destination after the move, the source after an abort). Confirmed. */
     int (*single)(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                  struct lmo_err *err) LMO_MUST_CHECK;
+    /* The port of a guest that is shut off: known, bound nowhere, not requested for a host other than `source`. */
+    int (*check_unbound)(struct lmo_fabric *f, const struct lmo_port *port, const char *source, const char *destination,
+                         uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
+    /* If the port is requested for a certain host at all, it is requested for `host` from now on. Does not wait for a
+     * binding: the guest is shut off. */
+    int (*assign)(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
                   struct lmo_err *err) LMO_MUST_CHECK;
     /* One line saying what the fabric holds for the port: bindings, options. For observation. */
     int (*observe)(struct lmo_fabric *f, const struct lmo_port *port, char *ret_text, size_t text_size,

@@ -346,6 +346,29 @@ static int op_single(struct lmo_fabric *base, const struct lmo_port *port, const
                          err);
 }
 
+static int op_assign(struct lmo_fabric *base, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                     struct lmo_err *err)
+{
+    struct ovn_fabric *f = self(base);
+    uint64_t deadline_ns = deadline_of(timeout_ms);
+    struct ovn_chassis c = {0}, before = {0};
+    struct ovn_lsp lsp = {0};
+    int r = ovn_check_port(port, err);
+    if (r == 0)
+        r = ovn_find_chassis(f, host, deadline_ns, &c, err);
+    if (r == 0)
+        r = ovn_find_lsp(f, port->id, deadline_ns, &lsp, err);
+    if (r < 0)
+        return r;
+    struct request rq = {0};
+    bool pinned = lsp.requested[0] != '\0';
+    bool by_hostname = pinned && ovn_find_chassis(f, lsp.requested, deadline_ns, &before, NULL) == 0 &&
+                       uses_hostnames(&lsp, &before);
+    (void)snprintf(rq.requested, sizeof rq.requested, "%s", word_for(&c, by_hostname));
+    ovn_lsp_done(&lsp);
+    return pinned ? request_binding(f, port, &rq, deadline_ns, err) : 0;
+}
+
 /* ------------------------------------------------------------------ observe */
 
 /* "hv1" for a chassis's row UUID; the UUID itself when the row is not there. */
@@ -434,6 +457,8 @@ static const struct lmo_fabric_ops ops = {
     .dual = op_dual,
     .await_bound = op_await_bound,
     .single = op_single,
+    .check_unbound = ovn_check_unbound,
+    .assign = op_assign,
     .observe = op_observe,
 };
 

@@ -65,6 +65,9 @@ bool ovn_means(const struct ovn_chassis *c, const char *text);
 /* fabric_ovn_check.c: REFUSED, saying what it is, when connections through the port live in the source's conntrack. */
 int ovn_check_stateless(struct ovn_fabric *f, const struct lmo_port *port, const struct ovn_lsp *lsp,
                         uint64_t deadline_ns, struct lmo_err *err) LMO_MUST_CHECK;
+/* fabric_ovn_check.c: the driver's `check_unbound`. */
+int ovn_check_unbound(struct lmo_fabric *base, const struct lmo_port *port, const char *source, const char *destination,
+                      uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
 /* fabric_ovn_check.c: the driver's `check`. */
 int ovn_check(struct lmo_fabric *base, const struct lmo_port *port, const char *source, const char *destination,
               bool accept_stateful_loss, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;

@@ -229,6 +229,11 @@ static int check_request(const struct lmo_port *port, const struct ovn_lsp *lsp,
                         lsp->requested, source->name);
     if (lsp->has_strategy && !lsp->held)
         return lmo_fail(err, LMO_E_CONFLICT, "port %s: has an activation strategy of its own", port->id);
+    return 0;
+}
+
+static int check_up(const struct lmo_port *port, const struct ovn_lsp *lsp, struct lmo_err *err)
+{
     if (!lsp->enabled)
         return lmo_fail(err, LMO_E_REFUSED, "port %s: is disabled", port->id);
     if (!lsp->up)
@@ -254,30 +259,68 @@ static int check_bound(struct ovn_fabric *f, const struct lmo_port *port, const 
     return 0;
 }
 
+/* What both checks begin with. *ret_lsp is to be released on success. */
+static int find_all(struct ovn_fabric *f, const struct lmo_port *port, const char *source, const char *destination,
+                    uint64_t deadline_ns, struct ovn_chassis *ret_source, struct ovn_lsp *ret_lsp, struct lmo_err *err)
+{
+    struct ovn_chassis d = {0};
+    int r = ovn_check_port(port, err);
+    if (r == 0)
+        r = ovn_find_chassis(f, source, deadline_ns, ret_source, err);
+    if (r == 0)
+        r = ovn_find_chassis(f, destination, deadline_ns, &d, err);
+    if (r == 0 && strcmp(ret_source->uuid, d.uuid) == 0)
+        r = lmo_fail(err, LMO_E_INVALID, "source '%s' and destination '%s' are the same chassis", source, destination);
+    return r == 0 ? ovn_find_lsp(f, port->id, deadline_ns, ret_lsp, err) : r;
+}
+
 int ovn_check(struct lmo_fabric *base, const struct lmo_port *port, const char *source, const char *destination,
               bool accept_stateful_loss, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct ovn_fabric *f = (struct ovn_fabric *)base;
     uint64_t deadline_ns = lmo_now_ns() + timeout_ms * LMO_NS_PER_MS;
-    struct ovn_chassis s = {0}, d = {0};
+    struct ovn_chassis s = {0};
     struct ovn_lsp lsp = {0};
-    int r = ovn_check_port(port, err);
-    if (r == 0)
-        r = ovn_find_chassis(f, source, deadline_ns, &s, err);
-    if (r == 0)
-        r = ovn_find_chassis(f, destination, deadline_ns, &d, err);
-    if (r == 0 && strcmp(s.uuid, d.uuid) == 0)
-        r = lmo_fail(err, LMO_E_INVALID, "source '%s' and destination '%s' are the same chassis", source, destination);
-    if (r == 0)
-        r = ovn_find_lsp(f, port->id, deadline_ns, &lsp, err);
+    int r = find_all(f, port, source, destination, deadline_ns, &s, &lsp, err);
     if (r == 0)
         r = check_kind(f, port, &lsp, deadline_ns, err);
     if (r == 0)
         r = check_request(port, &lsp, &s, err);
     if (r == 0)
+        r = check_up(port, &lsp, err);
+    if (r == 0)
         r = check_bound(f, port, &s, deadline_ns, err);
     if (r == 0 && !accept_stateful_loss)
         r = ovn_check_stateless(f, port, &lsp, deadline_ns, err);
+    ovn_lsp_done(&lsp);
+    return r;
+}
+
+static int check_not_bound(struct ovn_fabric *f, const struct lmo_port *port, uint64_t deadline_ns, struct lmo_err *err)
+{
+    LMO_AUTO_JSON json_t *rows = NULL;
+    struct ovn_binding b;
+    int r = lmo_ovsdb_select(f->sb, "Port_Binding", ovn_binding_where(port->id), ovn_binding_columns, deadline_ns,
+                             &rows, err);
+    if (r == 0 && ovn_binding_read(rows, &b) && (b.chassis[0] || lmo_ovsdb_set_size(b.additional) > 0))
+        r = lmo_fail(err, LMO_E_CONFLICT, "port %s: bound at some host, although its guest is shut off", port->id);
+    return r;
+}
+
+int ovn_check_unbound(struct lmo_fabric *base, const struct lmo_port *port, const char *source, const char *destination,
+                      uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct ovn_fabric *f = (struct ovn_fabric *)base;
+    uint64_t deadline_ns = lmo_now_ns() + timeout_ms * LMO_NS_PER_MS;
+    struct ovn_chassis s = {0};
+    struct ovn_lsp lsp = {0};
+    int r = find_all(f, port, source, destination, deadline_ns, &s, &lsp, err);
+    if (r == 0)
+        r = check_kind(f, port, &lsp, deadline_ns, err);
+    if (r == 0)
+        r = check_request(port, &lsp, &s, err);
+    if (r == 0)
+        r = check_not_bound(f, port, deadline_ns, err);
     ovn_lsp_done(&lsp);
     return r;
 }

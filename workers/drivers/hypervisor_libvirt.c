@@ -254,6 +254,8 @@ static const struct lmo_hypervisor_ops ops = {
     .remove = remove_domain,
     .resume = resume,
     .settle = settle,
+    .release = lmo_lv_release,
+    .define = lmo_lv_define,
 };
 
 static struct lmo_lv *lmo_lv_new(const struct lmo_hypervisor_config *cfg)

@@ -10,6 +10,7 @@
  *   hypervisor_libvirt_freeze.c      freeze
  *   hypervisor_libvirt_thaw.c        thaw, kill
  *   hypervisor_libvirt_incoming.c    the destination before the migration: precheck, prepare, discard
+ *   hypervisor_libvirt_offline.c     a shut-off guest's definition: taken away here, made there
  *   hypervisor_libvirt_process.[ch], _log.[ch], _xml.[ch]   pure helpers without libvirt
  *
  * Threads: the loop (delivers events, never blocks on libvirt), the keeper (connects the watch), the chore thread
@@ -250,6 +251,12 @@ bool lmo_lv_ended_as_migrated(struct lmo_lv *lv, const char *uuid);
 /* Removes the marker "this process came in by migration". `lock` not held. */
 void lmo_lv_unmark_incoming(struct lmo_lv *lv, const char *uuid);
 bool lmo_lv_marker_matches(const struct lmo_lv *lv, const char *uuid, pid_t pid, uint64_t start_ticks);
+
+/* ---- offline.c */
+int lmo_lv_release(struct lmo_hypervisor *hv, const char *uuid, const char *xml, bool autostart, uint64_t timeout_ms,
+                   struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_lv_define(struct lmo_hypervisor *hv, const char *uuid, const char *xml, const struct lmo_hv_disk_map *map,
+                  bool autostart, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* ---- freeze.c, thaw.c */
 void lmo_lv_freeze(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_freeze_result *ret);

@@ -113,7 +113,7 @@ static int run_precheck(struct lmo_lv_op *op, struct lmo_err *err)
         r = check_machine(conn, &in, err);
     if (r == 0)
         r = check_cpu(conn, &in, err);
-    if (r == 0)
+    if (r == 0 && !op->flag)
         r = check_memory(conn, op->number ? op->number : in.memory_bytes, err);
     if (r == 0)
         r = check_translates(conn, op->text, err);
@@ -128,6 +128,7 @@ int lmo_lv_precheck_incoming(struct lmo_hypervisor *hv, const struct lmo_hv_inco
     if (!op || !(op->text = strdup(in->domain_xml)))
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     op->number = in->memory_bytes;
+    op->flag = in->shut_off;
     return lmo_lv_op_call(op, timeout_ms, err);
 }
 

@@ -101,6 +101,20 @@ static void add_blocker(struct lmo_vm_facts *vm, const char *text)
         (void)snprintf(vm->blocker, sizeof vm->blocker, "%s", text);
 }
 
+/* A live migration carries these with it; the definition of a guest that is shut off does not. */
+static void block_what_stays(virDomainPtr dom, const char *xml, struct lmo_vm_facts *vm)
+{
+    const char *file = lmo_domxml_local_state(xml);
+    if (file) {
+        char text[LMO_TEXT_MAX];
+        (void)snprintf(text, sizeof text, "it is shut off and its %s lies on this host; start it, then it can move live",
+                       file);
+        add_blocker(vm, text);
+    }
+    if (virDomainHasManagedSaveImage(dom, 0) != 0)
+        add_blocker(vm, "it has a saved state on this host; start it, then it can move live");
+}
+
 static int facts_of(struct lmo_lv *lv, virDomainPtr dom, struct lmo_vm_facts *ret, struct lmo_err *err)
 {
     char uuid[VIR_UUID_STRING_BUFLEN];
@@ -124,6 +138,8 @@ static int facts_of(struct lmo_lv *lv, virDomainPtr dom, struct lmo_vm_facts *re
     int snapshots = virDomainSnapshotNum(dom, 0);
     if (snapshots > 0)
         add_blocker(&vm, "it has libvirt snapshots, which cannot move with it");
+    if (vm.state == LMO_RUN_SHUT_OFF)
+        block_what_stays(dom, xml, &vm);
     if (vm.state == LMO_RUN_PAUSED_OTHER)
         add_blocker(&vm, "it is neither running nor paused by its owner (I/O error, crashed, suspended by itself ...)");
     *ret = vm;
@@ -215,7 +231,11 @@ static int run_outgoing_xml(struct lmo_lv_op *op, struct lmo_err *err)
     int r = lmo_lv_domain(op->lv, LMO_LV_LANE_ORDERS, op->uuid, &dom, err);
     if (r < 0)
         return r;
-    LMO_AUTO_FREE char *xml = virDomainGetXMLDesc(dom, VIR_DOMAIN_XML_MIGRATABLE | VIR_DOMAIN_XML_SECURE);
+    int active = virDomainIsActive(dom);
+    if (active < 0)
+        return lmo_lv_fail(err, false, "asking whether the domain is active");
+    LMO_AUTO_FREE char *xml = virDomainGetXMLDesc(
+        dom, VIR_DOMAIN_XML_SECURE | (active ? VIR_DOMAIN_XML_MIGRATABLE : VIR_DOMAIN_XML_INACTIVE));
     if (!xml)
         return lmo_lv_fail(err, false, "reading the domain's XML");
     return lmo_domxml_rewrite(xml, op->map, true, &op->result_text, err);

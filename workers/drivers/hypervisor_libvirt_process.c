@@ -249,14 +249,17 @@ bool lmo_qemu_all_stopped(pid_t pid, uint64_t *ret_switches)
     return true;
 }
 
+/* The call is read first: the kernel gives it only once the thread has left its processor. A thread says "asleep" a
+ * little before that, and its last switch is not counted yet then. */
 static bool read_wait(pid_t pid, pid_t tid, struct lmo_vcpu_wait *ret)
 {
     ret->tid = tid;
     ret->ran_ns = 0;
-    ret->state = thread_state(pid, tid);
+    if (!read_proc(ret->call, sizeof ret->call, "/proc/%d/task/%d/syscall", (int)pid, (int)tid))
+        return false;
     ret->switches = thread_switches(pid, tid, &ret->ran_ns);
-    return ret->state && ret->switches &&
-           read_proc(ret->call, sizeof ret->call, "/proc/%d/task/%d/syscall", (int)pid, (int)tid);
+    ret->state = thread_state(pid, tid);
+    return ret->state && ret->switches;
 }
 
 struct vcpu_scan {

@@ -296,6 +296,22 @@ int lmo_domxml_facts(const char *xml, struct lmo_vm_facts *ret_vm, struct lmo_er
     return 0;
 }
 
+const char *lmo_domxml_local_state(const char *xml)
+{
+    AUTO_DOC xmlDoc *doc = NULL;
+    struct lmo_err ignored;
+    if (parse(xml, "domain", &doc, &ignored) < 0)
+        return NULL;
+    const xmlNode *domain = xmlDocGetRootElement(doc);
+    if (child(child(domain, "os"), "nvram"))
+        return "NVRAM";
+    const xmlNode *devices = child(domain, "devices");
+    for (const xmlNode *dev = devices ? devices->children : NULL; dev; dev = dev->next)
+        if (is(dev, "tpm") && attr_is(child(dev, "backend"), "type", "emulator"))
+            return "TPM state";
+    return NULL;
+}
+
 /* The <source> of an NBD disk and its target; NULL for any other node. */
 static xmlNode *nbd_disk(const xmlNode *dev, char *ret_target, size_t size)
 {

@@ -55,6 +55,9 @@ void lmo_domxml_incoming_done(struct lmo_domxml_incoming *in);
 
 int lmo_domxml_status(const char *xml, struct lmo_domxml_status *ret_status, struct lmo_err *err) LMO_MUST_CHECK;
 
+/* What a shut-off guest of this definition keeps in files of its host: "NVRAM", "TPM state"; NULL: nothing. */
+const char *lmo_domxml_local_state(const char *xml);
+
 /* The volume's name inside an export's name "<volume>.<host>.e<epoch>", parsed from the right; any other name is
  * the volume's name as it is (cut to fit). */
 void lmo_domxml_volume_of_export(const char *export_name, char ret_volume[LMO_NAME_MAX]);

@@ -127,7 +127,7 @@ guest_alive() {
 }
 
 guest_create() {
-    local name='' host=hv1 memory=256 vcpus=1 dirty=0 region='' disk=64 local_disk=0 period=10 stream=5 state=running wait=1
+    local name='' host=hv1 memory=256 vcpus=1 dirty=0 region='' disk=64 local_disk=0 period=10 stream=5 state=running persistent=true wait=1
     local volume_port=${NBD_ADDRESS#*:}
     while (($# > 0)); do
         case $1 in
@@ -144,6 +144,7 @@ guest_create() {
         --volume-port) volume_port=$2 && shift ;;
         --paused) state=paused ;;
         --shut-off) state=shut-off ;;
+        --transient) persistent=false ;;
         --no-wait) wait= ;;
         -*) usage_error "guest create: unknown option '$1'" ;;
         *) if [[ -z $name ]]; then name=$1; else usage_error "guest create: one name, not '$name' and '$1'"; fi ;;
@@ -166,12 +167,12 @@ guest_create() {
         --arg mac "52:54:00:${hex:0:2}:${hex:2:2}:${hex:4:2}" --arg ip "$ip" --arg host "$host" \
         --arg volume "$volume" --arg state "$state" \
         --argjson memory "$memory" --argjson vcpus "$vcpus" --argjson disk "$disk" --argjson local_disk "$local_disk" \
-        --argjson volume_port "$volume_port" \
+        --argjson volume_port "$volume_port" --argjson persistent "$persistent" \
         --argjson stream "$([[ -n $stream ]] && echo true || echo false)" \
         --arg cmdline "console=ttyS0 quiet panic=-1 no_timer_check tsc=unstable clocksource=${LMO_LAB_CLOCKSOURCE:-acpi_pm} lab.name=$name lab.ip=$ip/24 lab.stream=$stream lab.disk=$period lab.dirty=$dirty:${region:-$((memory / 2))}" \
         '{name: $name, uuid: $uuid, port: $port, mac: $mac, ip: $ip, first_host: $host,
           memory_mib: $memory, vcpus: $vcpus, disk_mib: $disk, local_disk_mib: $local_disk, volume: $volume, volume_port: $volume_port,
-          state: $state, stream: $stream, cmdline: $cmdline}' >"$(guest_record "$name")"
+          state: $state, persistent: $persistent, stream: $stream, cmdline: $cmdline}' >"$(guest_record "$name")"
 
     if [[ -n $volume ]]; then first_export=$(volume_provision "$uuid" "$volume" "$disk" "$host"); fi
     if ((local_disk > 0)); then
@@ -188,6 +189,20 @@ guest_create() {
         wait_for 90 "guest $name to answer" guest_alive "$name"
     fi
     if [[ $state == paused ]]; then virsh_on "$host" suspend "$name" >/dev/null; fi
+    if [[ $persistent == false ]]; then virsh_on "$host" undefine "$name" >/dev/null; fi
+}
+
+# guest_start NAME: one that was created shut off, on the host that has its definition.
+guest_start() {
+    local host record
+    record=$(guest_record "$1")
+    host=$(guest_hosts "$1")
+    if [[ ! $host =~ ^hv[0-9]+$ ]]; then die "guest '$1' is defined on '${host:-no host}'"; fi
+    in_net client ip neighbour flush to "$(guest_get "$1" .ip)" >/dev/null 2>&1 || true
+    if [[ $(virsh_on "$host" domstate "$1") != running* ]]; then virsh_on "$host" start "$1" >/dev/null; fi
+    jq '.state = "running"' "$record" >"$record.new"
+    mv "$record.new" "$record"
+    wait_for 90 "guest $1 to answer" guest_alive "$1"
 }
 
 # guest_destroy NAME: wherever it is by now, and everything that came with it.
