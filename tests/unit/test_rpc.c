@@ -576,7 +576,7 @@ START_TEST(op_that_waited_for_a_slot__has_all_of_its_time_from_the_send)
         ck_assert_int_eq(workers->ops->op(workers, "hv1", &req, i < 16 ? 1500 : 200, on_done, NULL, NULL), 0);
     }
     run_until(&seen.done, 17, 20000);
-    ck_assert_int_eq(seen.code, LMO_E_TIMEOUT); /* it was sent, and ran out of its own time */
+    ck_assert_int_eq(lmo_err_class_of(seen.code), LMO_CLASS_UNKNOWN); /* it was sent, and ran out of its own time */
     ck_assert_uint_ge(lmo_now_ms() - began, 2700);
     ck_assert_uint_eq(fake.puts, 17);
 }
