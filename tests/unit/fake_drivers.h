@@ -23,7 +23,7 @@
 /* Calls that can be counted, made to fail, delayed or held. */
 #define FAKE_CALLS(X)                                                                                                  \
     X(DESCRIBE)                                                                                                        \
-    X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
+    X(STATE) X(OUTGOING_XML) X(CHECK_REACH) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
         X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
             X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE)           \
                 X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE)

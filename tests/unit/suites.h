@@ -30,7 +30,9 @@
     X(worker_config)  \
     X(cli_wait)       \
     X(domain_xml)     \
-    X(freeze_evidence)
+    X(reach)          \
+    X(freeze_evidence) \
+    X(hypervisor_event)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
