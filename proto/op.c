@@ -71,6 +71,7 @@ static const struct lmo_field reply_fields[] = {
     LMO_F_TEXT(lmo_op_reply, export_name, 0),
     LMO_F_TEXT(lmo_op_reply, answer, 0),
     LMO_F_TEXT(lmo_op_reply, evidence, 0),
+    LMO_F_INT(lmo_op_reply, realtime_us),
     LMO_F_OWNED(lmo_op_reply, xml, LMO_XML_MAX),
 };
 static const struct lmo_table reply_table = LMO_TABLE(reply_fields);

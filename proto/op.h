@@ -38,7 +38,7 @@ struct lmo_op_request {
     uint64_t epoch;
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];     /* hosts */
     char source_url[LMO_URL_MAX], destination_url[LMO_URL_MAX]; /* their workers */
-    char peer_uri[LMO_URL_MAX], migration_uri[LMO_URL_MAX];   /* JOB_START */
+    char peer_uri[LMO_URL_MAX], migration_uri[LMO_URL_MAX];   /* JOB_START, CHECK_REACH */
     char host[LMO_NAME_MAX];         /* ATTACH, VOLUME_PROVISION: for whom */
     char path[LMO_PATH_MAX], format[16]; /* VOLUME_PROVISION */
     char answer[16], evidence[512];  /* RELAY_ANSWER */
@@ -71,6 +71,7 @@ struct lmo_op_reply {
     struct lmo_vm_facts facts;       /* DESCRIBE */
     char export_name[LMO_EXPORT_MAX];/* ATTACH, VOLUME_PROVISION */
     char answer[16], evidence[512];  /* RELAY_FREEZE */
+    int64_t realtime_us;             /* DESCRIBE, PRECHECK_INCOMING: the worker's clock while it carried them out */
     char *xml;                       /* owned; DESCRIBE */
 };
 void lmo_op_reply_done(struct lmo_op_reply *r);

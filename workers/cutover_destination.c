@@ -29,7 +29,7 @@ static void feed_kind(struct lmo_incoming *in, enum lmo_dst_event_kind kind, uns
 
 /* ------------------------------------------------------------------ driver calls */
 
-enum what { DO_ACTIVATE, DO_PREPARE_PORT, DO_RESUME, DO_REMOVE, DO_STATE };
+enum what { DO_PREPARE_PORT, DO_RESUME, DO_REMOVE, DO_STATE };
 
 struct dst_call {
     struct lmo_call call;
@@ -37,7 +37,7 @@ struct dst_call {
     char migration[LMO_ID_MAX];
     char vm[LMO_UUID_MAX];
     bool flag;            /* RESUME: the guest stays paused. REMOVE: a loaded copy, too */
-    struct lmo_port port; /* ACTIVATE, PREPARE_PORT */
+    struct lmo_port port; /* PREPARE_PORT */
     int code;
     enum lmo_run_state state;
     uint64_t realtime_us;
@@ -81,7 +81,6 @@ static void work(struct lmo_call *call)
     struct lmo_hypervisor *hv = w->drv.hypervisor;
     c->started_ns = lmo_now_ns();
     switch (c->what) {
-    case DO_ACTIVATE: c->code = w->drv.network->ops->activate(w->drv.network, &c->port, &c->err); break;
     case DO_PREPARE_PORT:
         c->code = w->drv.network->ops->await_installed(w->drv.network, &c->port, LMO_PORT_TIMEOUT_MS, &c->err);
         break;
@@ -105,11 +104,6 @@ static void call_done(struct lmo_call *call, bool ran)
     }
     struct lmo_dst_event ev = {.text = c->err.text, .state = c->state, .now_us = (int64_t)c->realtime_us};
     switch (c->what) {
-    case DO_ACTIVATE:
-        lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early",
-                "migration=%s port=%s code=%s us=%llu reason=%s", c->migration, c->port.id, lmo_err_name(c->code),
-                (unsigned long long)(c->ended_ns - c->started_ns) / 1000, c->err.text);
-        break;
     case DO_PREPARE_PORT:
         lmo_log(c->code ? LMO_LOG_WARN : LMO_LOG_INFO, "port prepared again", "migration=%s port=%s code=%s reason=%s",
                 c->migration, c->port.id, lmo_err_name(c->code), c->err.text);
@@ -149,19 +143,33 @@ static void submit(struct lmo_incoming *in, enum what what, bool flag, const str
     memcpy(c->vm, in->dst.vm, sizeof c->vm);
     if (what == DO_RESUME || what == DO_REMOVE) {
         lmo_call_lane(&c->call, "hypervisor", c->vm);
-    } else if (what == DO_ACTIVATE) {
-        lmo_call_lane(&c->call, "activate", port->id);
     }
     lmo_call_submit(in->w, &c->call);
 }
 
+/* Here and now, not on a pool's thread: the driver does not wait, and every hand-over between threads on the way is
+ * frames lost. All ports first, then the log. */
 static void activate(struct lmo_incoming *in)
 {
-    if (!in->more || !in->w->drv.network) {
+    struct lmo_network *net = in->w->drv.network;
+    if (!in->more || !net) {
         return;
     }
-    for (unsigned i = 0; i < in->more->setup.port_count; i++) {
-        submit(in, DO_ACTIVATE, false, &in->more->setup.ports[i]);
+    const struct lmo_op_request *q = &in->more->setup;
+    struct {
+        struct lmo_err err;
+        uint64_t us;
+    } done[LMO_PORTS_MAX];
+    memset(done, 0, sizeof done);
+    for (unsigned i = 0; i < q->port_count; i++) {
+        uint64_t started_ns = lmo_now_ns();
+        done[i].err.code = net->ops->activate(net, &q->ports[i], &done[i].err);
+        done[i].us = (lmo_now_ns() - started_ns) / 1000;
+    }
+    for (unsigned i = 0; i < q->port_count; i++) {
+        lmo_log(done[i].err.code ? LMO_LOG_WARN : LMO_LOG_INFO, "ingress opened early",
+                "migration=%s port=%s code=%s us=%llu reason=%s", in->dst.migration, q->ports[i].id,
+                lmo_err_name(done[i].err.code), (unsigned long long)done[i].us, done[i].err.text);
     }
 }
 

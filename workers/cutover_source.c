@@ -242,6 +242,7 @@ static void tell_suspended(struct lmo_outgoing *out)
     t->started_ns = lmo_now_ns();
     lmo_peer_call(out->w, m->setup.destination_url, m->permit.destination, "suspended", m->permit_text, 0,
                   out->src.pause, LMO_SUSPENDED_TIMEOUT_MS, suspended_told, t);
+    lmo_http_client_hurry(out->w->client); /* journal and log can wait, the guest's frames cannot */
 }
 
 /* ------------------------------------------------------------------ one step */

@@ -150,6 +150,18 @@ static void call(struct lmo_batch *b, int result)
     lmo_batch_free(b);
 }
 
+static void remember_epochs(struct lmo_journal *j, const struct lmo_batch *b)
+{
+    for (const struct lmo_write *w = b->first; w; w = w->next) {
+        if (w->apply == lmo_journal_apply_vm) {
+            lmo_journal_vm_remember(j, &w->u.vm);
+        }
+        if (w->apply == lmo_journal_apply_term && w->u.term > j->term) {
+            j->term = w->u.term;
+        }
+    }
+}
+
 static void refuse_droppable(struct lmo_journal *j, int code)
 {
     struct lmo_batch *refused = NULL, **refused_last = &refused;
@@ -167,6 +179,11 @@ static void refuse_droppable(struct lmo_journal *j, int code)
     j->last = &j->first;
     while (*j->last) {
         j->last = &(*j->last)->next;
+    }
+    /* What the refused ones said of epochs is neither on disk nor on its way there: J4 is about the others alone. */
+    lmo_journal_vm_forget_all(j);
+    for (struct lmo_batch *b = j->first; b; b = b->next) {
+        remember_epochs(j, b);
     }
     while (refused) {
         struct lmo_batch *b = refused;
@@ -259,14 +276,7 @@ void lmo_journal_submit(struct lmo_journal *j, struct lmo_batch *b, bool droppab
     b->droppable = droppable;
     b->fn = fn;
     b->arg = arg;
-    for (struct lmo_write *w = b->first; w; w = w->next) {
-        if (w->apply == lmo_journal_apply_vm) {
-            lmo_journal_vm_remember(j, &w->u.vm);
-        }
-        if (w->apply == lmo_journal_apply_term && w->u.term > j->term) {
-            j->term = w->u.term;
-        }
-    }
+    remember_epochs(j, b);
     *j->last = b;
     j->last = &b->next;
     schedule(j);

@@ -5,6 +5,7 @@
 #include "workers/worker.h"
 
 #include "base/assert.h"
+#include "base/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,8 @@ enum needs {
     NEED_MIGRATION = 512,
     NEED_PERMIT = 1024,
     NEED_EPOCH = 2048,
-    NEED_SOURCE = 4096
+    NEED_SOURCE = 4096,
+    NEED_URIS = 8192
 };
 
 typedef int driver_fn(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err);
@@ -43,6 +45,7 @@ static int describe(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
         memcpy(f->ports[i].fabric, op->w->cfg.facts.network_fabric, sizeof f->ports[i].fabric);
     }
     op->reply.has_facts = true;
+    op->reply.realtime_us = (int64_t)lmo_realtime_us();
     if (f->state == LMO_RUN_ABSENT) {
         return 0;
     }
@@ -61,7 +64,15 @@ static int precheck(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_hypervisor *hv = op->w->drv.hypervisor;
     struct lmo_hv_incoming in = incoming(op);
-    return hv->ops->precheck_incoming(hv, &in, timeout_ms, err);
+    int r = hv->ops->precheck_incoming(hv, &in, timeout_ms, err);
+    op->reply.realtime_us = (int64_t)lmo_realtime_us();
+    return r;
+}
+
+static int check_reach(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct lmo_hypervisor *hv = op->w->drv.hypervisor;
+    return hv->ops->check_reach(hv, op->req->peer_uri, op->req->migration_uri, timeout_ms, err);
 }
 
 static int prepare(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
@@ -248,6 +259,7 @@ static const struct kind {
 } kinds[LMO_OP_COUNT] = {
     [LMO_OP_DESCRIBE] = {describe, NEED_HYPERVISOR, LANE_NONE},
     [LMO_OP_PRECHECK_INCOMING] = {precheck, NEED_HYPERVISOR | NEED_VM | NEED_XML, LANE_NONE},
+    [LMO_OP_CHECK_REACH] = {check_reach, NEED_HYPERVISOR | NEED_URIS, LANE_NONE},
     [LMO_OP_CHECK_VOLUME] = {check_volume, NEED_VOLUME, LANE_NONE},
     [LMO_OP_CHECK_PORT] = {check_port, NEED_FABRIC | NEED_PORT, LANE_NONE},
     [LMO_OP_PREPARE] = {prepare, NEED_HYPERVISOR | NEED_VM | NEED_XML | NEED_MIGRATION | NEED_EPOCH, LANE_VM},
@@ -309,6 +321,8 @@ int lmo_op_check(struct lmo_worker *w, const struct lmo_op_request *q, struct lm
                           : (needs & NEED_ONE_VOLUME) && q->volume_count != 1 ? "volumes (exactly one)"
                           : (needs & NEED_DESTINATION) && !q->destination[0]  ? "destination"
                           : (needs & NEED_SOURCE) && !q->source[0]            ? "source"
+                          : (needs & NEED_URIS) && !q->peer_uri[0]            ? "peer_uri"
+                          : (needs & NEED_URIS) && !q->migration_uri[0]       ? "migration_uri"
                                                                               : NULL;
     return missing ? lmo_fail(err, LMO_E_INVALID, "%s needs the field '%s'", kind, missing) : 0;
 }

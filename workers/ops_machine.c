@@ -225,6 +225,18 @@ static void end_when_job_ended(struct lmo_op *op, const struct lmo_outgoing *out
     }
 }
 
+/* A frozen source had sent everything before it was stopped, and moves nothing now: what an abort is ordered for holds
+ * already. The hypervisor cannot end the job before the process goes on, so whoever waited for that end before the thaw
+ * would wait for himself; and every request to abort would hold one of the hypervisor's threads for as long. */
+static bool end_because_frozen(struct lmo_op *op, const struct lmo_outgoing *out)
+{
+    if (out->src.stage != LMO_SRC_FROZEN) {
+        return false;
+    }
+    lmo_op_finish(op, 0, "the source is frozen: its job moves nothing, and ends when the guest is thawed or killed");
+    return true;
+}
+
 static void remove_done(struct lmo_call *call, bool ran)
 {
     struct remove_call *c = (struct remove_call *)call;
@@ -301,6 +313,9 @@ static void start_abort(struct lmo_op *op, struct lmo_outgoing *out)
         lmo_op_finish(op, 0, "no job runs");
         return;
     }
+    if (end_because_frozen(op, out)) {
+        return;
+    }
     lmo_job_abort(out, "ordered by the coordinator");
     if (lmo_now_ns() >= op->deadline_ns) {
         lmo_op_fail(op, LMO_E_TIMEOUT, "the job has not ended within %u ms", op->info->timeout_ms);
@@ -328,6 +343,8 @@ void lmo_ops_outgoing_moved(struct lmo_outgoing *out, const struct lmo_src_actio
             remove_domain(op);
         } else if (kind == LMO_OP_REVIVE && a->revive_done) {
             lmo_op_finish(op, 0, NULL);
+        } else if (kind == LMO_OP_JOB_ABORT && op->step == LAST && end_because_frozen(op, out)) {
+            continue;
         } else if ((kind == LMO_OP_REMOVE_SOURCE || kind == LMO_OP_JOB_ABORT) && op->step == LAST) {
             end_when_job_ended(op, out);
         }

@@ -206,6 +206,22 @@ static bool guest_waits(void *arg)
     return false;
 }
 
+/* Others know this host by the name in its certificate, orders and permits by the name in its configuration. A worker
+ * under two names is refused by its peers, and only when a guest's cutover needs them: so it does not start. */
+static int check_name(const struct lmo_worker_config *cfg, struct lmo_err *err)
+{
+    struct lmo_identity own;
+    int r = lmo_tls_own_identity(&cfg->tls, &own, err);
+    if (r < 0 || (own.role == LMO_ROLE_WORKER && strcmp(own.name, cfg->facts.host) == 0)) {
+        return r;
+    }
+    return lmo_fail(err, LMO_E_INVALID,
+                    "[worker] host is '%s', but the certificate %.120s is of %s '%s'; right would be a certificate of "
+                    "urn:lmo:worker:%s%s%s",
+                    cfg->facts.host, cfg->tls.cert, lmo_role_name(own.role), own.name, cfg->facts.host,
+                    own.role == LMO_ROLE_WORKER ? ", or host = " : "", own.role == LMO_ROLE_WORKER ? own.name : "");
+}
+
 static int open_files(struct lmo_worker *w, struct lmo_err *err)
 {
     char path[LMO_PATH_MAX + 32];
@@ -280,7 +296,10 @@ int lmo_worker_new(const struct lmo_worker_config *cfg, struct lmo_worker **ret,
     snprintf(w->cfg.facts.version, sizeof w->cfg.facts.version, "%s", LMO_VERSION);
     lmo_ulid_generate(w->cfg.facts.boot);
 
-    int r = open_loop(w, err);
+    int r = check_name(cfg, err);
+    if (r == 0) {
+        r = open_loop(w, err);
+    }
     if (r == 0) {
         r = open_files(w, err);
     }
@@ -325,7 +344,10 @@ static void reload(struct lmo_worker *w)
 {
     struct lmo_err err = {0};
     struct lmo_permit_public *fresh = NULL;
-    int r = lmo_http_server_reload(w->server, &err);
+    int r = check_name(&w->cfg, &err);
+    if (r == 0) {
+        r = lmo_http_server_reload(w->server, &err);
+    }
     if (r == 0) {
         r = lmo_http_client_reload(w->client, &err);
     }

@@ -27,6 +27,7 @@ struct peer_job {
     struct lmo_peer_request request;
     bool has_permit;
     struct lmo_permit permit;
+    uint64_t begun_ns;
 };
 
 static void job_free(struct peer_job *j)
@@ -106,9 +107,12 @@ static void suspended(struct peer_job *j)
         lmo_http_reply_fail(j->http, LMO_E_NOT_FOUND, "migration '%s' is not known here", j->permit.migration);
         return;
     }
+    uint64_t taken_ns = lmo_now_ns();
     struct lmo_dst_event ev = {.kind = LMO_DSTE_SUSPENDED};
     lmo_incoming_feed(in, &ev, NULL);
     reply_empty(j->http);
+    lmo_log(LMO_LOG_INFO, "source's guest stands still", "migration=%s check_us=%llu act_us=%llu", j->permit.migration,
+            (unsigned long long)(taken_ns - j->begun_ns) / 1000, (unsigned long long)(lmo_now_ns() - taken_ns) / 1000);
 }
 
 static void freeze_or_kill(struct peer_job *j)
@@ -287,7 +291,7 @@ void lmo_server_peer(struct lmo_worker *w, struct lmo_http_request *http, const 
         lmo_http_reply_fail(http, LMO_E_NO_MEMORY, "no memory for the request");
         return;
     }
-    *j = (struct peer_job){.w = w, .http = http, .word = (enum word)word};
+    *j = (struct peer_job){.w = w, .http = http, .word = (enum word)word, .begun_ns = lmo_now_ns()};
     const char *caller = lmo_http_peer(http)->name;
     struct lmo_err err = {0};
     if (check(j, caller, &err) < 0) {

@@ -23,6 +23,7 @@ enum lmo_op_role {
 #define LMO_OPS(X)                                                                                                \
     X(DESCRIBE,          "describe",           SOURCE,      false,  10000) /* facts and XML of the live guest */    \
     X(PRECHECK_INCOMING, "precheck_incoming",  DESTINATION, false,  10000) /* would the domain be accepted there */ \
+    X(CHECK_REACH,       "check_reach",        SOURCE,      false,  10000) /* destination's hypervisor reached */    \
     X(CHECK_VOLUME,      "check_volume",       VOLUME,      false,  10000) /* reachable, attached as described */   \
     X(CHECK_PORT,        "check_port",         FABRIC,      false,  10000) /* known, bound, no state to lose */     \
     X(PREPARE,           "prepare",            DESTINATION, true,   15000) /* what the incoming guest needs */      \

@@ -19,6 +19,11 @@
 #define LMO_TASKS_MAX 64
 #define LMO_EPOCH_STRIDE 16 /* epochs that one migration may use; the store hands out multiples */
 
+/* How far the clocks of source and destination may be apart. A permit is armed only if it was issued at most
+ * LMO_PERMIT_SKEW_MS (a minute, pki/permit.h) in the destination's future: half of that leaves the other half for the
+ * coordinator's own clock and for what the clocks drift until then. Stamps of both hosts are also shown side by side. */
+#define LMO_CLOCK_SKEW_MAX_MS 30000
+
 enum lmo_task_state {
     LMO_TASK_WAITING = 0, /* an earlier group of the phase is not done, or a retry is not due yet */
     LMO_TASK_SENT,        /* may have reached the worker */
@@ -67,6 +72,12 @@ struct lmo_cutover {
     bool defined;                  /* a guest that is shut off: the destination has its definition */
 };
 
+/* What a host's clock showed while it carried out a call: at some moment from the sending of the call to its answer. */
+struct lmo_clock_sample {
+    int64_t stamp_us;        /* CLOCK_REALTIME there; 0: not known */
+    int64_t from_ms, to_ms;  /* by the coordinator's clock that does not jump */
+};
+
 struct lmo_migration {
     char id[LMO_ID_MAX];
     uint64_t version;              /* +1 at every step */
@@ -90,6 +101,8 @@ struct lmo_migration {
     char migration_uri[LMO_URL_MAX];
     char source_url[LMO_URL_MAX];  /* workers' own URLs: the two talk to each other at the cutover */
     char destination_url[LMO_URL_MAX];
+
+    struct lmo_clock_sample source_clock; /* as of `describe`; compared with the destination's in precheck */
 
     uint32_t next_ordinal;
     uint64_t dispatched;           /* bit per lmo_op_kind: was ever sent */
@@ -140,6 +153,7 @@ struct lmo_event {
     const struct lmo_vm_facts *facts; /* DESCRIBE done; borrowed; volumes' and ports' workers filled in */
     const char *export_name;       /* ATTACH done; borrowed */
     const char *answer, *evidence; /* RELAY_FREEZE done; borrowed */
+    int64_t worker_us;             /* DESCRIBE, PRECHECK_INCOMING done: the worker's CLOCK_REALTIME; 0: not said */
     /* WORKER */
     const struct lmo_worker_event *worker; /* borrowed */
     /* RESOLVE; `text` says who and why */

@@ -69,6 +69,7 @@ const struct lmo_phase_rule *lmo_phase_rule(enum lmo_phase p);
 #define LMO_OP_RULES(X)                                                                                                \
     X(DESCRIBE,           NONE,               "nothing: it only looks")                                                 \
     X(PRECHECK_INCOMING,  NONE,               "nothing: it only looks")                                                 \
+    X(CHECK_REACH,        NONE,               "nothing: it only looks")                                                 \
     X(CHECK_VOLUME,       NONE,               "nothing: it only looks")                                                 \
     X(CHECK_PORT,         NONE,               "nothing: it only looks")                                                 \
     X(PREPARE,            DISCARD,            "the destination's record of the migration")                              \

@@ -13,6 +13,7 @@
 #define RETRY_MAX_MS 10000
 #define RELAY_AGAIN_MS 500
 #define REST_AGAIN_MS 30000   /* while it rests: for as long as nobody decides, so seldom and without a line in the journal */
+#define CLOCK_MAX_US (INT64_MAX / 4) /* whatever a worker says of its clock, differences fit */
 
 static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
 {
@@ -57,6 +58,35 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
     }
 }
 
+static struct lmo_clock_sample sampled(const struct lmo_step *s, const struct lmo_task *t)
+{
+    int64_t stamp_us = s->ev->worker_us < CLOCK_MAX_US ? s->ev->worker_us : CLOCK_MAX_US;
+    return (struct lmo_clock_sample){.stamp_us = stamp_us, .from_ms = t->first_ms, .to_ms = s->ev->now_ms};
+}
+
+/* Refuses only what is certain: clocks that are too far apart wherever within the calls they were read. */
+static void compare_clocks(struct lmo_step *s, const struct lmo_clock_sample *d)
+{
+    const struct lmo_migration *m = s->m;
+    const struct lmo_clock_sample *o = &m->source_clock;
+    if (o->stamp_us == 0 || d->stamp_us == 0) {
+        return;
+    }
+    /* How far the destination's clock is ahead: least if it was read at the end of its call and the source's at the
+     * beginning, most the other way round. A call may have ended late in the millisecond that it is stamped with. */
+    int64_t ahead_min = d->stamp_us - o->stamp_us - (d->to_ms + 1 - o->from_ms) * 1000;
+    int64_t ahead_max = d->stamp_us - o->stamp_us - (d->from_ms - o->to_ms - 1) * 1000;
+    int64_t apart_us = ahead_min > 0 ? ahead_min : ahead_max < 0 ? -ahead_max : 0;
+    if (apart_us <= LMO_CLOCK_SKEW_MAX_MS * INT64_C(1000)) {
+        return;
+    }
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text,
+                   "the clock of %.63s is at least %lld ms %s the clock of %.63s; at most %d ms are allowed", m->destination,
+                   (long long)(apart_us / 1000), ahead_min > 0 ? "ahead of" : "behind", m->source, LMO_CLOCK_SKEW_MAX_MS);
+    lmo_step_fail(s, LMO_E_REFUSED, text);
+}
+
 static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
 {
     struct lmo_migration *m = s->m;
@@ -65,6 +95,9 @@ static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
     }
     if (lmo_freeze_answer_from_name(s->ev->answer ? s->ev->answer : "") == LMO_FREEZE_UNKNOWN) {
         lmo_step_wait(s, s->ev->evidence && s->ev->evidence[0] ? s->ev->evidence : "the source's word is unknown");
+        if (m->phase == LMO_PHASE_ROLLBACK) {
+            return; /* undoing does not wait for a word that may never come; see ask_source_again() */
+        }
         t->state = LMO_TASK_WAITING; /* asked again, as a new question */
         t->ordinal = m->next_ordinal++;
         t->epoch = 0;
@@ -115,7 +148,11 @@ void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
     lmo_resource_settle(m, t->kind, t->index);
     no_longer_waited_for(s, t);
     if (t->kind == LMO_OP_DESCRIBE && s->ev->facts) {
+        s->m->source_clock = sampled(s, t);
         take_facts(s, s->ev->facts);
+    } else if (t->kind == LMO_OP_PRECHECK_INCOMING) {
+        struct lmo_clock_sample destination = sampled(s, t);
+        compare_clocks(s, &destination);
     } else if (t->kind == LMO_OP_ATTACH && s->ev->export_name) {
         LMO_COPY(m->vm.volumes[t->index].export_destination, s->ev->export_name);
     } else if (t->kind == LMO_OP_DISCARD && m->phase == LMO_PHASE_ROLLBACK) {
@@ -167,6 +204,16 @@ static bool nothing_left(enum lmo_op_kind kind, int code)
     return (takes_away && code == LMO_E_NOT_FOUND) || (closes && code == LMO_E_GONE);
 }
 
+/* The destination's copy is loaded and waits for the source's word. If it could not get it by itself before, it may not now,
+ * and it asked for the relay only once. */
+static void ask_source_again(struct lmo_step *s)
+{
+    struct lmo_migration *m = s->m;
+    if ((m->dispatched >> LMO_OP_RELAY_FREEZE) & 1U && !lmo_plan_pending(m, LMO_OP_RELAY_FREEZE)) {
+        (void)lmo_plan_add(s, LMO_OP_RELAY_FREEZE, 0);
+    }
+}
+
 /* Roll-back: what is refused there is refused for a reason that decides. */
 static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
@@ -197,7 +244,11 @@ static void failed_in_rollback(struct lmo_step *s, struct lmo_task *t, enum lmo_
     } else if (code == LMO_E_STALE_EPOCH || code == LMO_E_GONE) {
         lmo_step_attention(s, code, t->last_error);
     } else {
+        bool copy_waits = t->kind == LMO_OP_DISCARD && code == LMO_E_BUSY;
         retry(s, t, cls == LMO_CLASS_UNKNOWN);
+        if (copy_waits) {
+            ask_source_again(s);
+        }
     }
 }
 

@@ -13,6 +13,9 @@
 #define GATE_MARGIN_MS (10 * 60000)      /* a permit may be armed this long after the convergence time-out */
 #define DEADMAN_MS 60000                 /* coordinator silent for so long during pre-copy: the worker aborts it */
 
+/* A permit whose time of issue lies too far in the destination's future is not armed: the precheck must leave room. */
+_Static_assert(2 * LMO_CLOCK_SKEW_MAX_MS <= LMO_PERMIT_SKEW_MS, "clocks that pass the precheck arm permits");
+
 struct call {
     struct lmo_engine *engine;
     char id[LMO_ID_MAX];
@@ -102,7 +105,8 @@ static void succeed(struct call *call, const struct lmo_op_reply *reply)
                            .ordinal = call->ordinal,
                            .export_name = reply->export_name[0] ? reply->export_name : NULL,
                            .answer = reply->answer,
-                           .evidence = reply->evidence};
+                           .evidence = reply->evidence,
+                           .worker_us = reply->realtime_us};
     if (reply->has_facts) {
         facts = reply->facts;
         resolve_workers(call->engine, &facts);
@@ -252,6 +256,8 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
         r->bandwidth_bytes_per_s = m->policy.bandwidth_bytes_per_s;
         r->downtime_ms = m->downtime_ms;
         r->deadman_ms = DEADMAN_MS;
+    }
+    if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_CHECK_REACH) {
         LMO_COPY(r->peer_uri, m->peer_uri);
         LMO_COPY(r->migration_uri, m->migration_uri);
     }

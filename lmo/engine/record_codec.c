@@ -94,6 +94,13 @@ static const struct lmo_field cutover_fields[] = {
 };
 static const struct lmo_table cutover_table = LMO_TABLE(cutover_fields);
 
+static const struct lmo_field clock_sample_fields[] = {
+    LMO_F_INT(lmo_clock_sample, stamp_us),
+    LMO_F_INT(lmo_clock_sample, from_ms),
+    LMO_F_INT(lmo_clock_sample, to_ms),
+};
+static const struct lmo_table clock_sample_table = LMO_TABLE(clock_sample_fields);
+
 static const struct lmo_field record_fields[] = {
     LMO_F_TEXT(lmo_migration, id, LMO_FIELD_REQUIRED | LMO_FIELD_ULID),
     LMO_F_UINT(lmo_migration, version, 0),
@@ -118,6 +125,7 @@ static const struct lmo_field record_fields[] = {
     LMO_F_TEXT(lmo_migration, migration_uri, 0),
     LMO_F_TEXT(lmo_migration, source_url, 0),
     LMO_F_TEXT(lmo_migration, destination_url, 0),
+    LMO_F_STRUCT(lmo_migration, source_clock, clock_sample_table),
     LMO_F_UINT(lmo_migration, next_ordinal, 0),
     /* dispatched: a set of op kinds, stored as their words; see below */
     LMO_F_ARRAY(lmo_migration, resources, resource_count, resource_table),

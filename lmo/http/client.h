@@ -87,6 +87,10 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
  * is 0 or already answered is left alone. */
 void lmo_http_cancel(struct lmo_http_client *client, uint64_t *handle);
 
+/* Sends what was asked for just now before it returns, where a connection is open, instead of at the loop's next turn.
+ * For the rare request that every microsecond counts for. Loop thread. */
+void lmo_http_client_hurry(struct lmo_http_client *client);
+
 /* Requests in flight or waiting; for metrics. */
 unsigned lmo_http_client_load(const struct lmo_http_client *client);
 

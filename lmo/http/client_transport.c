@@ -90,6 +90,15 @@ static int timer_cb(CURLM *multi, long timeout_ms, void *arg)
     return lmo_loop_timer(t->client->loop, (uint64_t)timeout_ms, timer_due, t, &t->timer) < 0 ? -1 : 0;
 }
 
+/* What follows from it (answers, failures) comes from the loop's next turn, like always. */
+void lmo_http_client_hurry(struct lmo_http_client *client)
+{
+    struct transport *t = client->transport;
+    int running;
+    (void)curl_multi_socket_action(t->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    (void)timer_cb(t->multi, 0, t);
+}
+
 /* ---- transports ---- */
 
 void lmo_http_transport_free(struct transport *t)

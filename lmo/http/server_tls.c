@@ -250,6 +250,32 @@ static void read_marks(gnutls_x509_crt_t cert, struct lmo_identity *identity)
         hex(raw, len, identity->fingerprint);
 }
 
+int lmo_tls_own_identity(const struct lmo_tls_files *files, struct lmo_identity *ret_identity, struct lmo_err *err)
+{
+    LMO_AUTO_FREE char *pem = NULL;
+    gnutls_datum_t datum;
+    gnutls_x509_crt_t *chain = NULL;
+    unsigned count = 0;
+    int r = read_pem(files->cert, &pem, &datum, err);
+    if (r < 0)
+        return r;
+    int e = gnutls_x509_crt_list_import2(&chain, &count, &datum, GNUTLS_X509_FMT_PEM, 0);
+    if (e < 0 || count == 0)
+        return lmo_fail(err, LMO_E_INVALID, "%s: not a certificate: %s", files->cert, gnutls_strerror(e));
+    struct lmo_identity identity = {0};
+    r = read_identity(chain[0], &identity, err);
+    if (r == 0) {
+        read_marks(chain[0], &identity);
+        *ret_identity = identity;
+    } else {
+        lmo_err_prefix(err, "%s", files->cert);
+    }
+    for (unsigned i = 0; i < count; i++)
+        gnutls_x509_crt_deinit(chain[i]);
+    gnutls_free(chain);
+    return r;
+}
+
 static const char *reason_of(unsigned status)
 {
     /* The most telling first: an unknown signer also sets "invalid". */

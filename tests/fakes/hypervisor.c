@@ -175,6 +175,21 @@ static int hv_outgoing_xml(struct lmo_hypervisor *hv, const char *uuid, const st
 
 /* ------------------------------------------------------------------ the destination's preparations */
 
+static int hv_check_reach(struct lmo_hypervisor *hv, const char *peer_uri, const char *migration_uri,
+                          uint64_t timeout_ms, struct lmo_err *err)
+{
+    (void)timeout_ms;
+    struct fake_world *w = ((struct fake_hv *)(void *)hv)->seat->world;
+    int r = 0;
+    if (fake_enter(w, FAKE_CHECK_REACH, &r, err)) {
+        return r;
+    }
+    if (!peer_uri[0] || !migration_uri[0]) {
+        r = lmo_fail(err, LMO_E_INVALID, "an address is missing");
+    }
+    return fake_leave(w, FAKE_CHECK_REACH, r, err);
+}
+
 static int hv_precheck(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms,
                        struct lmo_err *err)
 {
@@ -499,6 +514,7 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .describe = hv_describe,
     .state = hv_state,
     .outgoing_xml = hv_outgoing_xml,
+    .check_reach = hv_check_reach,
     .precheck_incoming = hv_precheck,
     .prepare_incoming = hv_prepare,
     .discard_prepared = hv_discard,

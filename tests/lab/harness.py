@@ -166,6 +166,25 @@ def where(name):
     return found[0]
 
 
+def kill_guest(host, name):
+    """SIGKILL to the guest's process on that host, by its id."""
+    pid = labinfo.command(host, "cat", f"/run/libvirt/qemu/{name}.pid").strip()
+    labinfo.command(host, "kill", "-9", pid)
+
+
+def stage(host, ident):
+    """Where a migration stands in the journal of a host's worker ("frozen", "asking" ...); None: not known there."""
+    def ask():
+        pki = labinfo.BIG / "pki"
+        context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        context.load_cert_chain(str(pki / "issued" / "coordinator-lab.pem"), str(pki / "issued" / "coordinator-lab.key"))
+        connection = http.client.HTTPSConnection(f"{labinfo.UNDERLAY}.{labinfo.OCTET[host]}", 7443, context=context, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v1/observe/migrations")
+            return json.loads(connection.getresponse().read())["migrations"]
+    return next((m["stage"] for m in labinfo.in_net("ctl", ask) if m["migration"] == ident), None)
+
+
 def alive(guest, seconds=20.0):
     """The guest's stream advances."""
     ip = labinfo.guests()[guest]["ip"]
@@ -291,6 +310,11 @@ def libvirt_reply_lost(source, destination):
     return Cut(source, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[destination]} tcp sport 16509 drop")
 
 
+def word_lost(source, destination):
+    """What the source's worker answers does not reach the destination any more; what it is asked still reaches it."""
+    return Cut(destination, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[source]} tcp sport 7443 drop")
+
+
 def control_between(source, destination):
     """Nothing of the destination's libvirtd and worker reaches the source; guest memory still flows the other way."""
     return Cut(source, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[destination]} drop")
@@ -300,6 +324,16 @@ def all_between(source, destination):
     """Nothing from the destination reaches the source, on any network between hosts: the last memory, too, is stuck."""
     octet = labinfo.OCTET[destination]
     return Cut(source, f"ip saddr {{ {labinfo.UNDERLAY}.{octet}, {labinfo.MIGRATION}.{octet} }} drop")
+
+
+def memory_between(source, destination):
+    """Nothing from the source reaches the destination on the network for guests' memory."""
+    return Cut(destination, f"ip saddr {labinfo.MIGRATION}.{labinfo.OCTET[source]} drop")
+
+
+def libvirt_between(source, destination):
+    """Nothing from the source reaches the destination's libvirtd."""
+    return Cut(destination, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[source]} tcp dport 16509 drop")
 
 
 # --- the tests' base -----------------------------------------------------------

@@ -2,8 +2,9 @@
 import time
 
 import harness
-from harness import (LabTest, all_between, alive, control_between, domain_state, hosts_with, kill_now, lab, labinfo,
-                     libvirt_reply_lost, settled_check, wait_until, where)
+from harness import (LabTest, all_between, alive, control_between, domain_state, hosts_with, kill_guest, kill_now, lab,
+                     labinfo, libvirt_between, libvirt_reply_lost, memory_between, settled_check, stage, wait_until, where,
+                     word_lost)
 
 SLOW = {"bandwidth_bytes_per_s": 16 << 20}
 
@@ -34,6 +35,40 @@ class Cancel(LabTest):
         self.assertEqual(record["reason_code"], "not_converging")
         self.assertReason(record, r"\d+ MiB remaining after \d+ iteration.*transfers \d+ MiB/s, dirties \d+ MiB/s")
         self.assertEqual(where(self.guest), "hv1")
+
+
+class Precheck(LabTest):
+    """What would stop a move half-way is found before anything has been made anywhere."""
+
+    def assert_refused(self, pattern):
+        destination = self.events("hv2")
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"], 30)
+        self.assertEqual(record["phase"], "aborted")
+        self.assertEqual(record["reason_code"], "refused")
+        self.assertEqual(record["failed_in"], "precheck")
+        self.assertReason(record, pattern)
+        self.assertEqual(destination.seen, [])
+        self.assertEqual(where(self.guest), "hv1")
+
+    def test_a_network_on_which_the_source_does_not_reach_the_destination_is_named(self):
+        self.create()
+        for cut, pattern in ((memory_between("hv1", "hv2"), r"check_reach at hv1: migration_uri: 10\.78\.0\.12 does not answer"),
+                             (libvirt_between("hv1", "hv2"), r"check_reach at hv1: peer_uri: 10\.77\.0\.12 does not answer "
+                                                             r"at port 16509")):
+            with self.subTest(pattern):
+                self.cut(cut).make()
+                self.assert_refused(pattern)
+                cut.heal()
+        settled_check(self.guest)
+        lab("libvirtd", "kill", "hv2")
+        try:
+            # Its own worker cannot judge the guest then, either: whichever says so first is the reason.
+            record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"], 60)
+            self.assertEqual((record["phase"], record["failed_in"]), ("aborted", "precheck"), record["reason"])
+        finally:
+            lab("libvirtd", "start", "hv2")
+        self.assertEqual(where(self.guest), "hv1")
+        alive(self.guest)
 
 
 class Killed(LabTest):
@@ -199,6 +234,51 @@ class LostFinish(LabTest):
         alive(self.guest)
 
 
+class Thaw(LabTest):
+    """The copy dies while the source stands frozen for it and nothing is fenced yet: the source is the guest."""
+
+    def test_copy_dies_between_loaded_and_committed__the_frozen_source_is_thawed_under_a_higher_epoch(self):
+        self.create("--dirty-rate", "10")
+        destination = self.events("hv2")
+        # These hold the moment: the source's word does not arrive, neither directly nor through the coordinator; and the
+        # source's libvirt does not learn that the destination was complete, so it does not end its copy by itself.
+        reply, word = self.cut(libvirt_reply_lost("hv1", "hv2")), self.cut(word_lost("hv1", "hv2"))
+        source = self.at_the_pause("hv1", word.make, reply.make, lambda: kill_now("ctl.lmod"))
+        begun = self.rest.migrate(self.guest, "hv2")
+        ident = begun["id"]
+        destination.wait("SUSPENDED/PAUSED")
+        wait_until("the source to be frozen", lambda: stage("hv1", ident) == "frozen")
+        self.assertEqual(self.process_state("hv1"), "T")
+        self.assertEqual(stage("hv2", ident), "asking")
+        kill_guest("hv2", self.guest)
+        wait_until("the destination to know that its copy is dead", lambda: stage("hv2", ident) == "discarded")
+        # Nobody but the coordinator may say that the source is the guest now, and it is not there.
+        self.assertEqual(stage("hv1", ident), "frozen")
+        self.assertEqual(self.process_state("hv1"), "T")
+        self.assertEqual(source.had("RESUMED"), [])
+        lab("lmod", "start")
+        record = self.rest.ended(ident)
+        self.assertEqual(record["phase"], "aborted", record)
+        self.assertReason(record, "destination's copy died before it was resumed")
+        self.assertGreater(record["epoch"], begun["epoch"])
+        # A stopped source's job cannot end: the thaw did not wait for that.
+        self.assertFalse([line["what"] for line in self.rest.journal(ident) if line["what"].startswith("job_abort at")])
+        self.assertNotEqual(self.process_state("hv1"), "T")
+        self.assertEqual(where(self.guest), "hv1")
+        self.assertEqual(destination.had("RESUMED"), [])
+        self.assertEqual(len(source.had("RESUMED")), 1)
+        alive(self.guest)
+        self.heal()
+        settled_check(self.guest)
+        record = self.rest.ended(self.rest.migrate(self.guest, "hv2")["id"])
+        self.assertEqual(record["phase"], "completed", record["reason"])
+
+    def process_state(self, host):
+        """As the kernel shows it; "T": stopped."""
+        pid = labinfo.command(host, "cat", f"/run/libvirt/qemu/{self.guest}.pid").strip()
+        return labinfo.command(host, "cat", f"/proc/{pid}/stat").rpartition(")")[2].split()[0]
+
+
 class Services(LabTest):
     allow_errors = True
 
@@ -234,11 +314,7 @@ class Services(LabTest):
 
     def test_destination_that_dies_after_its_ingress_was_opened_costs_nothing(self):
         self.create("--dirty-rate", "10")
-
-        def destination_dies():
-            pid = labinfo.command("hv2", "cat", f"/run/libvirt/qemu/{self.guest}.pid").strip()
-            labinfo.command("hv2", "kill", "-9", pid)
-        source = self.at_the_pause("hv1", destination_dies)
+        source = self.at_the_pause("hv1", lambda: kill_guest("hv2", self.guest))
         ident = self.rest.migrate(self.guest, "hv2")["id"]
         record = self.rest.ended(ident)
         self.assertTrue(source.acted.is_set())

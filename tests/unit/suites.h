@@ -31,7 +31,9 @@
     X(worker_config)  \
     X(cli_wait)       \
     X(domain_xml)     \
+    X(reach)          \
     X(freeze_evidence) \
+    X(hypervisor_event) \
     X(attention)      \
     X(breaker)
 

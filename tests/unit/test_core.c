@@ -172,6 +172,104 @@ START_TEST(precheck_refusal_aborts_without_touching_anything)
 }
 END_TEST
 
+START_TEST(a_source_that_does_not_reach_the_destination_is_refused_before_anything_is_made)
+{
+    fresh(1, 1);
+    admit();
+    ck_assert_ptr_null(sent(LMO_OP_CHECK_REACH)); /* not before the guest is known */
+    done(LMO_OP_DESCRIBE);
+    ck_assert_str_eq(lmo_task_host(&m, sent(LMO_OP_CHECK_REACH)), "hv1");
+    done(LMO_OP_PRECHECK_INCOMING);
+    done(LMO_OP_CHECK_VOLUME);
+    done(LMO_OP_CHECK_PORT);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    failed(LMO_OP_CHECK_REACH, LMO_E_REFUSED);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.failed_in, LMO_PHASE_PRECHECK);
+    ck_assert_str_eq(m.reason, "check_reach at hv1: why");
+    for (int kind = LMO_OP_NONE + 1; kind < LMO_OP_COUNT; kind++) {
+        bool was_sent = (m.dispatched >> kind) & 1U;
+        ck_assert_msg(!was_sent || !lmo_op_info((enum lmo_op_kind)kind)->mutates, "%s was sent",
+                      lmo_op_info((enum lmo_op_kind)kind)->text);
+    }
+}
+END_TEST
+
+/* Calls that take `took_ms` from the sending to the answer, and the workers' clocks somewhere within. */
+static void describe_and_precheck(int64_t source_ahead_ms, int64_t destination_ahead_ms, int64_t took_ms,
+                                  int64_t stamp_at_ms)
+{
+    fresh(0, 0);
+    now_ms = 1000000000;
+    admit();
+    int64_t sent_ms = now_ms;
+    now_ms += took_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE,
+                                             .ordinal = sent(LMO_OP_DESCRIBE)->ordinal,
+                                             .facts = &facts,
+                                             .worker_us = (sent_ms + stamp_at_ms + source_ahead_ms) * 1000}),
+                     0);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    sent_ms = now_ms;
+    now_ms += took_ms;
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE,
+                                             .ordinal = sent(LMO_OP_PRECHECK_INCOMING)->ordinal,
+                                             .worker_us = (sent_ms + stamp_at_ms + destination_ahead_ms) * 1000}),
+                     0);
+}
+
+START_TEST(clocks_that_are_certainly_too_far_apart_are_refused)
+{
+    static const struct {
+        int64_t source_ahead_ms, destination_ahead_ms, took_ms, stamp_at_ms;
+        const char *expected; /* of the reason; NULL: no refusal */
+    } cases[] = {
+        {0, 0, 5, 2, NULL},
+        {0, 29000, 5, 2, NULL},
+        {0, -29000, 5, 2, NULL},
+        {-7200000, -7200000, 5, 2, NULL}, /* both are off, and agree */
+        {0, 31000, 5, 2, "the clock of hv2 is at least 3"},
+        {0, 31000, 5, 5, "ms ahead of the clock of hv1; at most 30000 ms are allowed"},
+        {0, -31000, 5, 2, "ms behind the clock of hv1; at most 30000 ms are allowed"},
+        {20000, -20000, 5, 0, "ms behind the clock of hv1"},
+        {-20000, 20000, 5, 5, "ms ahead of the clock of hv1"},
+        /* Long calls: where within them the clocks were read is not known, and so neither is a skew of that size. */
+        {0, 31000, 2000, 0, NULL},
+        {0, 35000, 2000, 2000, "ms ahead of"},
+        {0, 39000, 10000, 5000, NULL},
+        {0, 3600000, 10000, 5000, "ms ahead of"},
+        {0, INT64_MAX / 1000 - 1000000010, 5, 2, "ms ahead of"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        describe_and_precheck(cases[i].source_ahead_ms, cases[i].destination_ahead_ms, cases[i].took_ms,
+                              cases[i].stamp_at_ms);
+        if (cases[i].expected) {
+            ck_assert_msg(m.phase == LMO_PHASE_ABORTED, "case %zu: is in %s", i, lmo_phase_text(m.phase));
+            ck_assert_int_eq(m.reason_code, LMO_E_REFUSED);
+            ck_assert_msg(strstr(m.reason, cases[i].expected) != NULL, "case %zu: %s", i, m.reason);
+        } else {
+            ck_assert_msg(m.phase == LMO_PHASE_PRECHECK, "case %zu: %s", i, m.reason);
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_clock_that_is_not_said_is_not_judged)
+{
+    fresh(0, 0);
+    admit();
+    done(LMO_OP_DESCRIBE); /* says no time */
+    ck_assert_int_eq(m.source_clock.stamp_us, 0);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE,
+                                             .ordinal = sent(LMO_OP_PRECHECK_INCOMING)->ordinal,
+                                             .worker_us = INT64_C(1000000000000000)}),
+                     0);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    done(LMO_OP_CHECK_REACH);
+    ck_assert_int_eq(m.phase, LMO_PHASE_DESTINATION_CREATE);
+}
+END_TEST
+
 START_TEST(a_blocker_of_the_guest_is_the_reason)
 {
     fresh(1, 1);
@@ -751,6 +849,9 @@ Suite *core_suite(void)
     tcase_add_test(t, a_guest_without_volumes_and_ports_passes_through_their_phases);
     tcase_add_test(t, gate_is_not_ordered_open_before_permit_job_and_network_are_confirmed);
     tcase_add_test(t, precheck_refusal_aborts_without_touching_anything);
+    tcase_add_test(t, a_source_that_does_not_reach_the_destination_is_refused_before_anything_is_made);
+    tcase_add_test(t, clocks_that_are_certainly_too_far_apart_are_refused);
+    tcase_add_test(t, a_clock_that_is_not_said_is_not_judged);
     tcase_add_test(t, a_blocker_of_the_guest_is_the_reason);
     tcase_add_test(t, a_volume_that_nobody_serves_is_refused_by_name);
     tcase_add_test(t, unknown_outcome_is_asked_again_under_the_same_id);

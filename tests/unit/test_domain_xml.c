@@ -1,8 +1,10 @@
 /* test_domain_xml.c - what the libvirt driver reads from and writes into domain XML, and from libvirt's domain log. */
 #include "workers/drivers/hypervisor_libvirt_log.h"
+#include "workers/drivers/hypervisor_libvirt_memory.h"
 #include "workers/drivers/hypervisor_libvirt_xml.h"
 
 #include "suites.h"
+#include "tmpdir.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -259,6 +261,121 @@ START_TEST(incoming__has_what_a_destination_must_judge)
 }
 END_TEST
 
+#define MIB ((uint64_t)1 << 20)
+#define HUGE(pages) "<memoryBacking><hugepages>" pages "</hugepages></memoryBacking>"
+#define CELLS                                                         \
+    "<numa><cell id='0' cpus='0' memory='65536' unit='KiB'/>"         \
+    "<cell id='1' cpus='1' memory='128' unit='MiB'/></numa>"
+
+static struct lmo_domxml_incoming with_pages(const char *backing, const char *numa)
+{
+    struct lmo_domxml_incoming in = {0};
+    struct lmo_err err = {0};
+    char xml[2048];
+    (void)snprintf(xml, sizeof xml,
+                   "<domain type='kvm'><name>g1</name><uuid>" UUID "</uuid><memory unit='KiB'>262144</memory>%s"
+                   "<os><type arch='x86_64' machine='q35'>hvm</type></os><cpu>%s</cpu><devices/></domain>",
+                   backing, numa);
+    ck_assert_msg(lmo_domxml_incoming(xml, &in, &err) == 0, "%s", err.text);
+    lmo_domxml_incoming_done(&in);
+    return in;
+}
+
+/* 256 MiB; where there are cells, they are of 64 and 128 MiB and 64 were plugged in. */
+START_TEST(huge_pages__are_counted_by_size_and_cell)
+{
+    static const struct {
+        const char *backing, *numa;
+        unsigned count;
+        struct {
+            uint64_t kib, mib;
+        } expected[2];
+    } cases[] = {
+        {"", "", 0, {{0, 0}}},
+        {"<memoryBacking><nosharepages/></memoryBacking>", CELLS, 0, {{0, 0}}},
+        {"<memoryBacking><hugepages/></memoryBacking>", "", 1, {{0, 256}}},
+        {"<memoryBacking><hugepages/></memoryBacking>", CELLS, 1, {{0, 256}}},
+        {HUGE("<page size='2048' unit='KiB'/>"), "", 1, {{2048, 256}}},
+        {HUGE("<page size='1' unit='G'/>"), CELLS, 1, {{1048576, 256}}},
+        {HUGE("<page size='2048' nodeset='0'/>"), "", 1, {{2048, 256}}},
+        {HUGE("<page size='2048' nodeset='1'/>"), CELLS, 1, {{2048, 128}}},
+        {HUGE("<page size='1' unit='GiB' nodeset='0-3,^1'/><page size='2' unit='MiB'/>"), CELLS, 2,
+         {{1048576, 64}, {2048, 192}}},
+        {HUGE("<page size='2' unit='MiB' nodeset='0'/><page size='2' unit='MiB' nodeset='1'/>"), CELLS, 2,
+         {{2048, 64}, {2048, 128}}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lmo_domxml_incoming in = with_pages(cases[i].backing, cases[i].numa);
+        ck_assert_msg(in.page_count == cases[i].count, "%zu: %u sizes", i, in.page_count);
+        for (unsigned k = 0; k < in.page_count; k++) {
+            ck_assert_msg(in.pages[k].page_bytes == cases[i].expected[k].kib << 10, "%zu.%u: size", i, k);
+            ck_assert_msg(in.pages[k].bytes == cases[i].expected[k].mib * MIB, "%zu.%u: %llu bytes", i, k,
+                          (unsigned long long)in.pages[k].bytes);
+        }
+    }
+    struct lmo_domxml_incoming in = {0};
+    struct lmo_err err = {0};
+    ck_assert_int_eq(lmo_domxml_incoming("<domain><name>g1</name><uuid>" UUID "</uuid>" HUGE("<page/>") "</domain>", &in,
+                                         &err),
+                     LMO_E_INVALID);
+}
+END_TEST
+
+static void put(const char *dir, const char *name, const char *text)
+{
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "we");
+    ck_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+START_TEST(memory_of_this_host__is_compared_by_kind_and_named_with_numbers)
+{
+    static const struct {
+        const char *backing, *numa, *expected; /* NULL: it fits */
+    } cases[] = {
+        {"", "", "memory: the guest needs 256 MiB and QEMU some 128 MiB more; this host has 200 MiB available"},
+        {HUGE("<page size='2' unit='MiB'/>"), "", NULL}, /* 128 pages, and only 128 MiB of ordinary memory */
+        {"<memoryBacking><hugepages/></memoryBacking>", "", NULL},
+        {HUGE("<page size='1' unit='GiB'/>"), "",
+         "hugepages: the guest needs 1 of 1048576 KiB; this host has 0 available (3 free, 3 of them reserved)"},
+        {HUGE("<page size='64' unit='KiB'/>"), "",
+         "hugepages: the guest needs 4096 of 64 KiB; this host has none of that size"},
+        {HUGE("<page size='2' unit='MiB' nodeset='1'/>"), CELLS,
+         "memory: the guest needs 128 MiB and QEMU some 128 MiB more; this host has 200 MiB available"},
+        {HUGE("<page size='2' unit='MiB' nodeset='0'/><page size='3' unit='MiB'/>"), CELLS,
+         "hugepages: the guest needs 64 of 3072 KiB; this host has none of that size"},
+    };
+    char dir[TMPDIR_MAX], command[512];
+    tmpdir_make(dir, "memory");
+    (void)snprintf(command, sizeof command,
+                   "cd '%s' && mkdir -p proc sys/kernel/mm/hugepages/hugepages-2048kB "
+                   "sys/kernel/mm/hugepages/hugepages-1048576kB",
+                   dir);
+    ck_assert_int_eq(system(command), 0);
+    put(dir, "proc/meminfo", "MemTotal:  999999 kB\nMemAvailable:   204800 kB\nHugepagesize:       2048 kB\n");
+    put(dir, "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "130\n");
+    put(dir, "sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "2\n");
+    put(dir, "sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "3\n");
+    put(dir, "sys/kernel/mm/hugepages/hugepages-1048576kB/resv_hugepages", "3\n");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lmo_domxml_incoming in = with_pages(cases[i].backing, cases[i].numa);
+        struct lmo_err err = {0};
+        int r = lmo_memory_check(dir, &in, &err);
+        ck_assert_msg(r == (cases[i].expected ? LMO_E_REFUSED : 0), "%zu: %d %s", i, r, err.text);
+        if (cases[i].expected)
+            ck_assert_str_eq(err.text, cases[i].expected);
+    }
+    put(dir, "sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "3\n");
+    struct lmo_domxml_incoming in = with_pages(cases[1].backing, "");
+    struct lmo_err err = {0};
+    ck_assert_int_eq(lmo_memory_check(dir, &in, &err), LMO_E_REFUSED);
+    ck_assert_str_eq(err.text, "hugepages: the guest needs 128 of 2048 KiB; this host has 127 available "
+                               "(130 free, 3 of them reserved)");
+    tmpdir_remove(dir);
+}
+END_TEST
+
 START_TEST(status_file__tells_process_monitor_and_job)
 {
     struct lmo_domxml_status st = {0};
@@ -371,6 +488,8 @@ Suite *domain_xml_suite(void)
     tcase_add_test(t, rewrite__of_a_disk_that_is_not_there_is_an_error_only_when_strict);
     tcase_add_test(t, rewrite__escapes_what_it_inserts);
     tcase_add_test(t, incoming__has_what_a_destination_must_judge);
+    tcase_add_test(t, huge_pages__are_counted_by_size_and_cell);
+    tcase_add_test(t, memory_of_this_host__is_compared_by_kind_and_named_with_numbers);
     tcase_add_test(t, status_file__tells_process_monitor_and_job);
     tcase_add_test(t, status_file__without_a_process_is_refused);
     tcase_add_test(t, domain_log__says_migrated_only_in_libvirts_own_line);

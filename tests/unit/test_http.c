@@ -820,6 +820,24 @@ START_TEST(many_at_once__are_bounded_in_connections_and_all_answered)
 }
 END_TEST
 
+START_TEST(hurried_request__reaches_the_server_before_the_loop_turns)
+{
+    server = start_server(&(struct lmo_http_server_config){0});
+    LMO_AUTO_HTTP_CLIENT struct lmo_http_client *client = start_client("ca", "coordinator");
+    struct counting c = {.expected = 1};
+    struct lmo_http_request_spec spec = GET("/keep");
+    unsigned status;
+    ck_assert_int_eq(fetch(client, GET("/small"), &status, NULL), 0); /* the connection is open from now on */
+    ck_assert_int_eq(lmo_http_request_async(client, &spec, count_answer, &c, NULL, &err), 0);
+    lmo_http_client_hurry(client);
+    struct lmo_http_request *held = wait_kept(); /* the loop does not run: it waits in vain without the hurry */
+    lmo_http_reply(held, 200, "application/json", "{}", 2);
+    ck_assert_int_eq(c.answers, 0); /* the answer is the loop's to bring */
+    ck_assert_int_eq(lmo_loop_run(loop), 0);
+    ck_assert_int_eq(c.answers, 1);
+}
+END_TEST
+
 static void stop_loop(void *arg)
 {
     (void)arg;
@@ -957,6 +975,7 @@ Suite *http_suite(void)
     tcase_add_test(tc, deadline_after_sending__is_a_timeout_with_unknown_effect);
     tcase_add_test(tc, server_that_dies_mid_request__is_unknown_and_a_post_is_never_sent_twice);
     tcase_add_test(tc, many_at_once__are_bounded_in_connections_and_all_answered);
+    tcase_add_test(tc, hurried_request__reaches_the_server_before_the_loop_turns);
     tcase_add_test(tc, answers_deadlines_and_disconnects_at_once__lose_nothing);
     tcase_add_test(tc, client_freed_with_requests_under_way__calls_nobody);
     tcase_add_test(tc, slow_and_silent_clients__block_nobody_and_are_cut_off);

@@ -194,6 +194,7 @@ START_TEST(op_replies__survive_the_round_trip)
          .state = LMO_OP_DONE,
          .has_facts = true,
          .facts = sample_facts(),
+         .realtime_us = INT64_C(1790000000123456),
          .xml = strdup("<domain/>")},
         {.id = "x.1.2-attach", .state = LMO_OP_DONE, .export_name = "v.hv2.e3", .text = "was there"},
         {.id = "x.1.3-relay_freeze", .state = LMO_OP_DONE, .answer = "gone", .evidence = "pidfd"},

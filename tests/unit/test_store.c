@@ -115,6 +115,7 @@ static void fill(struct lmo_migration *m)
     strcpy(m->peer_uri, "qemu+tls://10.0.0.2/system");
     strcpy(m->migration_uri, "tcp://10.0.0.2");
     strcpy(m->source_url, "https://10.0.0.1:8443");
+    m->source_clock = (struct lmo_clock_sample){.stamp_us = 1790000000123456, .from_ms = 1790000000100, .to_ms = 1790000000200};
     strcpy(m->destination_url, "https://10.0.0.2:8443");
     m->next_ordinal = 65;
     m->group = 3;
@@ -215,6 +216,7 @@ START_TEST(every_member_of_the_record__is_in_the_stored_form)
     const json_t *vm = json_object_get(root, "vm");
     members_all_in("lmo/core/migration.h", "lmo_migration", root, " task_count phase_time_count resource_count ");
     members_all_in("lmo/core/migration.h", "lmo_policy", json_object_get(root, "policy"), "");
+    members_all_in("lmo/core/migration.h", "lmo_clock_sample", json_object_get(root, "source_clock"), "");
     members_all_in("lmo/core/migration.h", "lmo_cutover", json_object_get(root, "cutover"), "");
     members_all_in("lmo/core/migration.h", "lmo_task", json_array_get(json_object_get(root, "tasks"), 1), "");
     members_all_in("lmo/core/resource.h", "lmo_resource", json_array_get(json_object_get(root, "resources"), 0), "");

@@ -448,6 +448,7 @@ int cluster_prepare(struct cluster *c)
     }
     lmo_op_reply_done(&reply);
     r = r ? r : cluster_op(c, HV2, LMO_OP_PRECHECK_INCOMING, NULL);
+    r = r ? r : cluster_op(c, HV1, LMO_OP_CHECK_REACH, NULL);
     r = r ? r : cluster_op(c, CTL, LMO_OP_CHECK_VOLUME, NULL);
     r = r ? r : cluster_op(c, CTL, LMO_OP_CHECK_PORT, NULL);
     r = r ? r : cluster_op(c, HV2, LMO_OP_PREPARE, NULL);

@@ -254,6 +254,30 @@ START_TEST(a_frozen_source_is_revived_only_under_a_higher_epoch)
 }
 END_TEST
 
+/* The hypervisor ends a frozen source's job only when the process goes on: the thaw must not wait for that end. */
+START_TEST(a_frozen_source_is_thawed_while_its_job_has_not_ended)
+{
+    struct cluster *c = ready();
+    cluster_stop(c, HV2);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0);
+    assert_stage(c, HV1, "source", "frozen", 3000);
+    fake_copy_dies(c->world);
+    cluster_start(c, HV2);
+    ck_assert(fake_guest(c->world, 0)->job.running);
+    ck_assert_int_eq(cluster_rollback(c), 0);
+    ck_assert(fake_guest(c->world, 0)->job.running);
+    ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_ABORT), 0);
+    assert_stayed(c);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_CLOSE_SOURCE, NULL), LMO_E_BUSY);
+    fake_give_up(c->world);
+    ck_assert(cluster_wait_event(c, HV1, LMO_WEV_JOB_END, 3000, NULL));
+    ck_assert_int_eq(cluster_close(c), 0);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_fence_that_fails_is_tried_until_it_holds)
 {
     struct cluster *c = ready();
@@ -491,6 +515,7 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, a_frozen_source_does_not_come_back_when_its_libvirt_gives_up);
     tcase_add_test(t, a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived);
     tcase_add_test(t, a_frozen_source_is_revived_only_under_a_higher_epoch);
+    tcase_add_test(t, a_frozen_source_is_thawed_while_its_job_has_not_ended);
     tcase_add_test(t, a_fence_that_fails_is_tried_until_it_holds);
     tcase_add_test(t, a_volume_worker_that_is_down_at_the_cutover_only_delays_it);
     tcase_add_test(t, a_source_worker_that_is_down_is_asked_until_it_answers);

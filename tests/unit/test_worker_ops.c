@@ -696,9 +696,37 @@ START_TEST(a_journal_of_another_host_is_refused)
     cluster_stop(c, HV1);
     struct lmo_worker_config cfg = c->m[HV1].cfg;
     LMO_COPY(cfg.facts.host, "hv2");
+    cfg.tls = cluster_tls("worker", "hv2");
     ck_assert_int_eq(lmo_worker_new(&cfg, &w, &err), LMO_E_CONFLICT);
     cfg = c->m[HV2].cfg; /* runs: locked */
     ck_assert_int_eq(lmo_worker_new(&cfg, &w, &err), LMO_E_BUSY);
+    cluster_free(c);
+}
+END_TEST
+
+START_TEST(a_worker_whose_certificate_is_of_another_host_does_not_start)
+{
+    static const struct {
+        const char *role, *name, *expected;
+    } cases[] = {
+        {"worker", "hv9", "is of worker 'hv9'; right would be a certificate of urn:lmo:worker:hv1, or host = hv9"},
+        {"operator", "ann", "is of operator 'ann'; right would be a certificate of urn:lmo:worker:hv1"},
+    };
+    struct cluster *c = cluster_new();
+    cluster_stop(c, HV1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lmo_worker *w = NULL;
+        struct lmo_err err = {0};
+        struct lmo_worker_config cfg = c->m[HV1].cfg;
+        cfg.tls = cluster_tls(cases[i].role, cases[i].name);
+        ck_assert_int_eq(lmo_worker_new(&cfg, &w, &err), LMO_E_INVALID);
+        ck_assert_ptr_null(w);
+        ck_assert_msg(strstr(err.text, "[worker] host is 'hv1'") != NULL, "%s", err.text);
+        ck_assert_msg(strstr(err.text, cfg.tls.cert) != NULL, "%s", err.text);
+        const char *at = strstr(err.text, cases[i].expected);
+        ck_assert_msg(at && strlen(at) == strlen(cases[i].expected), "%s", err.text);
+    }
+    cluster_start(c, HV1); /* its own: as before */
     cluster_free(c);
 }
 END_TEST
@@ -737,6 +765,7 @@ Suite *worker_ops_suite(void)
     tcase_add_test(t, events_are_kept_until_they_are_acknowledged);
     tcase_add_test(t, a_full_disk_stops_everything_before_it_happens);
     tcase_add_test(t, a_journal_of_another_host_is_refused);
+    tcase_add_test(t, a_worker_whose_certificate_is_of_another_host_does_not_start);
     suite_add_tcase(s, t);
     return s;
 }

@@ -107,7 +107,11 @@ struct lmo_hypervisor_ops {
      * shut off its definition. */
     int (*outgoing_xml)(struct lmo_hypervisor *hv, const char *uuid, const struct lmo_hv_disk_map *map,
                         char **ret_xml, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
-    /* Destination: is this domain acceptable here? CPU, machine type, QEMU, memory, no domain of that UUID or
+    /* Source: can the hypervisor at `peer_uri` be opened from here, and is what `migration_uri` names reached? Changes
+     * nothing. REFUSED names the address that is not. */
+    int (*check_reach)(struct lmo_hypervisor *hv, const char *peer_uri, const char *migration_uri, uint64_t timeout_ms,
+                       struct lmo_err *err) LMO_MUST_CHECK;
+    /* Destination: is this domain acceptable here? CPU, machine type, QEMU, memory, huge pages, no domain of that UUID or
      * name. Changes nothing. REFUSED names the field and what this host has. */
     int (*precheck_incoming)(struct lmo_hypervisor *hv, const struct lmo_hv_incoming *in, uint64_t timeout_ms,
                              struct lmo_err *err) LMO_MUST_CHECK;
@@ -279,8 +283,9 @@ struct lmo_network_ops {
      * everything that `activate` will need, so that activate itself opens nothing. */
     int (*await_installed)(struct lmo_network *n, const struct lmo_port *port, uint64_t timeout_ms,
                            struct lmo_err *err) LMO_MUST_CHECK;
-    /* Destination: opens the held ingress, at the source's pause. Fast: no new connection, no process, no wait
-     * longer than the message itself. Idempotent. */
+    /* Destination: opens the held ingress, at the source's pause. The one function that is called on the worker's own
+     * loop: it never waits for anybody (a message that the socket does not take at once is sent later), opens no
+     * connection and starts no process. Idempotent. */
     int (*activate)(struct lmo_network *n, const struct lmo_port *port, struct lmo_err *err) LMO_MUST_CHECK;
     /* Is the destination's ingress open now? */
     int (*activated)(struct lmo_network *n, const struct lmo_port *port, bool *ret_open, uint64_t timeout_ms,

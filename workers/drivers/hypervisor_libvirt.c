@@ -240,6 +240,7 @@ static const struct lmo_hypervisor_ops ops = {
     .describe = lmo_lv_describe,
     .state = lmo_lv_state,
     .outgoing_xml = lmo_lv_outgoing_xml,
+    .check_reach = lmo_lv_check_reach,
     .precheck_incoming = lmo_lv_precheck_incoming,
     .prepare_incoming = lmo_lv_prepare_incoming,
     .discard_prepared = lmo_lv_discard_prepared,

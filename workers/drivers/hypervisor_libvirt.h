@@ -11,7 +11,8 @@
  *   hypervisor_libvirt_thaw.c        thaw, kill
  *   hypervisor_libvirt_incoming.c    the destination before the migration: precheck, prepare, discard
  *   hypervisor_libvirt_offline.c     a shut-off guest's definition: taken away here, made there
- *   hypervisor_libvirt_process.[ch], _log.[ch], _xml.[ch]   pure helpers without libvirt
+ *   hypervisor_libvirt_reach.c       the source before the migration: does it reach the destination?
+ *   hypervisor_libvirt_process.[ch], _log.[ch], _xml.[ch], _address.[ch], _memory.[ch]   pure helpers without libvirt
  *
  * Threads: the loop (delivers events, never blocks on libvirt), the keeper (connects the watch), the chore thread
  * (baselines, markers on disk), one thread per job inside libvirt's migrate call, and a bounded pool for calls with a
@@ -61,6 +62,7 @@ struct lmo_lv_guest {
     uint64_t seen_generation;    /* watch generation of the last event */
     uint64_t stop_us, resume_us; /* QEMU's stamps of its latest STOP and RESUME; 0: none seen */
     bool paused;                 /* last seen, this generation */
+    bool stop_told;              /* ... and SUSPENDED was told already, on QEMU's word */
     bool incoming;               /* came in by migration and was never seen to run here since */
     bool loaded;                 /* ... and is complete */
     bool stopped;                /* its process ended, seen at `stopped_generation` */
@@ -75,6 +77,25 @@ struct lmo_lv_guest {
     uint64_t frozen_switches;    /* see lmo_qemu_all_stopped */
     virDomainPtr resume_domain;  /* looked up when the guest was loaded, on the resume lane */
     struct lmo_lv_job *job;      /* the running migration out, started by us */
+};
+
+/* A running migration out. */
+struct lmo_lv_job {
+    struct lmo_lv *lv;
+    struct lmo_hv_job spec;     /* texts owned */
+    char *xml, *persistent_xml; /* persistent_xml NULL: not asked for */
+    lmo_hv_job_end_fn *end;
+    void *arg;
+    /* under lv->lock */
+    bool active;   /* QEMU has begun to send */
+    bool returned; /* libvirt's call has returned */
+    bool decided;  /* job_start has decided who tells the outcome: itself, or `end` */
+    bool end_due;
+    int rc;
+    struct lmo_err err;
+    uint64_t call_ms;
+    uint64_t bandwidth, downtime_ms; /* in force */
+    uint64_t old_downtime_ms;        /* 0: not known */
 };
 
 /* One libvirt call with a deadline. Lives until both the caller and the pool's thread are done with it. */
@@ -190,6 +211,9 @@ int lmo_lv_watch_start(struct lmo_lv *lv, struct lmo_err *err) LMO_MUST_CHECK;
 bool lmo_lv_watch_flush(struct lmo_lv *lv, uint64_t generation, uint64_t deadline_ns);
 
 /* ---- event.c: all but the callbacks want `lock` held */
+int lmo_lv_on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *arg);
+void lmo_lv_on_raw(virConnectPtr conn, virDomainPtr dom, const char *event, long long seconds, unsigned int micros,
+                   const char *details, void *arg);
 struct lmo_lv_guest *lmo_lv_guest_find(struct lmo_lv *lv, const char *uuid);
 struct lmo_lv_guest *lmo_lv_guest_get(struct lmo_lv *lv, const char *uuid, const char *name); /* NULL: no room */
 void lmo_lv_guest_free(struct lmo_lv_guest *g);
@@ -215,6 +239,8 @@ int lmo_lv_prepare_incoming(struct lmo_hypervisor *hv, const struct lmo_hv_incom
                             struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_discard_prepared(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms,
                             struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_lv_check_reach(struct lmo_hypervisor *hv, const char *peer_uri, const char *migration_uri, uint64_t timeout_ms,
+                       struct lmo_err *err) LMO_MUST_CHECK;
 /* On a pool thread: the run state, with the driver's own knowledge of what came in by migration. */
 int lmo_lv_observe_state(struct lmo_lv *lv, virDomainPtr dom, const char *uuid, enum lmo_run_state *ret_state,
                          struct lmo_err *err) LMO_MUST_CHECK;
@@ -231,8 +257,9 @@ int lmo_lv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t band
 int lmo_lv_job_progress(struct lmo_hypervisor *hv, const char *uuid, struct lmo_progress *ret_progress,
                         struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_job_abort(struct lmo_hypervisor *hv, const char *uuid, struct lmo_err *err) LMO_MUST_CHECK;
-/* `lock` held: the job's QEMU has begun to send. */
+/* `lock` held: the job's QEMU has begun to send; has it? */
 void lmo_lv_job_active(struct lmo_lv_guest *g);
+bool lmo_lv_job_is_active(const struct lmo_lv_guest *g);
 
 /* ---- evidence.c */
 void lmo_lv_chore_add(struct lmo_lv *lv, enum lmo_lv_chore_kind kind, const char *uuid); /* `lock` held */

@@ -121,13 +121,13 @@ static void refresh(struct lmo_lv *lv, struct lmo_lv_guest *g)
     if (g->seen_generation == lv->generation)
         return;
     g->seen_generation = lv->generation;
-    g->paused = false;
+    g->paused = g->stop_told = false;
     g->stop_us = g->resume_us = 0;
 }
 
 static void saw_run(struct lmo_lv *lv, struct lmo_lv_guest *g)
 {
-    g->paused = false;
+    g->paused = g->stop_told = false;
     g->anchor.resumed = g->anchor.valid;
     lmo_lv_guest_drop_baseline(g);
     if (g->incoming)
@@ -197,7 +197,7 @@ static void saw_suspended(struct lmo_lv *lv, struct lmo_lv_guest *g, int detail,
     ret->reason = suspended_name(detail);
     ret->kind = LMO_HV_EV_PAUSED_OTHER;
     if (detail == VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED && !g->incoming) {
-        ret->kind = LMO_HV_EV_SUSPENDED;
+        ret->kind = g->stop_told ? LMO_HV_EV_NONE : LMO_HV_EV_SUSPENDED; /* once for each pause */
         ret->stamp_us = fresh_stamp(g->stop_us);
         if (!lv->raw_events) /* the next best thing to QEMU's own word */
             saw_migration_complete(lv, g, 0);
@@ -209,12 +209,25 @@ static void saw_suspended(struct lmo_lv *lv, struct lmo_lv_guest *g, int detail,
     }
 }
 
+/* QEMU's own STOP, ahead of what libvirt makes of it. It gives no reason and needs none: during a migration out, libvirt
+ * calls every STOP of a running guest SUSPENDED/MIGRATED. The pauses that it calls something else (I/O error, watchdog) it
+ * announces before QEMU's STOP, which then finds the guest paused. So this tells the same pauses, earlier. */
+static void saw_stop(struct lmo_lv_guest *g, uint64_t stamp_us, struct told *ret)
+{
+    g->stop_us = stamp_us;
+    if (lmo_lv_job_is_active(g) && !g->incoming && !g->paused) {
+        g->stop_told = true;
+        *ret = (struct told){LMO_HV_EV_SUSPENDED, "migrated", fresh_stamp(stamp_us)};
+    }
+    g->paused = true;
+}
+
 static void saw_started(struct lmo_lv *lv, struct lmo_lv_guest *g, int detail, struct told *ret)
 {
     lmo_qemu_unpin(&g->qemu);
     lmo_lv_guest_drop_baseline(g);
     g->anchor = (struct lmo_lv_anchor){0};
-    g->stopped = g->frozen = g->loaded = g->paused = false;
+    g->stopped = g->frozen = g->loaded = g->paused = g->stop_told = false;
     g->incoming = detail == VIR_DOMAIN_EVENT_STARTED_MIGRATED;
     ret->kind = g->incoming ? LMO_HV_EV_INCOMING : LMO_HV_EV_RESUMED;
     ret->reason = g->incoming ? "migrated" : "started";
@@ -294,7 +307,7 @@ static void end(struct lmo_lv *lv, const char *uuid, const struct told *told, ui
     pthread_mutex_unlock(&lv->emit);
 }
 
-static int on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *arg)
+int lmo_lv_on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *arg)
 {
     struct lmo_lv *lv = arg;
     struct told told = {0};
@@ -345,24 +358,26 @@ static void saw_migration_status(struct lmo_lv *lv, struct lmo_lv_guest *g, cons
         saw_migration_complete(lv, g, stamp_us);
 }
 
-static void on_raw(virConnectPtr conn, virDomainPtr dom, const char *event, long long seconds, unsigned int micros,
+void lmo_lv_on_raw(virConnectPtr conn, virDomainPtr dom, const char *event, long long seconds, unsigned int micros,
                    const char *details, void *arg)
 {
     struct lmo_lv *lv = arg;
+    struct told told = {0};
+    char uuid[LMO_UUID_MAX];
     uint64_t stamp_us = seconds > 0 ? (uint64_t)seconds * 1000000 + micros : 0;
     struct lmo_lv_guest *g = begin(lv, conn, dom);
     if (!g)
         return;
+    memcpy(uuid, g->uuid, sizeof uuid);
     if (strcmp(event, "STOP") == 0) {
-        g->stop_us = stamp_us;
-        g->paused = true;
+        saw_stop(g, stamp_us, &told);
     } else if (strcmp(event, "RESUME") == 0) {
         g->resume_us = stamp_us;
         saw_run(lv, g);
     } else if (strcmp(event, "MIGRATION") == 0) {
         saw_migration_status(lv, g, details, stamp_us);
     }
-    end(lv, "", &(struct told){0}, 0);
+    end(lv, uuid, &told, 0);
 }
 
 int lmo_lv_events_register(struct lmo_lv *lv, virConnectPtr conn, bool *ret_raw, struct lmo_err *err)
@@ -371,7 +386,7 @@ int lmo_lv_events_register(struct lmo_lv *lv, virConnectPtr conn, bool *ret_raw,
         int id;
         virConnectDomainEventGenericCallback fn;
     } events[] = {
-        {VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle)},
+        {VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(lmo_lv_on_lifecycle)},
         {VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, VIR_DOMAIN_EVENT_CALLBACK(on_iteration)},
         {VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, VIR_DOMAIN_EVENT_CALLBACK(on_io_error)},
     };
@@ -379,8 +394,9 @@ int lmo_lv_events_register(struct lmo_lv *lv, virConnectPtr conn, bool *ret_raw,
     for (size_t i = 0; i < LMO_LV_EVENTS_MAX; i++)
         lv->event_ids[i] = lv->raw_ids[i] = -1;
     /* QEMU's own first: then a lifecycle event never arrives without the stamp it is made from. */
-    lv->raw_ids[0] = virConnectDomainQemuMonitorEventRegister(conn, NULL, "^(STOP|RESUME|MIGRATION)$", on_raw, lv, NULL,
-                                                              VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX);
+    lv->raw_ids[0] =
+        virConnectDomainQemuMonitorEventRegister(conn, NULL, "^(STOP|RESUME|MIGRATION)$", lmo_lv_on_raw, lv, NULL,
+                                                 VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX);
     if (lv->raw_ids[0] < 0)
         lmo_log(LMO_LOG_WARN, "QEMU's own events cannot be had", "reason=%s", virGetLastErrorMessage());
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {

@@ -1,20 +1,18 @@
 /* hypervisor_libvirt_incoming.c - the destination before the migration: would this guest be accepted, what does it
  * need, and how is that undone. */
 #include "workers/drivers/hypervisor_libvirt.h"
+#include "workers/drivers/hypervisor_libvirt_memory.h"
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What QEMU needs beside the guest's memory, roughly: its own code and heap, video memory, page tables. */
-#define OVERHEAD_BYTES ((uint64_t)128 << 20)
-#define MADE_MAX       65536
+#define MADE_MAX 65536
 
 /* ------------------------------------------------------------------ precheck */
 
@@ -68,23 +66,6 @@ static int check_machine(virConnectPtr conn, const struct lmo_domxml_incoming *i
                                              in->virttype, in->machine, e && e->message ? e->message : "refused");
 }
 
-static int check_memory(virConnectPtr conn, uint64_t bytes, struct lmo_err *err)
-{
-    LMO_AUTO_FREE char *text = NULL;
-    int r = lmo_fs_read_file("/proc/meminfo", 65536, &text, NULL, err);
-    if (r < 0)
-        return r;
-    (void)conn;
-    const char *line = strstr(text, "MemAvailable:");
-    uint64_t available = line ? strtoull(line + 13, NULL, 10) << 10 : 0;
-    if (available >= bytes + OVERHEAD_BYTES)
-        return 0;
-    return lmo_fail(err, LMO_E_REFUSED,
-                    "memory: the guest needs %" PRIu64 " MiB and QEMU some %" PRIu64 " MiB more; this host has %" PRIu64
-                    " MiB available",
-                    bytes >> 20, OVERHEAD_BYTES >> 20, available >> 20);
-}
-
 /* libvirt goes through all that it does before it starts QEMU: parsing, defaults, capabilities of the emulator. */
 static int check_translates(virConnectPtr conn, const char *xml, struct lmo_err *err)
 {
@@ -113,8 +94,10 @@ static int run_precheck(struct lmo_lv_op *op, struct lmo_err *err)
         r = check_machine(conn, &in, err);
     if (r == 0)
         r = check_cpu(conn, &in, err);
+    if (op->number > in.memory_bytes)
+        in.memory_bytes = op->number;
     if (r == 0 && !op->flag)
-        r = check_memory(conn, op->number ? op->number : in.memory_bytes, err);
+        r = lmo_memory_check("", &in, err);
     if (r == 0)
         r = check_translates(conn, op->text, err);
     lmo_domxml_incoming_done(&in);

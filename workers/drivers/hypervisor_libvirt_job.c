@@ -21,24 +21,6 @@
 #define ADOPTED_SAMPLE_MS 250
 #define ORDER_MS          5000 /* limits, progress, abort */
 
-struct lmo_lv_job {
-    struct lmo_lv *lv;
-    struct lmo_hv_job spec;     /* texts owned */
-    char *xml, *persistent_xml; /* persistent_xml NULL: not asked for */
-    lmo_hv_job_end_fn *end;
-    void *arg;
-    /* under lv->lock */
-    bool active;   /* QEMU has begun to send */
-    bool returned; /* libvirt's call has returned */
-    bool decided;  /* job_start has decided who tells the outcome: itself, or `end` */
-    bool end_due;
-    int rc;
-    struct lmo_err err;
-    uint64_t call_ms;
-    uint64_t bandwidth, downtime_ms; /* in force */
-    uint64_t old_downtime_ms;        /* 0: not known */
-};
-
 static void job_free(struct lmo_lv_job *job)
 {
     free(job->xml);
@@ -50,6 +32,11 @@ void lmo_lv_job_active(struct lmo_lv_guest *g)
 {
     if (g->job)
         g->job->active = true;
+}
+
+bool lmo_lv_job_is_active(const struct lmo_lv_guest *g)
+{
+    return g->job && g->job->active;
 }
 
 /* libvirt counts bandwidth in MiB/s; 0 would mean "no limit" to QEMU, so a small limit is rounded up. */

@@ -1,4 +1,6 @@
-/* hypervisor_libvirt_xml.c - reading and rewriting domain XML with libxml2; see the header. */
+/* hypervisor_libvirt_xml.c - reading and rewriting domain XML with libxml2; see the header.
+ *
+ * Somewhat long: all of it stands on the few readers at its top. */
 #include "workers/drivers/hypervisor_libvirt_xml.h"
 
 #include "base/cleanup.h"
@@ -118,20 +120,27 @@ static void LMO_PRINTF(2, 3) block(struct lmo_vm_facts *vm, const char *fmt, ...
     va_end(ap);
 }
 
-static uint64_t memory_bytes(const xmlNode *domain)
+/* A number in the unit that the node names. */
+static uint64_t in_unit(const xmlNode *node, const char *text)
 {
-    char text[32], unit[16];
+    char unit[16];
     uint64_t value = 0;
-    const xmlNode *memory = child(domain, "memory");
-    if (!content(memory, text, sizeof text) || !number(text, UINT64_MAX >> 30, &value))
+    if (!number(text, UINT64_MAX >> 30, &value))
         return 0;
-    if (!attr(memory, "unit", unit, sizeof unit) || strcmp(unit, "KiB") == 0 || strcmp(unit, "k") == 0)
+    if (!attr(node, "unit", unit, sizeof unit) || strcmp(unit, "KiB") == 0 || strcmp(unit, "k") == 0)
         return value << 10;
     if (strcmp(unit, "MiB") == 0 || strcmp(unit, "M") == 0)
         return value << 20;
     if (strcmp(unit, "GiB") == 0 || strcmp(unit, "G") == 0)
         return value << 30;
     return strcmp(unit, "b") == 0 || strcmp(unit, "bytes") == 0 ? value : 0; /* libvirt itself writes KiB always */
+}
+
+static uint64_t memory_bytes(const xmlNode *domain)
+{
+    char text[32];
+    const xmlNode *memory = child(domain, "memory");
+    return content(memory, text, sizeof text) ? in_unit(memory, text) : 0;
 }
 
 static unsigned vcpu_count(const xmlNode *domain)
@@ -404,6 +413,80 @@ static void read_paths(const xmlNode *dev, struct lmo_domxml_incoming *in)
     }
 }
 
+/* Is `id` in libvirt's set, "0-2,^1,5"? What comes later counts more. */
+static bool in_set(const char *set, uint64_t id)
+{
+    bool in = false;
+    while (*set) {
+        bool exclude = *set == '^';
+        char *end = NULL;
+        unsigned long long from = strtoull(set + exclude, &end, 10), to = from;
+        if (*end == '-')
+            to = strtoull(end + 1, &end, 10);
+        if (end > set + exclude && id >= from && id <= to)
+            in = !exclude;
+        set = end + strcspn(end, ",");
+        set += *set == ',';
+    }
+    return in;
+}
+
+/* Which pages a NUMA cell of the guest lies in: those that name it, else those that name none. COUNT: ordinary ones. */
+static unsigned pages_of_cell(const xmlNode *hugepages, const char *cell)
+{
+    unsigned index = 0, found = LMO_DOMXML_PAGES_MAX;
+    uint64_t id = 0;
+    bool numbered = number(cell, UINT32_MAX, &id);
+    for (const xmlNode *page = hugepages->children; page; page = page->next) {
+        char set[256];
+        if (!is(page, "page"))
+            continue;
+        bool named = attr(page, "nodeset", set, sizeof set);
+        if (named && numbered && in_set(set, id))
+            return index;
+        if (!named && found == LMO_DOMXML_PAGES_MAX)
+            found = index;
+        index++;
+    }
+    return index == 0 ? 0 : found; /* no <page> at all: the host's usual ones, for everything */
+}
+
+/* How much of the guest's memory lies in huge pages of which size (libvirt: formatdomain, memory backing). */
+static int read_pages(const xmlNode *domain, struct lmo_domxml_incoming *in, struct lmo_err *err)
+{
+    const xmlNode *hugepages = child(child(domain, "memoryBacking"), "hugepages");
+    const xmlNode *numa = child(child(domain, "cpu"), "numa");
+    uint64_t left = in->memory_bytes;
+    char text[32], id[16];
+    if (!hugepages)
+        return 0;
+    for (const xmlNode *page = hugepages->children; page; page = page->next) {
+        if (!is(page, "page"))
+            continue;
+        if (in->page_count == LMO_DOMXML_PAGES_MAX || !attr(page, "size", text, sizeof text) ||
+            (in->pages[in->page_count].page_bytes = in_unit(page, text)) < 1024)
+            return lmo_fail(err, LMO_E_INVALID, "domain XML: huge pages of no size, or of more than %d sizes",
+                            LMO_DOMXML_PAGES_MAX);
+        in->page_count++;
+    }
+    in->page_count += in->page_count == 0;
+    for (const xmlNode *cell = numa ? numa->children : NULL; cell; cell = cell->next) {
+        if (!is(cell, "cell") || !attr(cell, "memory", text, sizeof text))
+            continue;
+        uint64_t bytes = in_unit(cell, text);
+        unsigned index = pages_of_cell(hugepages, attr(cell, "id", id, sizeof id) ? id : "");
+        bytes = bytes < left ? bytes : left;
+        left -= bytes;
+        if (index < in->page_count)
+            in->pages[index].bytes += bytes;
+    }
+    /* Without cells all of the memory is cell 0's; with cells what is left was plugged in later. */
+    unsigned rest = pages_of_cell(hugepages, numa ? "" : "0");
+    if (rest < in->page_count)
+        in->pages[rest].bytes += left;
+    return 0;
+}
+
 int lmo_domxml_incoming(const char *xml, struct lmo_domxml_incoming *ret_in, struct lmo_err *err)
 {
     AUTO_DOC xmlDoc *doc = NULL;
@@ -422,7 +505,9 @@ int lmo_domxml_incoming(const char *xml, struct lmo_domxml_incoming *ret_in, str
     (void)attr(type, "machine", in.machine, sizeof in.machine);
     (void)content(child(devices, "emulator"), in.emulator, sizeof in.emulator);
     in.memory_bytes = memory_bytes(domain);
-    in.hugepages = child(child(domain, "memoryBacking"), "hugepages") != NULL;
+    r = read_pages(domain, &in, err);
+    if (r < 0)
+        return r;
     for (const xmlNode *dev = devices ? devices->children : NULL; dev; dev = dev->next)
         read_paths(dev, &in);
     if (cpu) {

@@ -11,6 +11,7 @@
 
 #define LMO_DOMXML_MAX       ((size_t)1 << 20) /* libvirt's own cap is 4 MiB, guests need some 10 KiB */
 #define LMO_DOMXML_PATHS_MAX 16
+#define LMO_DOMXML_PAGES_MAX 8
 
 /* What a destination must judge before it accepts a domain. Texts are owned: lmo_domxml_incoming_done. */
 struct lmo_domxml_incoming {
@@ -21,8 +22,12 @@ struct lmo_domxml_incoming {
     char machine[64];
     char virttype[16]; /* "kvm", "qemu" */
     char *cpu_xml;     /* the <cpu> element; NULL: none */
-    uint64_t memory_bytes;
-    bool hugepages;
+    uint64_t memory_bytes; /* all of it, huge pages included */
+    unsigned page_count;   /* huge pages that it wants, by their size; none: ordinary memory */
+    struct {
+        uint64_t page_bytes; /* 0: the host's usual size */
+        uint64_t bytes;      /* of the guest's memory in pages of that size */
+    } pages[LMO_DOMXML_PAGES_MAX];
     unsigned path_count; /* files that the guest's serial devices and logs write on the host */
     char paths[LMO_DOMXML_PATHS_MAX][LMO_PATH_MAX];
 };

@@ -168,6 +168,9 @@ static void on_copy_gone(struct lmo_dst *d, struct lmo_dst_actions *a, const str
     switch (d->stage) {
     case LMO_DST_IDLE:
     case LMO_DST_ARMED:
+        if (d->loaded) { /* it waited for a permit: whoever was told that it is loaded must learn that it is not */
+            report(d, a, ev, LMO_WEV_COPY_LOST)->ok = false;
+        }
         d->loaded = false; /* an incoming copy that libvirt cleaned up; a new job may load another */
         break;
     case LMO_DST_ASKING:
