@@ -9,7 +9,9 @@
  *  4. A record is replaced only if its stored version is the one that the new one was made from, and never once it is
  *     terminal by one that is not.
  *  5. One open migration per guest: a unique index, not a look-up.
- *  6. No record goes in or comes out that lmo_migration_broken() objects to. */
+ *  6. An epoch that was handed out is on disk before any effect of the engine can carry it: the first commit after it
+ *     writes it down, even one that is about other guests. One transaction per request less than writing it at once.
+ *  7. No record goes in or comes out that lmo_migration_broken() objects to. */
 #include "store/sqlite_internal.h"
 
 #include "base/cleanup.h"
@@ -24,6 +26,7 @@ static void store_close(struct lmo_store *s)
     }
     struct sqlite_store *st = sqlite_of(s);
     lmo_sql_close(st->db);
+    free(st->epochs);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }

@@ -9,6 +9,11 @@ struct sqlite_store {
     struct lmo_store base; /* first: a struct lmo_store * of ours is a struct sqlite_store * */
     struct lmo_sql *db;
     int lock_fd;
+    struct handed_out {          /* epochs that the next commit writes down */
+        char vm_uuid[LMO_UUID_MAX];
+        uint64_t epoch;
+    } *epochs;
+    unsigned epoch_count, epoch_room;
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)
