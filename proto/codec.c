@@ -13,9 +13,7 @@
 
 /* ------------------------------------------------------------------ encoding */
 
-/* Length of the UTF-8 character at `s` (`left` bytes follow), 0 if it is none. As RFC 3629: no overlong forms, no
- * surrogates, nothing above U+10FFFF. */
-static size_t utf8_length(const unsigned char *s, size_t left)
+size_t lmo_utf8_length(const unsigned char *s, size_t left)
 {
     unsigned char c = s[0];
     size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
@@ -48,7 +46,7 @@ json_t *lmo_codec_string(const char *text, size_t max)
     memcpy(clean, text, len);
     clean[len] = '\0';
     for (size_t i = 0; i < len;) {
-        size_t n = utf8_length((const unsigned char *)clean + i, len - i);
+        size_t n = lmo_utf8_length((const unsigned char *)clean + i, len - i);
         if (n == 0) {
             clean[i] = '?';
             n = 1;
@@ -58,7 +56,7 @@ json_t *lmo_codec_string(const char *text, size_t max)
     return json_stringn(clean, len);
 }
 
-static uint64_t load_uint(const void *p, size_t size)
+uint64_t lmo_field_load_uint(const void *p, size_t size)
 {
     switch (size) {
     case 1: return *(const uint8_t *)p;
@@ -117,7 +115,7 @@ static json_t *encode_field(const struct lmo_field *f, const void *base, bool sp
         return owned ? lmo_codec_string(owned, SIZE_MAX) : json_null();
     case LMO_FIELD_BOOL: *ret_empty = !*(const bool *)p; return json_boolean(*(const bool *)p);
     case LMO_FIELD_UINT:
-        u = load_uint(p, f->size);
+        u = lmo_field_load_uint(p, f->size);
         *ret_empty = u == 0;
         return json_integer(u > INT64_MAX ? INT64_MAX : (json_int_t)u);
     case LMO_FIELD_INT: *ret_empty = *(const int64_t *)p == 0; return json_integer(*(const int64_t *)p);

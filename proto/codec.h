@@ -14,6 +14,7 @@
 #ifndef LMO_PROTO_CODEC_H
 #define LMO_PROTO_CODEC_H
 
+#include "base/buf.h"
 #include "base/err.h"
 
 #include <jansson.h>
@@ -105,6 +106,9 @@ struct lmo_table {
  * never). */
 json_t *lmo_codec_encode(const struct lmo_table *table, const void *from, bool sparse);
 
+/* The same as text, compact, appended to `buf`; TOO_LARGE at its cap, NO_MEMORY. What the buffer then holds is of no use. */
+int lmo_codec_write(const struct lmo_table *table, const void *from, bool sparse, struct lmo_buf *buf) LMO_MUST_CHECK;
+
 /* Decodes into `to`, which the caller has initialised (and whose OWNED members he frees, also after a failure). */
 int lmo_codec_decode(const struct lmo_table *table, const json_t *from, void *to, struct lmo_err *err) LMO_MUST_CHECK;
 
@@ -115,6 +119,12 @@ int lmo_codec_check_known(const struct lmo_table *table, const json_t *from, con
 
 /* json_string() for a text of at most `max` bytes that may not be UTF-8 or not terminated. */
 json_t *lmo_codec_string(const char *text, size_t max);
+
+/* Length of the UTF-8 character at `s` (`left` bytes follow, at least one), 0 if it is none. As RFC 3629: no overlong
+ * forms, no surrogates, nothing above U+10FFFF. */
+size_t lmo_utf8_length(const unsigned char *s, size_t left);
+/* An unsigned member of `size` bytes. */
+uint64_t lmo_field_load_uint(const void *p, size_t size);
 
 /* Tables and words that several messages share (vm.c). */
 extern const struct lmo_table lmo_volume_table, lmo_port_table, lmo_vm_facts_table, lmo_progress_table;

@@ -15,7 +15,7 @@
 #define CONVERGENCE_TIMEOUT_MAX_MS 43200000U /* 12 h */
 
 struct migration_body {
-    char vm[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    char vm[LMO_NAME_MAX], source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
     struct lmo_policy policy;
 };
 
@@ -29,6 +29,7 @@ static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
 
 static const struct lmo_field migration_fields[] = {
     LMO_F_TEXT(migration_body, vm, LMO_FIELD_REQUIRED | LMO_FIELD_HOST), /* a UUID has the same characters */
+    LMO_F_TEXT(migration_body, source, LMO_FIELD_HOST),
     LMO_F_TEXT(migration_body, destination, LMO_FIELD_REQUIRED | LMO_FIELD_HOST),
     LMO_F_STRUCT(migration_body, policy, policy_table),
 };
@@ -99,6 +100,7 @@ void migration_start(void *api, struct lmo_http_request *req, const struct lmo_h
         return;
     }
     memcpy(m.vm, body.vm, sizeof(m.vm));
+    memcpy(m.source, body.source, sizeof(m.source));
     memcpy(m.destination, body.destination, sizeof(m.destination));
     m.policy = body.policy;
     principal_of(req, m.principal, sizeof(m.principal));

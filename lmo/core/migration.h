@@ -16,6 +16,8 @@
 #include "core/resolve.h"
 #include "core/resource.h"
 
+#include <stddef.h>
+
 #define LMO_TASKS_MAX 64
 #define LMO_EPOCH_STRIDE 16 /* epochs that one migration may use; the store hands out multiples */
 
@@ -125,6 +127,16 @@ struct lmo_migration {
     unsigned phase_time_count;
     struct lmo_phase_time phase_times[LMO_PHASE_TIMES_MAX];
 };
+
+/* What of a record means something: all but the members of its arrays beyond their counts, which are never read and may
+ * hold anything. In order, not overlapping. */
+#define LMO_EXTENTS 4
+struct lmo_extent {
+    size_t at, size; /* bytes from the record's beginning */
+};
+void lmo_migration_extents(const struct lmo_migration *m, struct lmo_extent ret[LMO_EXTENTS]);
+/* Copies just that; `to` may not be `from`. */
+void lmo_migration_copy(struct lmo_migration *to, const struct lmo_migration *from);
 
 /* ------------------------------------------------------------------ events */
 

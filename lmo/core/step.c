@@ -261,8 +261,8 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
         (event->kind == LMO_EV_CANCEL || event->kind == LMO_EV_RESOLVE)) {
         return lmo_fail(err, LMO_E_CONFLICT, "migration %s has ended (%s)", current->id, lmo_phase_text(current->phase));
     }
-    *next = *current;
-    *effects = (struct lmo_effects){0};
+    lmo_migration_copy(next, current);
+    memset(effects, 0, offsetof(struct lmo_effects, journal)); /* its lines count only as far as journal_count */
     struct lmo_step s = {.m = next, .out = effects, .ev = event};
     if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL)) {
         return 0; /* C5 */

@@ -55,6 +55,7 @@ typedef void lmo_engine_reply_fn(void *arg, const struct lmo_engine_reply *reply
 
 struct lmo_migrate_request {
     char vm[LMO_NAME_MAX];           /* UUID or name */
+    char source[LMO_NAME_MAX];       /* only this host is asked for the guest; empty: every one is */
     char destination[LMO_NAME_MAX];
     struct lmo_policy policy;        /* zeros: defaults */
     char idempotency_key[65], idempotency_hash[65], principal[LMO_NAME_MAX + 32];

@@ -11,12 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFERS_KEPT 64 /* free ones; the rest goes back */
 
 int engine_entries_init(struct lmo_engine *e, struct lmo_err *err)
 {
-    e->spare = malloc(sizeof *e->spare);
-    e->view = malloc(sizeof *e->view);
+    e->spare = calloc(1, sizeof *e->spare);
+    e->view = calloc(1, sizeof *e->view);
     if (!e->spare || !e->view) {
         free(e->spare);
         free(e->view);
@@ -62,8 +61,7 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
     if (!entry) {
         return NULL;
     }
-    *e->spare = *m;
-    entry->packed = lmo_record_pack(e->spare, NULL);
+    entry->packed = lmo_record_pack(m, NULL);
     if (!entry->packed) {
         free(entry);
         return NULL;
@@ -83,7 +81,7 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
 static void give_back(struct lmo_engine *e, struct lmo_migration *buffer)
 {
     e->hot_count--;
-    if (e->buffer_count < BUFFERS_KEPT) {
+    if (e->buffer_count < LMO_BATCH_MAX) {
         e->buffers[e->buffer_count++] = buffer;
     } else {
         free(buffer);
@@ -121,7 +119,7 @@ void engine_heat(struct entry *entry, bool anyway)
     if (entry->hot || (e->hot_count >= LMO_BATCH_MAX && !anyway)) {
         return;
     }
-    struct lmo_migration *buffer = e->buffer_count ? e->buffers[--e->buffer_count] : malloc(sizeof *buffer);
+    struct lmo_migration *buffer = e->buffer_count ? e->buffers[--e->buffer_count] : calloc(1, sizeof *buffer);
     if (!buffer) {
         lmo_assert(!anyway); /* a commit without its records is none; a restart starts from the store */
         return;
@@ -131,7 +129,7 @@ void engine_heat(struct entry *entry, bool anyway)
     e->hot_count++;
 }
 
-static void pack(struct entry *entry, struct lmo_migration *m)
+static void pack(struct entry *entry, const struct lmo_migration *m)
 {
     struct lmo_packed *packed = lmo_record_pack(m, entry->packed);
     lmo_assert(packed); /* a step that was taken cannot be taken back; a restart starts from the store */

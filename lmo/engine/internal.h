@@ -177,5 +177,8 @@ typedef void engine_found_fn(void *arg, const struct found_vm *found);
 void engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg);
 void engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg);
 int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+/* The same of one host only. */
+int engine_find_vm_at(struct lmo_engine *e, const char *vm, const char *host, engine_found_fn *fn, void *arg,
+                      struct lmo_err *err) LMO_MUST_CHECK;
 
 #endif

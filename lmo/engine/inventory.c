@@ -83,7 +83,9 @@ static void on_found(void *arg, int code, const char *text, const json_t *body)
     find_done(f);
 }
 
-int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, void *arg, struct lmo_err *err)
+/* `only`: this host; NULL: all that may run guests. */
+static int find_vm(struct lmo_engine *e, const char *vm, const struct host *only, engine_found_fn *fn, void *arg,
+                   struct lmo_err *err)
 {
     struct find *f = calloc(1, sizeof *f);
     if (!f) {
@@ -96,7 +98,7 @@ int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, vo
     (void)snprintf(path, sizeof path, "/v1/observe/vm/%s", vm);
     for (struct host *h = e->hosts; h; h = h->hh.next) {
         bool hypervisor = !h->facts.host[0] || h->facts.hypervisor[0]; /* never heard of: it may have one */
-        if (!hypervisor) {
+        if (!hypervisor || (only && h != only)) {
             continue;
         }
         struct find_call *c = h->up ? calloc(1, sizeof *c) : NULL;
@@ -116,6 +118,19 @@ int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, vo
     }
     find_done(f);
     return 0;
+}
+
+int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, void *arg, struct lmo_err *err)
+{
+    return find_vm(e, vm, NULL, fn, arg, err);
+}
+
+int engine_find_vm_at(struct lmo_engine *e, const char *vm, const char *host, engine_found_fn *fn, void *arg,
+                      struct lmo_err *err)
+{
+    const struct host *only = engine_host(e, host);
+    return only ? find_vm(e, vm, only, fn, arg, err)
+                : lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", host);
 }
 
 /* ------------------------------------------------------------------ all guests */

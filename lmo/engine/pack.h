@@ -10,10 +10,10 @@
 
 struct lmo_packed;
 
-/* Owned by the caller, for free(); NULL without memory. Members of arrays beyond their count are wiped in *m first: they
- * mean nothing, and come back as zeros. `old`: a packed record that is not needed any more, whose memory may be used
- * again (NULL: none); it is left alone if the call fails. */
-struct lmo_packed *lmo_record_pack(struct lmo_migration *m, struct lmo_packed *old);
+/* Owned by the caller, for free(); NULL without memory. `old`: a packed record that is not needed any more, whose memory may
+ * be used again (NULL: none); it is left alone if the call fails. */
+struct lmo_packed *lmo_record_pack(const struct lmo_migration *m, struct lmo_packed *old);
+/* Members of arrays beyond their count are left as they are in *ret: they mean nothing. */
 void lmo_record_unpack(const struct lmo_packed *p, struct lmo_migration *ret);
 size_t lmo_packed_size(const struct lmo_packed *p);
 

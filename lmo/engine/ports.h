@@ -67,7 +67,8 @@ struct lmo_store_ops {
      * stops sending effects, says so, and tries again. */
     int (*commit)(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
                   const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err) LMO_MUST_CHECK;
-    /* The next epoch for a guest: greater than every one handed out before, durable before it returns. */
+    /* The next epoch for a guest: greater than every one handed out before. Durable with the next commit(), whatever that
+     * holds, and so before anything that carries it can be sent. One that no commit followed may be handed out again. */
     int (*next_epoch)(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret, struct lmo_err *err) LMO_MUST_CHECK;
     /* Every record that is not terminal, at start. `xml` is borrowed for the call and may be NULL. */
     int (*load_open)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),

@@ -1,6 +1,7 @@
 /* record_codec.c - a migration's record as JSON for the store. See record_codec.h; rest_codec.c has the other form. */
 #include "engine/record_codec.h"
 
+#include "base/assert.h"
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "proto/codec.h"
@@ -147,21 +148,24 @@ static const struct lmo_field record_fields[] = {
 static const struct lmo_table record_table = LMO_TABLE(record_fields);
 
 #define DISPATCHED "dispatched"
+#define TEXT_USUAL 6144 /* bytes that most records need at most */
 
 _Static_assert(LMO_OP_COUNT <= 64, "the set of dispatched kinds is one word");
 
 /* ------------------------------------------------------------------ the set of dispatched kinds */
 
-static json_t *encode_dispatched(uint64_t set)
+/* The last member of the record's object, which is left open for it. */
+static int write_dispatched(uint64_t set, struct lmo_buf *buf)
 {
-    json_t *array = json_array();
-    for (int kind = LMO_OP_NONE + 1; array && kind < LMO_OP_COUNT; kind++) {
-        if ((set >> kind & 1) && json_array_append_new(array, json_string(lmo_op_words.text(kind))) < 0) {
-            json_decref(array);
-            return NULL;
+    int r = lmo_buf_append_str(buf, ",\"" DISPATCHED "\":[");
+    bool first = true;
+    for (int kind = LMO_OP_NONE + 1; r == 0 && kind < LMO_OP_COUNT; kind++) {
+        if (set >> kind & 1) {
+            r = lmo_buf_appendf(buf, "%s\"%s\"", first ? "" : ",", lmo_op_words.text(kind));
+            first = false;
         }
     }
-    return array;
+    return r < 0 ? r : lmo_buf_append_str(buf, "]}");
 }
 
 static int decode_dispatched(const json_t *root, uint64_t *ret, struct lmo_err *err)
@@ -188,20 +192,24 @@ static int decode_dispatched(const json_t *root, uint64_t *ret, struct lmo_err *
 
 int lmo_record_encode(const struct lmo_migration *m, char **ret_text, struct lmo_err *err)
 {
-    LMO_AUTO_JSON json_t *root = lmo_codec_encode(&record_table, m, true);
-    if (!root || json_object_set_new(root, DISPATCHED, encode_dispatched(m->dispatched)) < 0) {
+    LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(LMO_RECORD_TEXT_MAX);
+    int r = lmo_buf_reserve(&buf, TEXT_USUAL);
+    if (r == 0) {
+        r = lmo_codec_write(&record_table, m, true, &buf);
+    }
+    if (r == 0) {
+        lmo_assert(buf.len > 2 && buf.data[buf.len - 1] == '}'); /* not empty: it has required members */
+        buf.len--;
+        r = write_dispatched(m->dispatched, &buf);
+    }
+    if (r == LMO_E_TOO_LARGE) {
+        return lmo_fail(err, r, "record of more than %u bytes", LMO_RECORD_TEXT_MAX);
+    }
+    char *text = r == 0 ? lmo_buf_take(&buf, NULL) : NULL;
+    if (!text) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
-    LMO_AUTO_FREE char *text = NULL;
-    size_t len = 0;
-    int r = lmo_json_dump(root, &text, &len, err);
-    if (r < 0) {
-        return r;
-    }
-    if (len > LMO_RECORD_TEXT_MAX) {
-        return lmo_fail(err, LMO_E_TOO_LARGE, "record of %zu bytes; at most %u", len, LMO_RECORD_TEXT_MAX);
-    }
-    *ret_text = LMO_TAKE(text);
+    *ret_text = text;
     return 0;
 }
 

@@ -225,6 +225,9 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
         return lmo_fail(err, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
     }
     *field = "vm";
+    if (f->count == 0 && c->req.source[0] && f->unreachable == 0) {
+        return lmo_fail(err, LMO_E_NOT_FOUND, "guest %s: host %s does not have it", vm, c->req.source);
+    }
     if (f->count == 0) {
         return f->unreachable == 0
                    ? lmo_fail(err, LMO_E_NOT_FOUND, "guest %s: no host has it", vm)
@@ -372,6 +375,10 @@ static void migrate(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_LIMIT, "", "%d migrations are open; that is the limit", LMO_OPEN_MAX);
         return;
     }
+    if (r->migrate.source[0] && !engine_host(e, r->migrate.source)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "source", "host %s is not registered", r->migrate.source);
+        return;
+    }
     if (!engine_host(e, r->migrate.destination)) {
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "destination", "host %s is not registered", r->migrate.destination);
         return;
@@ -383,7 +390,9 @@ static void migrate(struct request *r)
     }
     *c = (struct creation){.engine = e, .req = r->migrate, .fn = r->fn, .arg = r->arg};
     e->creating++;
-    if (engine_find_vm(e, c->req.vm, create, c, &err) < 0) {
+    int rc = c->req.source[0] ? engine_find_vm_at(e, c->req.vm, c->req.source, create, c, &err)
+                              : engine_find_vm(e, c->req.vm, create, c, &err);
+    if (rc < 0) {
         e->creating--;
         creation_fail(c, err.code, "vm", err.text);
         free(c);

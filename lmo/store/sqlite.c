@@ -9,9 +9,11 @@
  *  4. A record is replaced only if its stored version is the one that the new one was made from, and never once it is
  *     terminal by one that is not.
  *  5. One open migration per guest: a unique index, not a look-up.
+ *  6. An epoch that was handed out is on disk before any effect of the engine can carry it: the first commit after it
+ *     writes it down, even one that is about other guests. One transaction per request less than writing it at once.
  *  7. One term: it is raised when the store is opened, and every transaction that writes looks at it first. A coordinator
  *     whose lock was taken from it (take_over) writes nothing after that.
- *  6. No record goes in or comes out that lmo_migration_broken() objects to. */
+ *  8. No record goes in or comes out that lmo_migration_broken() objects to. */
 #include "store/sqlite_internal.h"
 
 #include "base/cleanup.h"
@@ -28,6 +30,7 @@ static void store_close(struct lmo_store *s)
     struct sqlite_store *st = sqlite_of(s);
     lmo_sql_close(st->db);
     free(st->audit);
+    free(st->epochs);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }

@@ -12,6 +12,11 @@ struct sqlite_store {
     uint64_t term;
     unsigned audit_count, audit_size; /* lines that wait for the next commit */
     struct lmo_audit_line *audit;
+    struct handed_out {          /* epochs that the next commit writes down */
+        char vm_uuid[LMO_UUID_MAX];
+        uint64_t epoch;
+    } *epochs;
+    unsigned epoch_count, epoch_room;
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "engine/record_codec.h"
 
 #include <inttypes.h>
@@ -236,6 +237,21 @@ static int commit_cursor(struct sqlite_store *st, const struct lmo_commit_cursor
     return lmo_sql_run(stmt, NULL, err);
 }
 
+static int commit_epoch(struct sqlite_store *st, const struct handed_out *e, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(st->db,
+                            "INSERT INTO vm_epoch (vm_uuid, epoch) VALUES (?1, ?2)"
+                            " ON CONFLICT (vm_uuid) DO UPDATE SET epoch = max(epoch, ?2)",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, e->vm_uuid);
+    lmo_sql_bind_u64(stmt, 2, e->epoch);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
 int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
                       const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err)
 {
@@ -246,6 +262,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     }
     if (r == 0) {
         r = lmo_sqlite_audit_write(st, err);
+    }
+    for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
+        r = commit_epoch(st, &st->epochs[i], err);
     }
     for (unsigned i = 0; r == 0 && i < count; i++) {
         r = commit_item(st, &items[i], err);
@@ -260,45 +279,57 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
         lmo_sql_rollback(st->db);
     } else {
         lmo_sqlite_audit_written(st);
+        st->epoch_count = 0;
     }
     return r;
 }
 
 /* ------------------------------------------------------------------ single statements: transactions of their own */
 
+/* The highest epoch of the guest, stored or only handed out; 0: none. */
+static int last_epoch(struct sqlite_store *st, const char *vm_uuid, uint64_t *ret, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    for (unsigned i = st->epoch_count; i-- > 0;) { /* the newest first */
+        if (strcmp(st->epochs[i].vm_uuid, vm_uuid) == 0) {
+            *ret = st->epochs[i].epoch;
+            return 0;
+        }
+    }
+    int r = lmo_sql_prepare(st->db, "SELECT epoch FROM vm_epoch WHERE vm_uuid = ?", &stmt, err);
+    if (r == 0) {
+        lmo_sql_bind_text(stmt, 1, vm_uuid);
+        r = lmo_sql_step(stmt, err);
+    }
+    if (r >= 0) {
+        *ret = r == 1 ? lmo_sql_u64(stmt, 0) : 0;
+    }
+    return r < 0 ? r : 0;
+}
+
 int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret,
                           struct lmo_err *err)
 {
     struct sqlite_store *st = sqlite_of(s);
-    struct lmo_sql_stmt *stmt;
-    uint64_t epoch = 0;
-    int r = lmo_sql_begin(st->db, err);
-    if (r == 0) {
-        r = lmo_sqlite_check_term(s, err);
-    }
-    if (r == 0) {
-        r = lmo_sql_prepare(st->db,
-                            "INSERT INTO vm_epoch (vm_uuid, epoch) VALUES (?1, max(1, ?2))"
-                            " ON CONFLICT (vm_uuid) DO UPDATE SET epoch = max(epoch + 1, ?2) RETURNING epoch",
-                            &stmt, err);
-    }
-    if (r == 0) {
-        lmo_sql_bind_text(stmt, 1, vm_uuid);
-        lmo_sql_bind_u64(stmt, 2, at_least);
-        r = lmo_sql_step(stmt, err);
-        if (r == 1) {
-            epoch = lmo_sql_u64(stmt, 0);
-            lmo_sql_reset(stmt);
-            r = lmo_sql_commit(st->db, err);
-        } else if (r == 0) {
-            r = lmo_fail(err, LMO_E_INTERNAL, "no epoch was returned for guest %s", vm_uuid);
-        }
-    }
+    uint64_t last = 0;
+    int r = last_epoch(st, vm_uuid, &last, err);
     if (r < 0) {
-        lmo_sql_rollback(st->db);
         return r;
     }
-    *ret = epoch;
+    if (st->epoch_count == st->epoch_room) {
+        unsigned room = st->epoch_room ? 2 * st->epoch_room : 16;
+        struct handed_out *grown = realloc(st->epochs, room * sizeof(*grown));
+        if (!grown) {
+            return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+        }
+        st->epochs = grown;
+        st->epoch_room = room;
+    }
+    struct handed_out *e = &st->epochs[st->epoch_count++];
+    memset(e, 0, sizeof(*e));
+    LMO_COPY(e->vm_uuid, vm_uuid);
+    e->epoch = last + 1 > at_least ? last + 1 : at_least;
+    *ret = e->epoch;
     return 0;
 }
 

@@ -386,6 +386,40 @@ START_TEST(worker_that_is_no_part_of_a_migration_decides_nothing_about_it)
 }
 END_TEST
 
+static void ask_to_move_from(const char *guest, const char *source)
+{
+    struct lmo_migrate_request req = {0};
+    LMO_COPY(req.vm, guest);
+    LMO_COPY(req.source, source);
+    LMO_COPY(req.destination, "hv2");
+    LMO_COPY(req.principal, "operator:ann");
+    ck_assert_int_eq(lmo_engine_migrate(w.engine, &req, on_reply, NULL), 0);
+    run(5);
+}
+
+START_TEST(request_that_names_the_source__asks_only_that_host)
+{
+    begin();
+    ask_to_move_from(GUEST_1, "hv3");
+    ck_assert_uint_eq(w.observation_count, 1);
+    answer("hv3", GUEST_1);
+    run(20);
+    ck_assert_uint_eq(w.reply_count, 1);
+    ck_assert_uint_eq(w.replies[0].status, 202);
+    ck_assert_str_eq(w.stored.source, "hv3");
+    ask_to_move_from(GUEST_2, "hv1");
+    answer("hv1", NULL); /* it is not there, wherever else it may be */
+    run(20);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_int_eq(w.replies[1].code, LMO_E_NOT_FOUND);
+    ask_to_move_from(GUEST_2, "hv9");
+    ck_assert_uint_eq(w.reply_count, 3);
+    ck_assert_int_eq(w.replies[2].code, LMO_E_NOT_FOUND);
+    ck_assert_str_eq(w.replies[2].field, "source");
+    end();
+}
+END_TEST
+
 START_TEST(two_requests_for_one_guest_that_are_resolved_together_make_one_migration)
 {
     begin();
@@ -486,6 +520,7 @@ Suite *engine_suite(void)
     tcase_add_test(t, request_is_answered_and_its_first_call_sent_only_after_the_commit);
     tcase_add_test(t, event_is_acknowledged_only_after_the_commit_of_what_followed);
     tcase_add_test(t, worker_that_is_no_part_of_a_migration_decides_nothing_about_it);
+    tcase_add_test(t, request_that_names_the_source__asks_only_that_host);
     tcase_add_test(t, two_requests_for_one_guest_that_are_resolved_together_make_one_migration);
     tcase_add_test(t, one_key_for_two_guests_at_the_same_time_starts_one_migration);
     tcase_add_test(t, repeat_that_was_under_way_beside_the_first_gets_the_firsts_migration);

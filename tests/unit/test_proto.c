@@ -445,12 +445,64 @@ START_TEST(events_without_a_kind_or_with_a_wrong_one__are_refused)
 }
 END_TEST
 
+static void assert_same_text(const struct lmo_vm_facts *f, bool sparse)
+{
+    LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(1U << 20);
+    json_t *tree = lmo_codec_encode(&lmo_vm_facts_table, f, sparse);
+    char *text = json_dumps(tree, JSON_COMPACT);
+    ck_assert_int_eq(lmo_codec_write(&lmo_vm_facts_table, f, sparse, &buf), 0);
+    ck_assert_str_eq(lmo_buf_text(&buf), text);
+    free(text);
+    json_decref(tree);
+}
+
+/* Written straight or by way of a tree: the same bytes, whatever is in the texts. */
+START_TEST(text_written_without_a_tree__is_that_of_the_tree)
+{
+    static struct lmo_vm_facts f;
+    memset(&f, 0, sizeof f);
+    snprintf(f.uuid, sizeof f.uuid, "3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab");
+    for (int sparse = 0; sparse < 2; sparse++) {
+        assert_same_text(&f, sparse);
+        f.persistent = true;
+        f.memory_bytes = UINT64_MAX; /* as INT64_MAX */
+        f.vcpus = 4;
+        f.state = LMO_RUN_PAUSED_BY_USER;
+        f.volume_count = 2;
+        f.port_count = 1;
+        snprintf(f.volumes[1].volume, sizeof f.volumes[1].volume, "a/\"b\"\\c");
+        unsigned seed = 12345;
+        for (unsigned round = 0; round < 2000; round++) { /* all bytes, cut characters among them */
+            for (size_t i = 0; i < sizeof f.blocker - 1; i++) {
+                seed = seed * 1103515245U + 12345U;
+                f.blocker[i] = (char)(1 + (seed >> 16) % 255);
+            }
+            snprintf(f.name, sizeof f.name, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80%c", (char)(1 + round % 255));
+            assert_same_text(&f, sparse);
+        }
+    }
+}
+END_TEST
+
+START_TEST(text_beyond_the_buffers_cap__is_too_large)
+{
+    static struct lmo_vm_facts f;
+    memset(&f, 0, sizeof f);
+    for (size_t cap = 1; cap < 60; cap++) {
+        LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(cap);
+        ck_assert_int_eq(lmo_codec_write(&lmo_vm_facts_table, &f, false, &buf), LMO_E_TOO_LARGE);
+    }
+}
+END_TEST
+
 Suite *proto_suite(void);
 Suite *proto_suite(void)
 {
     Suite *s = suite_create("proto");
     TCase *t = tcase_create("messages");
     tcase_set_timeout(t, 60);
+    tcase_add_test(t, text_written_without_a_tree__is_that_of_the_tree);
+    tcase_add_test(t, text_beyond_the_buffers_cap__is_too_large);
     tcase_add_test(t, facts_of_a_full_guest__survive_the_round_trip);
     tcase_add_test(t, every_run_state__is_sent_as_its_word);
     tcase_add_test(t, progress_and_host_facts__survive_the_round_trip);

@@ -452,11 +452,30 @@ START_TEST(epochs__only_ever_rise_also_over_a_restart)
     ck_assert_uint_eq(e, 2);
     ck_assert_int_eq(store->ops->next_epoch(store, vm, 10, &e, NULL), 0);
     ck_assert_uint_eq(e, 10);
+    static struct lmo_migration other;
+    other = sample(1, 7);
+    must_put(&other, 0); /* any commit writes down what was handed out before it */
     reopen();
     ck_assert_int_eq(store->ops->next_epoch(store, vm, 3, &e, NULL), 0);
     ck_assert_uint_eq(e, 11);
     ck_assert_int_eq(store->ops->next_epoch(store, "00000000-0000-4000-8000-000000000002", 5, &e, NULL), 0);
     ck_assert_uint_eq(e, 5);
+}
+END_TEST
+
+START_TEST(epoch_of_a_commit_that_failed__is_written_down_by_the_next_one)
+{
+    uint64_t e = 0;
+    static struct lmo_migration m;
+    struct lmo_err err = {0};
+    const char *vm = "00000000-0000-4000-8000-000000000001";
+    ck_assert_int_eq(store->ops->next_epoch(store, vm, 6, &e, NULL), 0);
+    m = sample(1, 1);
+    ck_assert_int_lt(put(&m, 4, &err), 0); /* version 1 after version 4 */
+    must_put(&m, 0);
+    reopen();
+    ck_assert_int_eq(store->ops->next_epoch(store, vm, 0, &e, NULL), 0);
+    ck_assert_uint_eq(e, 7);
 }
 END_TEST
 
@@ -721,6 +740,7 @@ Suite *store_suite(void)
     tcase_add_test(t, a_terminal_record__never_opens_again);
     tcase_add_test(t, a_broken_record__is_not_stored);
     tcase_add_test(t, epochs__only_ever_rise_also_over_a_restart);
+    tcase_add_test(t, epoch_of_a_commit_that_failed__is_written_down_by_the_next_one);
     tcase_add_test(t, idempotency_keys__belong_to_their_principal);
     tcase_add_test(t, list__is_newest_first_filtered_and_paged);
     tcase_add_test(t, hosts__are_listed_with_cursors_that_never_fall);

@@ -1,0 +1,133 @@
+/* bench.c - see bench.h. */
+#include "bench/lib/bench.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <malloc.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void samples_add(struct samples *s, uint64_t ns)
+{
+    if (s->count == s->room) {
+        s->room = s->room ? 2 * s->room : 1024;
+        s->ns = realloc(s->ns, s->room * sizeof *s->ns);
+        lmo_assert(s->ns);
+    }
+    s->ns[s->count++] = ns;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+uint64_t samples_percentile(struct samples *s, double percent)
+{
+    if (s->count == 0) {
+        return 0;
+    }
+    qsort(s->ns, s->count, sizeof *s->ns, compare);
+    size_t i = (size_t)((double)(s->count - 1) * percent / 100.0 + 0.5);
+    return s->ns[i];
+}
+
+void samples_done(struct samples *s)
+{
+    free(s->ns);
+    *s = (struct samples){0};
+}
+
+void die(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    (void)fputc('\n', stderr);
+    exit(2);
+}
+
+void check(int r, const struct lmo_err *err, const char *what)
+{
+    if (r < 0) {
+        die("%s: %s", what, err ? err->text : lmo_err_name(r));
+    }
+}
+
+#define DIRS_MAX 32
+static char made[DIRS_MAX][LMO_PATH_MAX];
+static unsigned made_count;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void remove_made(void)
+{
+    while (made_count > 0) {
+        (void)nftw(made[--made_count], remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+}
+
+void make_dir(const char *dir, const char *name, char ret[LMO_PATH_MAX])
+{
+    lmo_assert(made_count < DIRS_MAX);
+    snprintf(ret, LMO_PATH_MAX, "%s/%s", dir, name);
+    if (mkdir(ret, 0700) < 0) {
+        die("%s: %s", ret, strerror(errno));
+    }
+    if (made_count == 0) {
+        (void)atexit(remove_made);
+    }
+    snprintf(made[made_count++], LMO_PATH_MAX, "%s", ret);
+}
+
+void measure_fdatasync(const char *dir, size_t bytes, unsigned rounds, uint64_t *ret_p50_ns, uint64_t *ret_p99_ns)
+{
+    char path[LMO_PATH_MAX + 32];
+    struct samples s = {0};
+    char *data = calloc(1, bytes);
+    snprintf(path, sizeof path, "%s/fdatasync", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || !data) {
+        die("%s: %s", path, strerror(errno));
+    }
+    for (unsigned i = 0; i < rounds; i++) {
+        uint64_t began = lmo_now_ns();
+        if (write(fd, data, bytes) != (ssize_t)bytes || fdatasync(fd) < 0) {
+            die("%s: %s", path, strerror(errno));
+        }
+        samples_add(&s, lmo_now_ns() - began);
+    }
+    *ret_p50_ns = samples_percentile(&s, 50);
+    *ret_p99_ns = samples_percentile(&s, 99);
+    samples_done(&s);
+    free(data);
+    close(fd);
+    unlink(path);
+}
+
+size_t heap_in_use(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+double rounded(double x, int digits)
+{
+    double scale = pow(10, digits);
+    return round(x * scale) / scale;
+}

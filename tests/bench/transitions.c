@@ -1,0 +1,455 @@
+/* transitions.c - durable state transitions through the real engine and store, against bare SQLite with the same rows.
+ *
+ *   transitions DIR       DIR: on the disk that is to be measured
+ *
+ * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. A first run
+ * takes down every row that the store is given; bare SQLite (prepared statements, the same schema, WAL, FULL) then writes
+ * exactly those in transactions of 64. The rounds alternate, so that both see the same disk. Prints one JSON object. */
+#include "bench/lib/bench.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/record_codec.h"
+#include "pki/ca.h"
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <uthash.h>
+
+#define HOSTS     40
+#define GROUP     64
+#define ROUNDS    3
+#define ROWS_MAX  12000
+#define RUN_MS    3000
+#define XML_BYTES 6000
+
+/* ------------------------------------------------------------------ rows that the store was given */
+
+struct line {
+    int64_t n, at_ms;
+    char *phase, *what, *why;
+};
+struct row {
+    char *id, *vm, *name, *source, *destination, *phase, *text, *xml;
+    bool insert, terminal, ends_well;
+    int64_t version, created_ms, updated_ms;
+    unsigned line_count;
+    struct line *lines;
+};
+struct counter {
+    char id[LMO_ID_MAX];
+    int64_t lines;
+    UT_hash_handle hh;
+};
+static struct {
+    struct row rows[ROWS_MAX];
+    unsigned count;
+    struct counter *counters;
+} taken;
+
+static char *copy(const char *s)
+{
+    char *c = strdup(s);
+    lmo_assert(c);
+    return c;
+}
+
+static int64_t next_line(const char *id)
+{
+    struct counter *c;
+    HASH_FIND_STR(taken.counters, id, c);
+    if (!c) {
+        c = calloc(1, sizeof *c);
+        lmo_assert(c);
+        LMO_COPY(c->id, id);
+        HASH_ADD_STR(taken.counters, id, c);
+    }
+    return ++c->lines;
+}
+
+static void take(const struct lmo_commit_item *item)
+{
+    if (taken.count == ROWS_MAX) {
+        return;
+    }
+    const struct lmo_migration *m = item->record;
+    struct row *r = &taken.rows[taken.count++];
+    struct lmo_err err = {0};
+    *r = (struct row){.id = copy(m->id),
+                      .vm = copy(m->vm.uuid),
+                      .name = copy(m->vm.name),
+                      .source = copy(m->source),
+                      .destination = copy(m->destination),
+                      .phase = copy(lmo_phase_text(m->phase)),
+                      .xml = item->xml ? copy(item->xml) : NULL,
+                      .insert = item->expected_version == 0,
+                      .terminal = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL),
+                      .ends_well = m->phase == LMO_PHASE_COMPLETED,
+                      .version = (int64_t)m->version,
+                      .created_ms = m->created_ms,
+                      .updated_ms = m->updated_ms,
+                      .line_count = item->journal_count,
+                      .lines = calloc(item->journal_count + 1, sizeof *r->lines)};
+    check(lmo_record_encode(m, &r->text, &err), &err, "record");
+    for (unsigned i = 0; i < item->journal_count; i++) {
+        const struct lmo_journal_line *l = &item->journal[i];
+        r->lines[i] = (struct line){next_line(m->id), l->at_ms, copy(l->phase), copy(l->what), copy(l->why)};
+    }
+}
+
+/* ------------------------------------------------------------------ bare SQLite */
+
+static sqlite3_stmt *prepare(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &s, NULL) != SQLITE_OK) {
+        die("%s: %s", sql, sqlite3_errmsg(db));
+    }
+    return s;
+}
+
+static void done(sqlite3 *db, sqlite3_stmt *s)
+{
+    if (sqlite3_step(s) != SQLITE_DONE) {
+        die("bare SQLite: %s", sqlite3_errmsg(db));
+    }
+    sqlite3_reset(s);
+}
+
+static void text(sqlite3_stmt *s, int i, const char *t)
+{
+    sqlite3_bind_text(s, i, t, -1, SQLITE_STATIC);
+}
+
+static void write_row(sqlite3 *db, sqlite3_stmt *const s[5], const struct row *r)
+{
+    if (r->insert) {
+        const char *const texts[] = {r->id, r->vm, r->name, r->source, r->destination, r->phase};
+        for (int i = 0; i < 6; i++) {
+            text(s[0], i + 1, texts[i]);
+        }
+        sqlite3_bind_int64(s[0], 7, r->terminal);
+        sqlite3_bind_int64(s[0], 8, r->version);
+        sqlite3_bind_int64(s[0], 9, r->created_ms);
+        sqlite3_bind_int64(s[0], 10, r->updated_ms);
+        text(s[0], 11, r->text);
+        done(db, s[0]);
+    } else {
+        const char *const texts[] = {r->name, r->source, r->destination, r->phase};
+        for (int i = 0; i < 4; i++) {
+            text(s[1], i + 1, texts[i]);
+        }
+        sqlite3_bind_int64(s[1], 5, r->terminal);
+        sqlite3_bind_int64(s[1], 6, r->version);
+        sqlite3_bind_int64(s[1], 7, r->updated_ms);
+        text(s[1], 8, r->text);
+        text(s[1], 9, r->id);
+        done(db, s[1]);
+    }
+    for (unsigned i = 0; i < r->line_count; i++) {
+        const struct line *l = &r->lines[i];
+        text(s[2], 1, r->id);
+        sqlite3_bind_int64(s[2], 2, l->n);
+        sqlite3_bind_int64(s[2], 3, l->at_ms);
+        text(s[2], 4, l->phase);
+        text(s[2], 5, l->what);
+        text(s[2], 6, l->why);
+        done(db, s[2]);
+    }
+    if (r->ends_well) {
+        text(s[4], 1, r->id);
+        done(db, s[4]);
+    } else if (r->xml) {
+        text(s[3], 1, r->id);
+        text(s[3], 2, r->xml);
+        done(db, s[3]);
+    }
+}
+
+/* Rows per second. */
+static double run_bare(const char *parent, unsigned round)
+{
+    char name[32], dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
+    struct lmo_err err = {0};
+    struct lmo_store *store;
+    sqlite3 *db;
+    snprintf(name, sizeof name, "bare-%u", round);
+    make_dir(parent, name, dir);
+    check(lmo_store_sqlite_open(dir, &store, &err), &err, "store"); /* makes the schema */
+    store->ops->close(store);
+    snprintf(path, sizeof path, "%s/lmod.db", dir);
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
+        sqlite3_exec(db, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", NULL, NULL, NULL) != SQLITE_OK) {
+        die("bare SQLite: %s", sqlite3_errmsg(db));
+    }
+    sqlite3_stmt *s[5] = {
+        prepare(db, "INSERT INTO migration (id, vm_uuid, vm_name, source, destination, phase, terminal, version,"
+                    " created_ms, updated_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        prepare(db, "UPDATE migration SET vm_name = ?, source = ?, destination = ?, phase = ?, terminal = ?, version = ?,"
+                    " updated_ms = ?, record = ? WHERE id = ?"),
+        prepare(db, "INSERT INTO journal (migration, n, at_ms, phase, what, why) VALUES (?, ?, ?, ?, ?, ?)"),
+        prepare(db, "INSERT INTO migration_xml (migration, xml) VALUES (?, ?)"
+                    " ON CONFLICT (migration) DO UPDATE SET xml = excluded.xml"),
+        prepare(db, "DELETE FROM migration_xml WHERE migration = ?"),
+    };
+    sqlite3_stmt *begin = prepare(db, "BEGIN IMMEDIATE"), *commit = prepare(db, "COMMIT");
+    uint64_t began = lmo_now_ns();
+    for (unsigned i = 0; i < taken.count; i += GROUP) {
+        done(db, begin);
+        for (unsigned k = i; k < taken.count && k < i + GROUP; k++) {
+            write_row(db, s, &taken.rows[k]);
+        }
+        done(db, commit);
+    }
+    double rate = (double)taken.count / ((double)(lmo_now_ns() - began) / 1e9);
+    for (unsigned i = 0; i < 5; i++) {
+        sqlite3_finalize(s[i]);
+    }
+    sqlite3_finalize(begin);
+    sqlite3_finalize(commit);
+    sqlite3_close(db);
+    return rate;
+}
+
+/* ------------------------------------------------------------------ the engine */
+
+static struct {
+    struct lmo_loop *loop;
+    struct lmo_engine *engine;
+    struct lmo_store *store;
+    struct lmo_permit_key *key;
+    struct memory_workers workers;
+    struct lmo_store_ops counting; /* the store's, with a commit that counts */
+    int (*commit)(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
+                  const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err);
+    bool taking, ending;
+    unsigned next_guest;
+    uint64_t transitions, commits, ended;
+} run;
+
+static void on_reply(void *arg, const struct lmo_engine_reply *reply)
+{
+    (void)arg;
+    if (reply->code < 0 && !run.ending) {
+        die("a request was refused: %s", reply->text);
+    }
+    json_decref(reply->body);
+}
+
+static void start_one(void)
+{
+    struct lmo_migrate_request req = {0};
+    unsigned n = run.next_guest++;
+    memory_guest_uuid(n, req.vm);
+    snprintf(req.destination, sizeof req.destination, "h%u", (n + 1) % (HOSTS - 1) + 1);
+    LMO_COPY(req.principal, "operator:bench");
+    check(lmo_engine_migrate(run.engine, &req, on_reply, NULL), NULL, "request");
+}
+
+static int counting_commit(struct lmo_store *s, const struct lmo_commit_item *items, unsigned count,
+                           const struct lmo_commit_cursor *cursors, unsigned cursor_count, struct lmo_err *err)
+{
+    int r = run.commit(s, items, count, cursors, cursor_count, err);
+    for (unsigned i = 0; r == 0 && i < count; i++) {
+        if (run.taking) {
+            take(&items[i]);
+        }
+        if (lmo_phase_is(items[i].record->phase, LMO_PHASE_TERMINAL)) {
+            run.ended++;
+            start_one();
+        }
+    }
+    run.transitions += r == 0 ? count : 0;
+    run.commits += r == 0;
+    return r;
+}
+
+static void stop(void *arg)
+{
+    lmo_loop_stop(arg);
+}
+
+static void run_for(uint64_t ms)
+{
+    uint64_t timer;
+    check(lmo_loop_timer(run.loop, ms, stop, run.loop, &timer), NULL, "timer");
+    check(lmo_loop_run(run.loop), NULL, "loop");
+}
+
+static void open_engine(const char *parent, const char *name, unsigned answer_us)
+{
+    char dir[LMO_PATH_MAX];
+    struct lmo_err err = {0};
+    make_dir(parent, name, dir);
+    check(lmo_loop_new(65536, &run.loop, &err), &err, "loop");
+    check(lmo_store_sqlite_open(dir, &run.store, &err), &err, "store");
+    memory_workers_init(&run.workers, run.loop, HOSTS);
+    run.workers.answer_us = answer_us;
+    run.workers.xml_bytes = XML_BYTES;
+    memory_hosts(&run.workers, run.store);
+    run.counting = *run.store->ops;
+    run.commit = run.counting.commit;
+    run.counting.commit = counting_commit;
+    run.store->ops = &run.counting;
+    struct lmo_engine_config cfg = {.loop = run.loop, .store = run.store, .permit_key = run.key};
+    check(lmo_engine_new(&cfg, &run.engine, &err), &err, "engine");
+    check(lmo_engine_start(run.engine, &run.workers.base, &err), &err, "engine");
+    memory_workers_up(&run.workers, lmo_engine_callbacks(run.engine));
+    run.next_guest = 0;
+    run.ending = false;
+    run.transitions = run.commits = run.ended = 0;
+}
+
+static void close_engine(void)
+{
+    run.ending = true;
+    lmo_engine_stop(run.engine);
+    run.engine = lmo_engine_free(run.engine);
+    run.store->ops->close(run.store);
+    run.loop = lmo_loop_free(run.loop); /* calls that were to be answered end with it */
+    memory_workers_done(&run.workers);
+}
+
+static void fill(unsigned in_flight)
+{
+    for (unsigned i = 0; i < in_flight; i++) {
+        start_one();
+        if (i % 512 == 511) {
+            run_for(1);
+        }
+    }
+}
+
+struct result {
+    double rate, group, cpu_us;
+};
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static struct result run_engine(const char *parent, const char *name, unsigned in_flight, unsigned answer_us,
+                                uint64_t ms, struct samples *steps)
+{
+    open_engine(parent, name, answer_us);
+    fill(in_flight);
+    run_for(ms / 4); /* phases drift apart */
+    uint64_t transitions = run.transitions, commits = run.commits, began = lmo_now_ns(), cpu = cpu_ns();
+    run.workers.steps = steps;
+    run_for(ms);
+    double s = (double)(lmo_now_ns() - began) / 1e9, n = (double)(run.transitions - transitions);
+    struct result r = {.rate = n / s,
+                       .group = n / (double)(run.commits - commits),
+                       .cpu_us = (double)(cpu_ns() - cpu) / 1e3 / n};
+    close_engine();
+    return r;
+}
+
+/* ------------------------------------------------------------------ the figures */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *v, unsigned n)
+{
+    qsort(v, n, sizeof *v, by_value);
+    return v[n / 2];
+}
+
+static void measure_steps(const char *dir, json_t *out, json_t *raw)
+{
+    struct samples steps = {0};
+    double ratios[ROUNDS], p50s[ROUNDS], p99s[ROUNDS], syncs[ROUNDS];
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        char name[32];
+        uint64_t p50, p99, p99_after;
+        snprintf(name, sizeof name, "steps-%u", i);
+        measure_fdatasync(dir, 4096, 1000, &p50, &p99);
+        (void)run_engine(dir, name, GROUP, 0, RUN_MS, &steps);
+        measure_fdatasync(dir, 4096, 1000, &p50, &p99_after);
+        p99 = (p99 + p99_after) / 2;
+        uint64_t step = samples_percentile(&steps, 99);
+        ratios[i] = (double)step / (double)p99;
+        p50s[i] = (double)samples_percentile(&steps, 50) / 1e6;
+        p99s[i] = (double)step / 1e6;
+        syncs[i] = (double)p99 / 1e6;
+        samples_done(&steps);
+    }
+    json_object_set_new(out, "step_p99_over_fdatasync_p99", json_real(rounded(median(ratios, ROUNDS), 2)));
+    json_object_set_new(raw, "step_p50_ms", json_real(rounded(median(p50s, ROUNDS), 3)));
+    json_object_set_new(raw, "step_p99_ms", json_real(rounded(median(p99s, ROUNDS), 3)));
+    json_object_set_new(raw, "fdatasync_p99_ms", json_real(rounded(median(syncs, ROUNDS), 3)));
+}
+
+static void measure_rates(const char *dir, json_t *out, json_t *raw)
+{
+    static const unsigned in_flight[] = {64, 1000};
+    double bare[ROUNDS], rate[2][ROUNDS], ratio[2][ROUNDS], group[2][ROUNDS], cpu[2][ROUNDS];
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        bare[i] = run_bare(dir, i);
+        for (unsigned k = 0; k < 2; k++) {
+            char name[32];
+            snprintf(name, sizeof name, "engine-%u-%u", in_flight[k], i);
+            struct result r = run_engine(dir, name, in_flight[k], 0, RUN_MS, NULL);
+            rate[k][i] = r.rate;
+            group[k][i] = r.group;
+            cpu[k][i] = r.cpu_us;
+            ratio[k][i] = r.rate / bare[i];
+        }
+    }
+    json_object_set_new(raw, "bare_rows_per_s", json_real(rounded(median(bare, ROUNDS), 0)));
+    for (unsigned k = 0; k < 2; k++) {
+        char key[64];
+        snprintf(key, sizeof key, "ratio_%u", in_flight[k]);
+        json_object_set_new(out, key, json_real(rounded(median(ratio[k], ROUNDS), 3)));
+        snprintf(key, sizeof key, "per_s_%u", in_flight[k]);
+        json_object_set_new(raw, key, json_real(rounded(median(rate[k], ROUNDS), 0)));
+        snprintf(key, sizeof key, "records_per_commit_%u", in_flight[k]);
+        json_object_set_new(raw, key, json_real(rounded(median(group[k], ROUNDS), 1)));
+        snprintf(key, sizeof key, "cpu_us_%u", in_flight[k]);
+        json_object_set_new(raw, key, json_real(rounded(median(cpu[k], ROUNDS), 1)));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    char dir[LMO_PATH_MAX], pki[LMO_PATH_MAX], key[LMO_PATH_MAX + 16];
+    struct lmo_err err = {0};
+    if (argc != 2) {
+        die("usage: transitions DIR");
+    }
+    lmo_log_set_level(LMO_LOG_ERROR);
+    make_dir(argv[1], "transitions", dir);
+    snprintf(pki, sizeof pki, "%.900s/pki", dir);
+    check(lmo_pki_init(pki, &err), &err, "certificates");
+    snprintf(key, sizeof key, "%s/permit.key", pki);
+    check(lmo_permit_key_load(key, &run.key, &err), &err, "permit key");
+    run.taking = true;
+    (void)run_engine(dir, "take", GROUP, 0, 2000, NULL);
+    if (taken.count < ROWS_MAX / 4) {
+        die("only %u rows were taken", taken.count);
+    }
+    run.taking = false;
+    json_t *out = json_object(), *raw = json_object(), *all = json_object();
+    measure_rates(dir, out, raw);
+    measure_steps(dir, out, raw);
+    json_object_set_new(all, "transitions", out);
+    json_object_set_new(all, "raw", raw);
+    json_dumpf(all, stdout, JSON_INDENT(2));
+    (void)putchar('\n');
+    json_decref(all);
+    lmo_permit_key_free(run.key);
+    return 0;
+}
