@@ -46,6 +46,7 @@ struct job {
     struct lmo_op_request *op; /* owned; JOB_PUT */
     char name[LMO_HTTP_PARAM_MAX];
     uint64_t after, wait_ms, term;
+    bool no_migration; /* an order about no guest's move: whoever keeps the volumes gives it, and has no term */
 };
 
 bool lmo_worker_post(struct lmo_worker *w, lmo_loop_fn *fn, void *arg)
@@ -82,6 +83,9 @@ static void job_free(struct job *j)
 static bool adopt_term(struct lmo_worker *w, const struct job *j)
 {
     uint64_t seen = lmo_journal_term(w->journal);
+    if (j->no_migration) {
+        return true;
+    }
     if (j->term < seen) {
         lmo_log(LMO_LOG_WARN, "coordinator of an earlier term refused", "term=%llu seen=%llu path=%s",
                 (unsigned long long)j->term, (unsigned long long)seen, lmo_http_path(j->http));
@@ -232,6 +236,7 @@ static void put_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
     }
     j->op = op;
     j->wait_ms = wait_ms;
+    j->no_migration = op->migration[0] == '\0' && op->vm[0] == '\0';
     post_job(j);
 }
 
@@ -244,6 +249,7 @@ static void get_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
     struct job *j = job_new(arg, http, JOB_GET, params->value[0]);
     if (j) {
         j->wait_ms = wait_ms;
+        j->no_migration = !strchr(params->value[0], '.'); /* an op of a migration is "<migration>.<epoch>..." */
         post_job(j);
     }
 }

@@ -32,7 +32,8 @@
     X(domain_xml)     \
     X(freeze_evidence) \
     X(attention)      \
-    X(breaker)
+    X(breaker)        \
+    X(term)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
