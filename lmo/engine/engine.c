@@ -149,7 +149,7 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     lmo_random(&ev->random, sizeof ev->random);
     int r = lmo_core_step(entry->m, ev, entry->spare, &effects, err);
     if (r < 0) {
-        if (r == LMO_E_INTERNAL) {
+        if (r == LMO_E_INTERNAL && !entry->recovering) {
             lmo_log(LMO_LOG_ERROR, "step refused by an invariant", "migration=%s event=%d why=%s", entry->m->id,
                     (int)ev->kind, err ? err->text : "");
             lmo_unreachable("a step broke an invariant of the record");
@@ -253,6 +253,21 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
     }
 }
 
+static struct lmo_commit_item item_of(const struct entry *en)
+{
+    bool key = en->request && en->request->idempotency_key[0];
+    return (struct lmo_commit_item){
+        .record = en->m,
+        .expected_version = en->stored_version,
+        .journal = en->journal,
+        .journal_count = en->journal_count,
+        .xml = en->xml_dirty ? en->xml : NULL,
+        .idempotency_key = key ? en->request->idempotency_key : NULL,
+        .idempotency_hash = key ? en->request->idempotency_hash : NULL,
+        .principal = key ? en->request->principal : NULL,
+    };
+}
+
 /* One transaction for everything that happened in this turn of the loop. */
 static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
 {
@@ -263,7 +278,7 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
     for (struct host *h = e->hosts; h; h = h->hh.next) {
         cursor_count += h->seen_cursor > h->row.cursor;
     }
-    if (count == 0 && cursor_count == 0) {
+    if (count == 0 && cursor_count == 0 && !e->audits) {
         return 0;
     }
     LMO_AUTO_FREE struct lmo_commit_item *items = calloc(count + 1, sizeof *items);
@@ -274,16 +289,7 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
     unsigned i = 0;
     for (struct entry *en = e->dirty; en; en = en->next_dirty) {
         if (en->durable) {
-            items[i++] = (struct lmo_commit_item){
-                .record = en->m,
-                .expected_version = en->stored_version,
-                .journal = en->journal,
-                .journal_count = en->journal_count,
-                .xml = en->xml_dirty ? en->xml : NULL,
-                .idempotency_key = en->request && en->request->idempotency_key[0] ? en->request->idempotency_key : NULL,
-                .idempotency_hash = en->request && en->request->idempotency_key[0] ? en->request->idempotency_hash : NULL,
-                .principal = en->request && en->request->idempotency_key[0] ? en->request->principal : NULL,
-            };
+            items[i++] = item_of(en);
         }
     }
     unsigned c = 0;
@@ -292,7 +298,34 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
         }
     }
-    return e->store->ops->commit(e->store, items, count, cursors, cursor_count, err);
+    int r = e->store->ops->commit(e->store, items, count, cursors, cursor_count, err);
+    e->audits = e->audits && r < 0;
+    return r;
+}
+
+/* The batch was refused for what one of its records is, not for the store's state: each is stored alone, and those that
+ * never can be are set aside. The rest of the batch (cursors, audit lines) is stored by the caller's next try. */
+static void isolate(struct lmo_engine *e)
+{
+    struct entry **at = &e->dirty;
+    while (*at) {
+        struct entry *en = *at;
+        struct lmo_err err = {0};
+        struct lmo_commit_item item = item_of(en);
+        int r = en->durable ? e->store->ops->commit(e->store, &item, 1, NULL, 0, &err) : 0;
+        if (r == 0 && en->durable) {
+            en->stored_version = en->m->version;
+            en->durable = en->xml_dirty = false; /* its effects follow with the batch's */
+            en->journal_count = 0;
+        }
+        if (r == 0 || !engine_is_hopeless(r)) {
+            at = &en->next_dirty;
+            continue;
+        }
+        *at = en->next_dirty;
+        engine_set_aside(en, &err);
+        entry_free(en);
+    }
 }
 
 static void flush(void *arg)
@@ -303,7 +336,13 @@ static void flush(void *arg)
         return;
     }
     struct lmo_err err = {0};
-    if (commit_batch(e, &err) < 0) {
+    int r = commit_batch(e, &err);
+    if (engine_is_hopeless(r)) {
+        isolate(e);
+        err = (struct lmo_err){0};
+        r = commit_batch(e, &err);
+    }
+    if (r < 0) {
         stall(e, &err); /* E4 */
         return;
     }
@@ -516,6 +555,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         HASH_DEL(e->hosts, h);
         engine_host_free(h);
     }
+    engine_quarantine_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
@@ -561,12 +601,21 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     if (r < 0) {
         return lmo_err_prefix(err, "loading open migrations");
     }
+    r = engine_quarantine_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading what was set aside");
+    }
     unsigned count = HASH_COUNT(e->entries);
-    for (struct entry *entry = e->entries; entry; entry = entry->hh.next) {
+    struct entry *entry, *tmp;
+    HASH_ITER(hh, e->entries, entry, tmp) {
         struct lmo_event ev = {.kind = LMO_EV_RECOVERED};
-        r = engine_apply(entry, &ev, err);
+        struct lmo_err why = {0};
+        entry->recovering = true;
+        r = engine_apply(entry, &ev, &why);
+        entry->recovering = false;
         if (r < 0) {
-            return lmo_err_prefix(err, "recovering migration %s", entry->m->id);
+            engine_set_aside(entry, &why);
+            entry_free(entry);
         }
     }
     if (e->store->ops->check_term && lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {

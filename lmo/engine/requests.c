@@ -236,6 +236,11 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
                       : lmo_fail(err, LMO_E_CONFLICT, "guest %s is on two hosts, %s and %s: which one is it?", vm,
                                  f->host, f->other);
     }
+    const struct lmo_quarantine_row *aside = engine_quarantined(e, f->facts.uuid);
+    if (aside) {
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s: its migration %s was set aside (%.150s); see lmo doctor", vm,
+                        aside->migration, aside->why);
+    }
     const struct entry *open = engine_entry_of_vm(e, f->facts.uuid);
     if (open) {
         return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->m->id);
@@ -437,6 +442,18 @@ void engine_wake_waiters(struct entry *entry)
             entry->waiter_count++;
         }
     }
+}
+
+void engine_fail_waiters(struct entry *entry, int code, const char *why)
+{
+    while (entry->waiters) {
+        struct waiter *w = entry->waiters;
+        entry->waiters = w->next;
+        lmo_loop_cancel(w->engine->loop, &w->timer);
+        engine_reply_fail(w->fn, w->arg, code, "", "%s", why);
+        free(w);
+    }
+    entry->waiter_count = 0;
 }
 
 /* Answers `r` when the record is committed with a version above `version`, or after wait_ms with what there is. */
