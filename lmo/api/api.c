@@ -23,6 +23,7 @@ static const struct lmo_http_route routes[] = {
     {"GET", "/v1/migrations/{id}/journal", migration_journal},
     {"POST", "/v1/migrations/{id}/cancel", migration_cancel},
     {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
+    {"POST", "/v1/doctor", doctor},
     {"GET", "/v1/audit", audit_list},
     {"GET", "/healthz", health},
 };

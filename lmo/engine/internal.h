@@ -79,6 +79,7 @@ struct lmo_engine {
     struct host *hosts;
     struct entry *entries;
     struct quarantined *quarantine;
+    bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty;             /* what the next commit holds */

@@ -222,6 +222,9 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     if (e->stopping) {
         return lmo_fail(err, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
     }
+    if (e->mending) {
+        return lmo_fail(err, LMO_E_BUSY, "the doctor is mending; try again");
+    }
     *field = "vm";
     if (f->count == 0) {
         return f->unreachable == 0

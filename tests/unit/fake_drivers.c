@@ -943,6 +943,24 @@ static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct l
     return r;
 }
 
+static int vol_list(struct lmo_volume_driver *d, int (*cb)(void *arg, const char *volume), void *arg, struct lmo_err *err)
+{
+    struct fake_world *w = volumes_world(d);
+    char names[FAKE_VOLUMES][LMO_NAME_MAX];
+    (void)err;
+    pthread_mutex_lock(&w->lock);
+    for (unsigned i = 0; i < FAKE_VOLUMES; i++) {
+        snprintf(names[i], sizeof names[i], "%s", w->volumes[i].name);
+    }
+    pthread_mutex_unlock(&w->lock);
+    for (unsigned i = 0; i < FAKE_VOLUMES && names[i][0]; i++) {
+        if (cb(arg, names[i]) != 0) {
+            break;
+        }
+    }
+    return 0;
+}
+
 static const struct lmo_volume_ops vol_ops = {
     .name = "fake",
     .close = vol_close,
@@ -954,6 +972,7 @@ static const struct lmo_volume_ops vol_ops = {
     .verify = vol_verify,
     .detach = vol_detach,
     .observe = vol_observe,
+    .list = vol_list,
 };
 
 /* ------------------------------------------------------------------ fabric and host network */
