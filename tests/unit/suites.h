@@ -33,7 +33,8 @@
     X(freeze_evidence) \
     X(attention)      \
     X(breaker)        \
-    X(term)
+    X(term)           \
+    X(doctor)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
