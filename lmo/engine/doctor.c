@@ -562,6 +562,7 @@ static void fill_order(const struct lmo_finding *f, struct lmo_op_request *req)
     if (f->repair == LMO_REPAIR_DETACH) {
         req->volume_count = 1;
         LMO_COPY(req->volumes[0].volume, f->volume);
+        LMO_COPY(req->volumes[0].target, "none"); /* no guest's device: the message wants one */
         LMO_COPY(req->volumes[0].export_name, f->object);
     } else {
         req->port_count = 1;

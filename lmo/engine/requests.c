@@ -233,16 +233,16 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
                               "guest %s: on none of the hosts that answered; %u did not, %s among them", vm,
                               f->unreachable, f->unreachable_host);
     }
+    const struct lmo_quarantine_row *aside = engine_quarantined(e, f->facts.uuid);
+    if (aside) {
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s: its migration %s was set aside (%.150s); see lmo doctor", vm,
+                        aside->migration, aside->why);
+    }
     if (f->count > 1) {
         const struct entry *moving = engine_entry_of_vm(e, f->facts.uuid);
         return moving ? lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, moving->m->id)
                       : lmo_fail(err, LMO_E_CONFLICT, "guest %s is on two hosts, %s and %s: which one is it?", vm,
                                  f->host, f->other);
-    }
-    const struct lmo_quarantine_row *aside = engine_quarantined(e, f->facts.uuid);
-    if (aside) {
-        return lmo_fail(err, LMO_E_CONFLICT, "guest %s: its migration %s was set aside (%.150s); see lmo doctor", vm,
-                        aside->migration, aside->why);
     }
     const struct entry *open = engine_entry_of_vm(e, f->facts.uuid);
     if (open) {

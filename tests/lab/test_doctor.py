@@ -137,7 +137,7 @@ class Doctor(DoctorTest):
     def test_export_of_nobody_is_found_and_withdrawn_but_not_while_a_host_is_unseen(self):
         self.create()
         volume = self.rest.get(f"/v1/vms/{self.guest}")["volumes"][0]["volume"]
-        volume_op("attach", epoch=4711, host="hv3", volumes=[{"volume": volume}])
+        volume_op("attach", epoch=4711, host="hv3", volumes=[{"volume": volume, "target": "vda"}])
         lab("worker", "kill", "hv3")
         wait_until("hv3 to be unseen", lambda: self.hosts_up() == 3)
         found = self.findings("export_of_nobody")
@@ -171,10 +171,8 @@ class Doctor(DoctorTest):
     def test_guest_defined_on_a_second_host_is_told_and_left_alone(self):
         self.create()
         xml = harness.virsh("hv1", "dumpxml", "--inactive", self.guest)
-        path = labinfo.BIG / "hosts" / "hv3" / "var" / "tmp"
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "second.xml").write_text(xml)
-        harness.virsh("hv3", "define", "/var/tmp/second.xml")
+        (labinfo.BIG / "hosts" / "hv3" / "etc" / "lmo" / "second.xml").write_text(xml)
+        harness.virsh("hv3", "define", "/etc/lmo/second.xml")
         self.healers.append(lambda: harness.virsh("hv3", "undefine", self.guest, check=False))
         found = self.findings()
         self.assertEqual([(f["kind"], f["repair"]) for f in found], [("guest_defined_twice", None)], found)
