@@ -3,7 +3,12 @@
  *   GET /v1/observe/host              struct lmo_host_facts as JSON
  *   GET /v1/observe/vms               {"vms":[facts...]}
  *   GET /v1/observe/vm/{uuid or name} facts; 404 is an answer: the hypervisor was asked and has none
- *   GET /v1/observe/migrations        {"migrations":[{"migration","vm","epoch","role","stage"}...]}: the journal's */
+ *   GET /v1/observe/migrations        {"migrations":[{"migration","vm","epoch","role","stage"}...]}: the journal's; with an
+ *                                     empty stage: only answers of ops are kept (a volume's or fabric's worker)
+ *   GET /v1/observe/volumes           {"volumes":[...]}: every volume that the service's worker knows, each as below;
+ *                                     all of them, or an error
+ *   GET /v1/observe/volume/{name}     {"volume","path","size_bytes","exports":[{"name","host","epoch","offered","fenced"}]}
+ *   GET /v1/observe/port/{id}         {"id","fabric":"key=value ...","activated"}: what this worker can see of it */
 #ifndef LMO_PROTO_OBSERVE_H
 #define LMO_PROTO_OBSERVE_H
 

@@ -10,7 +10,8 @@
  *
  * Every request of a coordinator carries its term in the header LMO-Term (absent: 0). A worker remembers the highest,
  * durably, before it acts on anything that came with it, and refuses lower ones: 409 stale_term. So a coordinator that was
- * asleep while another took over can do nothing more here, whatever it had decided before.
+ * asleep while another took over can do nothing more here, whatever it had decided before. Orders about no migration (a
+ * volume's first attachment) are not a coordinator's decision and need no term.
  *
  * Acknowledgement: the op kinds close_* end a migration at a worker. Their request is sent only after everything
  * the worker answered has been committed; the worker then forgets the migration's ops and refuses its epoch. */

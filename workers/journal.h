@@ -89,6 +89,10 @@ void lmo_journal_op_done(struct lmo_journal_op *op);
 /* NOT_FOUND: never accepted, or forgotten. */
 int lmo_journal_op(struct lmo_journal *j, const char *id, struct lmo_journal_op *ret,
                    struct lmo_err *err) LMO_MUST_CHECK;
+/* Every migration that ops are kept of, once per role, with the highest epoch; at most 100,000. */
+int lmo_journal_holders(struct lmo_journal *j,
+                        int (*cb)(void *arg, const char *migration, const char *vm, uint64_t epoch, const char *role), void *arg,
+                        struct lmo_err *err) LMO_MUST_CHECK;
 /* How many ops of a migration are kept; for the bound. */
 int lmo_journal_op_count(struct lmo_journal *j, const char *migration, unsigned *ret,
                          struct lmo_err *err) LMO_MUST_CHECK;

@@ -335,3 +335,21 @@ int lmo_journal_events(struct lmo_journal *j, uint64_t after, unsigned max, json
     }
     return r;
 }
+
+int lmo_journal_holders(struct lmo_journal *j,
+                        int (*cb)(void *arg, const char *migration, const char *vm, uint64_t epoch, const char *role), void *arg,
+                        struct lmo_err *err)
+{
+    struct lmo_sql_stmt *s;
+    int r = lmo_sql_prepare(j->db,
+                            "SELECT migration, vm, max(epoch), role FROM op WHERE migration <> '' GROUP BY migration, role "
+                            "LIMIT 100000",
+                            &s, err);
+    while (r == 0 && (r = lmo_sql_step(s, err)) == 1) {
+        r = cb(arg, lmo_sql_text(s, 0), lmo_sql_text(s, 1), lmo_sql_u64(s, 2), lmo_sql_text(s, 3));
+        if (r != 0) {
+            lmo_sql_reset(s);
+        }
+    }
+    return r < 0 ? r : 0;
+}

@@ -11,7 +11,7 @@
 
 #define OBSERVE_TIMEOUT_MS 8000
 
-enum what { VMS, VM, VOLUME, PORT };
+enum what { VMS, VM, VOLUMES, VOLUME, PORT };
 
 struct look {
     struct lmo_call call;
@@ -46,9 +46,34 @@ static json_t *record(const char *migration, const char *vm, uint64_t epoch, con
     return j;
 }
 
+struct holders {
+    struct lmo_worker *w;
+    json_t *array;
+};
+
+/* Ops that are kept of a migration without a record of its own here: a volume's or fabric's worker, or one that has
+ * prepared and not more. */
+static int add_holder(void *arg, const char *migration, const char *vm, uint64_t epoch, const char *role)
+{
+    struct holders *h = arg;
+    bool destination = strcmp(role, "destination") == 0, source = strcmp(role, "source") == 0;
+    if ((destination && lmo_incoming_find(h->w, migration)) || (source && lmo_outgoing_find(h->w, migration))) {
+        return 0;
+    }
+    return lmo_json_add(h->array, record(migration, vm, epoch, role, "")) == 0 ? 0 : 1;
+}
+
 void lmo_observe_migrations(struct lmo_worker *w, struct lmo_http_request *http)
 {
     json_t *root = json_object(), *array = json_array();
+    struct holders holders = {.w = w, .array = array};
+    struct lmo_err err = {0};
+    if (lmo_journal_holders(w->journal, add_holder, &holders, &err) < 0) {
+        json_decref(root);
+        json_decref(array);
+        lmo_http_reply_error(http, &err);
+        return;
+    }
     for (struct lmo_incoming *in = w->incoming; in; in = in->next) {
         (void)lmo_json_add(array, record(in->dst.migration, in->dst.vm, in->dst.epoch, "destination",
                                          lmo_dst_stage_text(in->dst.stage)));
@@ -125,21 +150,74 @@ static json_t *export_json(const struct lmo_volume_state *s, unsigned i)
     return j;
 }
 
+static json_t *volume_json(const struct lmo_volume_state *s)
+{
+    json_t *exports = json_array(), *j = json_object();
+    for (unsigned i = 0; i < s->export_count; i++) {
+        (void)lmo_json_add(exports, export_json(s, i));
+    }
+    int r = lmo_json_put_str(j, "volume", s->volume);
+    r |= lmo_json_put_str(j, "path", s->path);
+    r |= lmo_json_put_u64(j, "size_bytes", s->size_bytes);
+    r |= lmo_json_put(j, "exports", exports);
+    if (r != 0) {
+        json_decref(j);
+        return NULL;
+    }
+    return j;
+}
+
+struct listing {
+    struct look *look;
+    struct lmo_volume_driver *d;
+    struct lmo_volume_state state;
+    uint64_t deadline_ns;
+    int code;
+};
+
+static int list_volume(void *arg, const char *volume)
+{
+    struct listing *l = arg;
+    uint64_t left = lmo_ms_until(l->deadline_ns);
+    memset(&l->state, 0, sizeof l->state);
+    l->code = left == 0 ? lmo_fail(&l->look->err, LMO_E_TIMEOUT, "not all volumes could be looked at in time")
+                        : l->d->ops->observe(l->d, volume, &l->state, left, &l->look->err);
+    if (l->code == LMO_E_NOT_FOUND) {
+        return l->code = 0; /* retired since it was listed */
+    }
+    return l->code < 0 || lmo_json_add(l->look->json, volume_json(&l->state)) < 0 ? 1 : 0;
+}
+
+/* All of them, or a failure: a list that lacks some would make the rest look like all there is. */
+static int look_volumes(struct look *k, struct lmo_volume_driver *d)
+{
+    struct listing *l = calloc(1, sizeof *l);
+    if (!l) {
+        return lmo_fail(&k->err, LMO_E_NO_MEMORY, "no memory for the volumes");
+    }
+    *l = (struct listing){.look = k, .d = d, .deadline_ns = lmo_now_ns() + OBSERVE_TIMEOUT_MS * LMO_NS_PER_MS};
+    k->json = json_array();
+    int r = d->ops->list ? d->ops->list(d, list_volume, l, &k->err)
+                         : lmo_fail(&k->err, LMO_E_UNSUPPORTED, "this volume driver cannot list its volumes");
+    r = r == 0 ? l->code : r;
+    json_t *root = json_object(), *array = k->json;
+    k->json = NULL;
+    if (lmo_json_put(root, "volumes", array) == 0) {
+        k->json = root;
+    } else {
+        json_decref(root);
+    }
+    free(l);
+    return r;
+}
+
 static int look_volume(struct look *k, struct lmo_volume_driver *d)
 {
     struct lmo_volume_state *s = calloc(1, sizeof *s);
     int r = s ? d->ops->observe(d, k->name, s, OBSERVE_TIMEOUT_MS, &k->err)
               : lmo_fail(&k->err, LMO_E_NO_MEMORY, "no memory for a volume's state");
     if (r == 0) {
-        json_t *exports = json_array();
-        for (unsigned i = 0; i < s->export_count; i++) {
-            (void)lmo_json_add(exports, export_json(s, i));
-        }
-        k->json = json_object();
-        r |= lmo_json_put_str(k->json, "volume", s->volume);
-        r |= lmo_json_put_str(k->json, "path", s->path);
-        r |= lmo_json_put_u64(k->json, "size_bytes", s->size_bytes);
-        r |= lmo_json_put(k->json, "exports", exports);
+        k->json = volume_json(s);
     }
     free(s);
     return r;
@@ -176,6 +254,7 @@ static void work(struct lmo_call *call)
     switch (k->what) {
     case VMS: k->code = look_vms(k, w->drv.hypervisor); break;
     case VM: k->code = look_vm(k, w->drv.hypervisor); break;
+    case VOLUMES: k->code = look_volumes(k, w->drv.volume); break;
     case VOLUME: k->code = look_volume(k, w->drv.volume); break;
     case PORT: k->code = look_port(k, w); break;
     }
@@ -213,6 +292,11 @@ static void look(struct lmo_worker *w, struct lmo_http_request *http, enum what 
 void lmo_observe_vms(struct lmo_worker *w, struct lmo_http_request *http, const char *vm)
 {
     look(w, http, vm ? VM : VMS, vm ? vm : "", w->drv.hypervisor != NULL);
+}
+
+void lmo_observe_volumes(struct lmo_worker *w, struct lmo_http_request *http)
+{
+    look(w, http, VOLUMES, "", w->drv.volume != NULL);
 }
 
 void lmo_observe_volume(struct lmo_worker *w, struct lmo_http_request *http, const char *volume)

@@ -34,6 +34,7 @@ enum job_kind {
     JOB_VMS,
     JOB_VM,
     JOB_MIGRATIONS,
+    JOB_VOLUMES,
     JOB_VOLUME,
     JOB_PORT,
     JOB_HEALTH
@@ -46,6 +47,7 @@ struct job {
     struct lmo_op_request *op; /* owned; JOB_PUT */
     char name[LMO_HTTP_PARAM_MAX];
     uint64_t after, wait_ms, term;
+    bool no_migration; /* an order about no guest's move: whoever keeps the volumes gives it, and has no term */
 };
 
 bool lmo_worker_post(struct lmo_worker *w, lmo_loop_fn *fn, void *arg)
@@ -82,6 +84,9 @@ static void job_free(struct job *j)
 static bool adopt_term(struct lmo_worker *w, const struct job *j)
 {
     uint64_t seen = lmo_journal_term(w->journal);
+    if (j->no_migration) {
+        return true;
+    }
     if (j->term < seen) {
         lmo_log(LMO_LOG_WARN, "coordinator of an earlier term refused", "term=%llu seen=%llu path=%s",
                 (unsigned long long)j->term, (unsigned long long)seen, lmo_http_path(j->http));
@@ -126,6 +131,7 @@ static void run_job(void *arg)
     case JOB_VMS: lmo_observe_vms(w, j->http, NULL); break;
     case JOB_VM: lmo_observe_vms(w, j->http, j->name); break;
     case JOB_MIGRATIONS: lmo_observe_migrations(w, j->http); break;
+    case JOB_VOLUMES: lmo_observe_volumes(w, j->http); break;
     case JOB_VOLUME: lmo_observe_volume(w, j->http, j->name); break;
     case JOB_PORT: lmo_observe_port(w, j->http, j->name); break;
     case JOB_HEALTH: health(w, j->http); break;
@@ -232,6 +238,7 @@ static void put_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
     }
     j->op = op;
     j->wait_ms = wait_ms;
+    j->no_migration = op->migration[0] == '\0' && op->vm[0] == '\0' && !lmo_http_header(http, LMO_TERM_HEADER);
     post_job(j);
 }
 
@@ -244,6 +251,7 @@ static void get_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
     struct job *j = job_new(arg, http, JOB_GET, params->value[0]);
     if (j) {
         j->wait_ms = wait_ms;
+        j->no_migration = !strchr(params->value[0], '.') && !lmo_http_header(http, LMO_TERM_HEADER); /* an op of a migration is "<migration>.<epoch>..." */
         post_job(j);
     }
 }
@@ -301,6 +309,12 @@ static void observe_migrations(void *arg, struct lmo_http_request *http, const s
     observe(arg, http, JOB_MIGRATIONS, NULL);
 }
 
+static void observe_volumes(void *arg, struct lmo_http_request *http, const struct lmo_http_params *params)
+{
+    (void)params;
+    observe(arg, http, JOB_VOLUMES, NULL);
+}
+
 static void observe_vm(void *arg, struct lmo_http_request *http, const struct lmo_http_params *params)
 {
     observe(arg, http, JOB_VM, params->value[0]);
@@ -340,6 +354,7 @@ static const struct lmo_http_route routes[] = {
     {"GET", "/v1/observe/vms", observe_vms},
     {"GET", "/v1/observe/vm/{id}", observe_vm},
     {"GET", "/v1/observe/migrations", observe_migrations},
+    {"GET", "/v1/observe/volumes", observe_volumes},
     {"GET", "/v1/observe/volume/{name}", observe_volume},
     {"GET", "/v1/observe/port/{id}", observe_port},
     {"POST", "/v1/peer/{what}", post_peer},

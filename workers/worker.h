@@ -371,6 +371,7 @@ void lmo_stream_free(struct lmo_worker *w);
 void lmo_observe_host(struct lmo_worker *w, struct lmo_http_request *http);
 void lmo_observe_vms(struct lmo_worker *w, struct lmo_http_request *http, const char *vm); /* NULL: all */
 void lmo_observe_migrations(struct lmo_worker *w, struct lmo_http_request *http);
+void lmo_observe_volumes(struct lmo_worker *w, struct lmo_http_request *http);
 void lmo_observe_volume(struct lmo_worker *w, struct lmo_http_request *http, const char *volume);
 void lmo_observe_port(struct lmo_worker *w, struct lmo_http_request *http, const char *port);
 

@@ -23,6 +23,8 @@ static const struct lmo_http_route routes[] = {
     {"GET", "/v1/migrations/{id}/journal", migration_journal},
     {"POST", "/v1/migrations/{id}/cancel", migration_cancel},
     {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
+    {"POST", "/v1/doctor", doctor},
+    {"GET", "/v1/audit", audit_list},
     {"GET", "/healthz", health},
 };
 
@@ -48,6 +50,10 @@ static void on_request(void *arg, struct lmo_http_request *req)
     const char *method = lmo_http_method(req), *path = lmo_http_path(req);
     bool writes = strcmp(method, "GET") != 0;
     enum right right = right_of(peer->role);
+    if (!audit_asked(arg, req)) {
+        lmo_http_reply_fail(req, LMO_E_LIMIT, "the coordinator has too many requests waiting");
+        return;
+    }
     if (right < (writes ? RIGHT_WRITE : RIGHT_READ)) {
         lmo_log(LMO_LOG_WARN, "request refused: role", "principal=%s:%s method=%s path=%s remote=%s",
                 lmo_role_name(peer->role), peer->name, method, path, lmo_http_remote(req));

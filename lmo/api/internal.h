@@ -3,7 +3,8 @@
  * api.c         listener, who may do what, the table of routes
  * reply.c       the engine's replies and our own refusals as HTTP
  * inventory.c   hosts and guests
- * migrations.c  migrations */
+ * migrations.c  migrations
+ * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
 
@@ -25,7 +26,16 @@ struct lmo_api {
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
 route_fn host_add, host_list, host_get, host_remove, vm_list, vm_get, health;
-route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve;
+route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
+
+/* audit.c */
+/* False: it cannot be noted who asks for it, so it must not be done. */
+bool audit_asked(struct lmo_api *api, struct lmo_http_request *req);
+/* Right before the reply. `location` (may be NULL): of what was made. */
+void audit_answered(const struct lmo_http_request *req, int code, const char *location, const char *detail);
+
+/* migrations.c: "operator:alice" */
+void principal_of(const struct lmo_http_request *req, char *ret, size_t size);
 
 /* reply.c */
 /* A lmo_engine_reply_fn whose argument is the request. */

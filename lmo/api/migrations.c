@@ -42,7 +42,7 @@ static struct lmo_engine *engine_of(void *api)
 }
 
 /* "operator:alice" */
-static void principal_of(const struct lmo_http_request *req, char *ret, size_t size)
+void principal_of(const struct lmo_http_request *req, char *ret, size_t size)
 {
     const struct lmo_identity *peer = lmo_http_peer(req);
     snprintf(ret, size, "%s:%s", lmo_role_name(peer->role), peer->name);

@@ -32,6 +32,7 @@ static json_t *problem(int code, const char *field, const char *text)
 static void reply_problem(struct lmo_http_request *req, int code, const char *field, const char *text)
 {
     LMO_AUTO_JSON json_t *o = problem(code, field, text);
+    audit_answered(req, code, NULL, text);
     LMO_AUTO_FREE char *body = NULL;
     size_t len = 0;
     if (lmo_json_dump(o, &body, &len, NULL) < 0) {
@@ -72,6 +73,7 @@ void reply_to_request(void *request, const struct lmo_engine_reply *reply)
         reply_problem(req, reply->code, reply->field ? reply->field : "", reply->text ? reply->text : "");
         return;
     }
+    audit_answered(req, 0, reply->location, "");
     if (reply->location && reply->location[0]) {
         (void)lmo_http_set_header(req, "Location", reply->location);
     }

@@ -27,6 +27,7 @@
     X(ATTENTION,   5,   "the migration ended in attention: a person must look")                          \
     X(WAIT_OVER,   6,   "waited for --timeout; the migration goes on")                                   \
     X(PROTOCOL,    7,   "the answer was not understood: not a coordinator, or of another version")       \
+    X(FINDINGS,    8,   "the doctor found something that does not fit")                                  \
     X(INTERRUPTED, 130, "interrupted while waiting; the migration goes on")
 /* clang-format on */
 

@@ -46,6 +46,13 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "what is not, and which of them are safe. The coordinator looks at both hosts first and refuses a decision that what it "
      "sees speaks against. abandon touches nothing and closes the record. The reason is kept with your name.",
      MIGRATIONS, lmo_cmd_migration_resolve},
+    {"doctor", "", 0, 0, LMO_OPTS_CONNECTION | O(REPAIR), 0, "Compare every record with what is seen on all hosts",
+     "Says what does not fit: how bad it is, what was seen, and which commands are safe. What could not be looked at is "
+     "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew before "
+     "each. Exit code 8: something does not fit (after the repairs).",
+     NULL, lmo_cmd_doctor},
+    {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
+     NULL, NULL, lmo_cmd_audit_list},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",
      "DIR must not exist yet, or be empty. Who has DIR/ca.key can be anybody, and who has DIR/permit.key can order any "
      "cutover: keep DIR on an administrator's machine.",

@@ -59,6 +59,12 @@
       "Only migrations of this guest") \
     X(LIMIT,               "limit",                0,   "N",       UINT,    1,  10000, \
       "At most N of them") \
+    X(MIGRATION,           "migration",            0,   "ID",      TEXT,    0,  0, \
+      "Only lines about this migration") \
+    X(HOST,                "host",                 0,   "HOST",    TEXT,    0,  0, \
+      "Only lines about this host") \
+    X(REPAIR,              "repair",               0,   NULL,      FLAG,    0,  0, \
+      "Mend what is provably safe to mend") \
     X(REASON,              "reason",               0,   "TEXT",    TEXT,    0,  0, \
       "Why; kept with the decision and in the audit trail") \
     X(DIR,                 "dir",                  0,   "DIR",     TEXT,    0,  0, \

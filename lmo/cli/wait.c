@@ -126,7 +126,7 @@ int lmo_wait_outcome(const json_t *migration)
         return LMO_EXIT_OK;
     if (strcmp(o, "aborted") == 0)
         return LMO_EXIT_ABORTED;
-    if (strcmp(o, "attention") == 0)
+    if (strcmp(o, "attention") == 0 || strcmp(o, "abandoned") == 0)
         return LMO_EXIT_ATTENTION;
     return -1;
 }

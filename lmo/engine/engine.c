@@ -95,7 +95,7 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     engine_heat(entry, false);
     int r = lmo_core_step(engine_record(entry), ev, e->spare, &effects, err);
     if (r < 0) {
-        if (r == LMO_E_INTERNAL) {
+        if (r == LMO_E_INTERNAL && !entry->recovering) {
             lmo_log(LMO_LOG_ERROR, "step refused by an invariant", "migration=%s event=%d why=%s", entry->id,
                     (int)ev->kind, err ? err->text : "");
             lmo_unreachable("a step broke an invariant of the record");
@@ -222,6 +222,22 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
     }
 }
 
+static struct lmo_commit_item item_of(struct entry *en)
+{
+    bool keyed = en->request && en->request->idempotency_key[0];
+    engine_heat(en, true);
+    return (struct lmo_commit_item){
+        .record = en->hot,
+        .expected_version = en->stored_version,
+        .journal = en->journal,
+        .journal_count = en->journal_count,
+        .xml = en->xml_dirty ? en->xml : NULL,
+        .idempotency_key = keyed ? en->request->idempotency_key : NULL,
+        .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
+        .principal = keyed ? en->request->principal : NULL,
+    };
+}
+
 /* The oldest entries of e->dirty that go into the next transaction. */
 static unsigned batch_size(const struct lmo_engine *e)
 {
@@ -246,18 +262,7 @@ static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_c
         if (!en->durable) {
             continue;
         }
-        engine_heat(en, true);
-        bool keyed = en->request && en->request->idempotency_key[0];
-        items[n++] = (struct lmo_commit_item){
-            .record = en->hot,
-            .expected_version = en->stored_version,
-            .journal = en->journal,
-            .journal_count = en->journal_count,
-            .xml = en->xml_dirty ? en->xml : NULL,
-            .idempotency_key = keyed ? en->request->idempotency_key : NULL,
-            .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
-            .principal = keyed ? en->request->principal : NULL,
-        };
+        items[n++] = item_of(en);
     }
     return n;
 }
@@ -280,8 +285,12 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
         }
     }
-    return item_count + cursor_count == 0 ? 0
-                                          : e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
+    if (item_count + cursor_count == 0 && !e->audits) {
+        return 0;
+    }
+    int r = e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
+    e->audits = e->audits && r < 0;
+    return r;
 }
 
 static void acknowledge(struct lmo_engine *e, unsigned count)
@@ -321,6 +330,36 @@ static struct entry *take_dirty(struct lmo_engine *e)
     return entry;
 }
 
+/* The batch was refused for what one of its records is, not for the store's state: each is stored alone, and those that
+ * never can be are set aside. The rest of the batch (cursors, audit lines) is stored by the caller's next try. */
+static void isolate(struct lmo_engine *e, unsigned count)
+{
+    struct entry **at = &e->dirty;
+    for (; count > 0; count--) {
+        struct entry *en = *at;
+        struct lmo_err err = {0};
+        struct lmo_commit_item item = item_of(en);
+        int r = en->durable ? e->store->ops->commit(e->store, &item, 1, NULL, 0, &err) : 0;
+        if (r == 0 && en->durable) {
+            en->stored_version = en->version;
+            en->durable = en->xml_dirty = false; /* its effects follow with the batch's */
+            en->journal_count = 0;
+        }
+        if (r == 0 || !engine_is_hopeless(r)) {
+            at = &en->next_dirty;
+            continue;
+        }
+        *at = en->next_dirty;
+        e->settled++;
+        engine_set_aside(en, &err);
+        engine_entry_free(en);
+    }
+    while (*at) {
+        at = &(*at)->next_dirty;
+    }
+    e->dirty_last = at;
+}
+
 static void flush(void *arg)
 {
     struct lmo_engine *e = arg;
@@ -331,7 +370,14 @@ static void flush(void *arg)
     struct lmo_err err = {0};
     unsigned count = batch_size(e);
     LMO_FAULT(COORDINATOR_COMMIT, "");
-    if (commit_batch(e, count, &err) < 0) {
+    int r = commit_batch(e, count, &err);
+    if (engine_is_hopeless(r)) {
+        isolate(e, count);
+        err = (struct lmo_err){0};
+        count = batch_size(e);
+        r = commit_batch(e, count, &err);
+    }
+    if (r < 0) {
         stall(e, &err); /* E4 */
         return;
     }
@@ -549,6 +595,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         HASH_DEL(e->hosts, h);
         engine_host_free(h);
     }
+    engine_quarantine_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
@@ -594,12 +641,21 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     if (r < 0) {
         return lmo_err_prefix(err, "loading open migrations");
     }
+    r = engine_quarantine_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading what was set aside");
+    }
     unsigned count = HASH_COUNT(e->entries);
-    for (struct entry *entry = e->entries; entry; entry = entry->hh.next) {
+    struct entry *entry, *tmp;
+    HASH_ITER(hh, e->entries, entry, tmp) {
         struct lmo_event ev = {.kind = LMO_EV_RECOVERED};
-        r = engine_apply(entry, &ev, err);
+        struct lmo_err why = {0};
+        entry->recovering = true;
+        r = engine_apply(entry, &ev, &why);
+        entry->recovering = false;
         if (r < 0) {
-            return lmo_err_prefix(err, "recovering migration %s", entry->id);
+            engine_set_aside(entry, &why);
+            engine_entry_free(entry);
         }
     }
     if (e->store->ops->check_term && lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {

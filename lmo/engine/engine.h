@@ -81,4 +81,12 @@ int lmo_engine_migration_resolve(struct lmo_engine *e, const char *id, enum lmo_
 int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
                                 void *arg) LMO_MUST_CHECK;
 
+/* Compares every record with what is seen on all hosts; `repair`: mends what is provably safe, one thing after the other. */
+int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* One line of the audit trail; `at_ms` and `n` are filled in. Any thread; there is no reply. */
+int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line) LMO_MUST_CHECK;
+/* Newest first. Empty migration or host: any. before 0: from the newest. */
+int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const char *host, uint64_t before, unsigned limit,
+                          lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+
 #endif

@@ -59,7 +59,7 @@ struct entry {
     char *xml;                       /* until the destination was prepared with it; the store keeps it */
     bool xml_dirty;
     uint64_t stored_version;         /* 0: not inserted yet */
-    bool dirty, durable, ended;
+    bool dirty, durable, ended, recovering;
     unsigned journal_count, journal_size;
     struct lmo_journal_line *journal;
     unsigned send_count;
@@ -77,6 +77,11 @@ struct entry {
     UT_hash_handle hh_vm;            /* by guest */
 };
 
+struct quarantined {
+    struct quarantined *next;
+    struct lmo_quarantine_row row;
+};
+
 struct lmo_engine {
     struct lmo_loop *loop;
     struct lmo_store *store;
@@ -86,6 +91,9 @@ struct lmo_engine {
     struct lmo_workers_callbacks callbacks;
     struct host *hosts;
     struct entry *entries, *by_vm;
+    struct quarantined *quarantine;
+    bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
+    bool audits;                     /* lines wait in the store for the next commit */
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
@@ -152,7 +160,21 @@ struct request {
     bool repair;
 };
 
+/* quarantine.c */
+int engine_quarantine_load(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+/* NULL: none of this guest's. */
+const struct lmo_quarantine_row *engine_quarantined(const struct lmo_engine *e, const char *uuid);
+void engine_quarantine_free(struct lmo_engine *e);
+/* Would the same record fail again, however often it is tried? */
+bool engine_is_hopeless(int code);
+/* The caller frees the entry afterwards. */
+void engine_set_aside(struct entry *entry, const struct lmo_err *why);
+
+/* audit.c: on the loop. Sets the line's time. */
+void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line);
+
 /* requests.c */
+void engine_fail_waiters(struct entry *entry, int code, const char *why);
 int engine_post(struct lmo_engine *e, const struct request *template) LMO_MUST_CHECK;
 struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name);
 void engine_wait_committed(struct request *r, struct entry *entry);

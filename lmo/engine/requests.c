@@ -224,6 +224,9 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     if (e->stopping) {
         return lmo_fail(err, LMO_E_UNAVAILABLE, "the coordinator is stopping; nothing was started");
     }
+    if (e->mending) {
+        return lmo_fail(err, LMO_E_BUSY, "the doctor is mending; try again");
+    }
     *field = "vm";
     if (f->count == 0 && c->req.source[0] && f->unreachable == 0) {
         return lmo_fail(err, LMO_E_NOT_FOUND, "guest %s: host %s does not have it", vm, c->req.source);
@@ -234,6 +237,11 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
                    : lmo_fail(err, LMO_E_UNAVAILABLE,
                               "guest %s: on none of the hosts that answered; %u did not, %s among them", vm,
                               f->unreachable, f->unreachable_host);
+    }
+    const struct lmo_quarantine_row *aside = engine_quarantined(e, f->facts.uuid);
+    if (aside) {
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s: its migration %s was set aside (%.150s); see lmo doctor", vm,
+                        aside->migration, aside->why);
     }
     if (f->count > 1) {
         const struct entry *moving = engine_entry_of_vm(e, f->facts.uuid);
@@ -448,6 +456,18 @@ void engine_wake_waiters(struct entry *entry)
             entry->waiter_count++;
         }
     }
+}
+
+void engine_fail_waiters(struct entry *entry, int code, const char *why)
+{
+    while (entry->waiters) {
+        struct waiter *w = entry->waiters;
+        entry->waiters = w->next;
+        lmo_loop_cancel(w->engine->loop, &w->timer);
+        engine_reply_fail(w->fn, w->arg, code, "", "%s", why);
+        free(w);
+    }
+    entry->waiter_count = 0;
 }
 
 /* Answers `r` when the record is committed with a version above `version`, or after wait_ms with what there is. */

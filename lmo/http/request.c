@@ -144,6 +144,22 @@ const struct lmo_identity *lmo_http_peer(const struct lmo_http_request *req)
     return &req->peer;
 }
 
+void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
+{
+    req->owner = owner;
+    snprintf(req->id, sizeof(req->id), "%s", id);
+}
+
+void *lmo_http_owner(const struct lmo_http_request *req)
+{
+    return req->owner;
+}
+
+const char *lmo_http_id(const struct lmo_http_request *req)
+{
+    return req->id;
+}
+
 const char *lmo_http_remote(const struct lmo_http_request *req)
 {
     return req->remote;

@@ -78,6 +78,11 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
 /* For a handler that keeps the request: answer 504 by itself `timeout_ms` from now (instead of the default). Before
  * the handler returns, on its thread. At most 10 minutes. */
 void lmo_http_set_timeout(struct lmo_http_request *req, uint64_t timeout_ms);
+/* What the handler wants to find again when it replies: its own pointer, and the request's id (at most 63 characters;
+ * "" until it is set). Before the handler returns. */
+void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id);
+void *lmo_http_owner(const struct lmo_http_request *req);
+const char *lmo_http_id(const struct lmo_http_request *req);
 /* A response header to send with the reply, e.g. "Location", "Retry-After"; at most 8. Before the reply. */
 int lmo_http_set_header(struct lmo_http_request *req, const char *name, const char *value);
 

@@ -51,6 +51,8 @@ struct lmo_http_request {
     struct lmo_buf body;
     struct lmo_identity peer;
     char remote[LMO_ADDRESS_MAX];
+    void *owner; /* the handler's */
+    char id[64];
 
     /* On libmicrohttpd's thread. */
     uint64_t received; /* bytes of body, also those not kept */

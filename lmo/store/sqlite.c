@@ -61,20 +61,22 @@ static int join(char *path, size_t size, const char *dir, const char *file, stru
     return n < 0 || (size_t)n >= size ? lmo_fail(err, LMO_E_INVALID, "state directory: path too long") : 0;
 }
 
-/* The lock's file is replaced, not unlocked: only its holder could do that. Whoever comes later finds the new file. One
- * take-over at a time, and each of them has raised the term before it touches the lock. */
-static int take_lock_over(const char *state_dir, const char *lock_path, int *ret_fd, struct lmo_err *err)
+/* One take-over at a time: two that cross could each believe that the other is the one. */
+static int guard_take_over(const char *state_dir, int *ret_fd, struct lmo_err *err)
 {
     char path[LMO_PATH_MAX];
-    LMO_AUTO_CLOSE int guard = -1;
     int r = join(path, sizeof(path), state_dir, "lmod.takeover.lock", err);
     if (r == 0) {
-        r = lmo_fs_lock(path, 0600, &guard, err);
+        r = lmo_fs_lock(path, 0600, ret_fd, err);
     }
-    if (r < 0) {
-        return lmo_err_prefix(err, "another take-over is under way");
-    }
-    r = lmo_fs_lock(lock_path, 0600, ret_fd, err);
+    return r == LMO_E_BUSY ? lmo_err_prefix(err, "another take-over is under way") : r;
+}
+
+/* The lock's file is replaced, not unlocked: only its holder could do that. Whoever comes later finds the new file. The
+ * term was raised before: whoever held the lock can write nothing any more. */
+static int take_lock_over(const char *lock_path, int *ret_fd, struct lmo_err *err)
+{
+    int r = lmo_fs_lock(lock_path, 0600, ret_fd, err);
     if (r != LMO_E_BUSY) {
         return r; /* nobody holds it (any more) */
     }
@@ -87,7 +89,7 @@ static int take_lock_over(const char *state_dir, const char *lock_path, int *ret
 static int open_store(const char *state_dir, bool take_over, struct lmo_store **ret, struct lmo_err *err)
 {
     char db_path[LMO_PATH_MAX], lock_path[LMO_PATH_MAX];
-    LMO_AUTO_CLOSE int lock_fd = -1;
+    LMO_AUTO_CLOSE int lock_fd = -1, guard_fd = -1;
     LMO_AUTO_SQL struct lmo_sql *db = NULL;
     LMO_AUTO_FREE struct sqlite_store *st = calloc(1, sizeof(*st));
     if (!st) {
@@ -108,6 +110,9 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
                                                 state_dir)
                                : r;
     }
+    if (take_over && (r = guard_take_over(state_dir, &guard_fd, err)) < 0) {
+        return r;
+    }
     r = lmo_sql_open(db_path, 0, &db, err);
     if (r == 0) {
         r = lmo_sql_migrate(db, lmo_schema_coordinator, lmo_schema_coordinator_count, err);
@@ -117,10 +122,10 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
         r = lmo_sqlite_take_term(st, err);
     }
     if (r == 0 && take_over) {
-        r = take_lock_over(state_dir, lock_path, &lock_fd, err);
+        r = take_lock_over(lock_path, &lock_fd, err);
     }
     if (r == 0) {
-        r = lmo_sqlite_check_term(&st->base, err); /* of two take-overs at once the later term goes on */
+        r = lmo_sqlite_check_term(&st->base, err);
     }
     if (r < 0) {
         return r;

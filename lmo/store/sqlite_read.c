@@ -3,8 +3,10 @@
 #include "store/sqlite_internal.h"
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "engine/record_codec.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Record of the present row (columns: id, record) into *m; CORRUPT names the id. */
@@ -27,6 +29,19 @@ static int read_record(struct lmo_sql_stmt *stmt, struct lmo_migration *m, struc
     return r < 0 ? lmo_err_prefix(err, "migration %s", id) : 0;
 }
 
+/* One record that cannot be read must not keep all others from being driven. Its row stays as it is: its guest takes no
+ * other migration (the unique index), and whoever repairs it finds everything. */
+static int set_aside(struct lmo_store *s, struct lmo_sql_stmt *stmt, const struct lmo_err *why, struct lmo_err *err)
+{
+    struct lmo_quarantine_row row = {.at_ms = lmo_sql_i64(stmt, 4)};
+    (void)!lmo_sql_copy(stmt, 0, row.migration, sizeof(row.migration)); /* what does not fit is part of what is wrong */
+    (void)!lmo_sql_copy(stmt, 3, row.vm_uuid, sizeof(row.vm_uuid));
+    snprintf(row.why, sizeof(row.why), "%.250s", why->text);
+    lmo_log(LMO_LOG_ERROR, "stored migration cannot be read: set aside, nothing is done about it",
+            "migration=%s vm=%s why=%s", row.migration, row.vm_uuid, row.why);
+    return lmo_sqlite_quarantine(s, &row, err);
+}
+
 int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
                          void *arg, struct lmo_err *err)
 {
@@ -35,14 +50,22 @@ int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct 
     if (!m) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
-    int r =
-        lmo_sql_prepare(sqlite_of(s)->db,
-                        "SELECT m.id, m.record, x.xml FROM migration m LEFT JOIN migration_xml x ON x.migration = m.id"
-                        " WHERE m.terminal = 0 ORDER BY m.id",
-                        &stmt, err);
+    int r = lmo_sql_exec(sqlite_of(s)->db, "DELETE FROM quarantine", err); /* whatever was wrong is looked at anew */
+    if (r == 0) {
+        r = lmo_sql_prepare(
+            sqlite_of(s)->db,
+            "SELECT m.id, m.record, x.xml, m.vm_uuid, m.updated_ms FROM migration m"
+            " LEFT JOIN migration_xml x ON x.migration = m.id WHERE m.terminal = 0 ORDER BY m.id",
+            &stmt, err);
+    }
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
-        r = read_record(stmt, m, err);
-        if (r == 0) {
+        struct lmo_err why = {0};
+        r = read_record(stmt, m, &why);
+        if (r == LMO_E_CORRUPT) {
+            r = set_aside(s, stmt, &why, err);
+        } else if (r < 0) {
+            r = lmo_fail(err, r, "%s", why.text);
+        } else {
             r = cb(arg, m, lmo_sql_is_null(stmt, 2) ? NULL : lmo_sql_text(stmt, 2));
         }
     }
@@ -98,7 +121,10 @@ int lmo_sqlite_list(struct lmo_store *s, const char *phase, const char *vm, cons
     lmo_sql_bind_u64(stmt, 4, limit);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         r = read_record(stmt, m, err);
-        if (r == 0) {
+        if (r == LMO_E_CORRUPT) {
+            lmo_log(LMO_LOG_ERROR, "stored migration cannot be read: left out of a list", "why=%s", err ? err->text : "");
+            r = 0;
+        } else if (r == 0) {
             r = cb(arg, m);
         }
     }

@@ -210,6 +210,24 @@ static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct l
     return r;
 }
 
+static int vol_list(struct lmo_volume_driver *d, int (*cb)(void *arg, const char *volume), void *arg, struct lmo_err *err)
+{
+    struct fake_world *w = volumes_world(d);
+    (void)err;
+    for (unsigned n = 0; n < w->guest_count; n++) {
+        for (unsigned i = 0; i < w->volume_count; i++) {
+            char name[LMO_NAME_MAX]; /* the world's own is not held while the caller looks at it */
+            fake_lock(w);
+            snprintf(name, sizeof name, "%s", fake_guest(w, n)->volumes[i].name);
+            fake_unlock(w);
+            if (name[0] && cb(arg, name) != 0) {
+                return 0;
+            }
+        }
+    }
+    return 0;
+}
+
 static const struct lmo_volume_ops vol_ops = {
     .name = "fake",
     .close = vol_close,
@@ -221,6 +239,7 @@ static const struct lmo_volume_ops vol_ops = {
     .verify = vol_verify,
     .detach = vol_detach,
     .observe = vol_observe,
+    .list = vol_list,
 };
 
 

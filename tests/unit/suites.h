@@ -35,7 +35,9 @@
     X(freeze_evidence) \
     X(hypervisor_event) \
     X(attention)      \
-    X(breaker)
+    X(breaker)        \
+    X(term)           \
+    X(doctor)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

@@ -16,7 +16,7 @@
 /* ------------------------------------------------------------------ the world */
 
 struct observation {
-    char host[LMO_NAME_MAX];
+    char host[LMO_NAME_MAX], path[96];
     lmo_observe_done_fn *done;
     void *arg;
 };
@@ -30,6 +30,7 @@ struct reply {
     int code;
     unsigned status;
     char text[LMO_ERR_TEXT_MAX], field[32], id[LMO_ID_MAX];
+    char body[8192];
 };
 
 static struct {
@@ -42,6 +43,12 @@ static struct {
     bool has_stored;
     char key[65], hash[65];
     uint64_t cursor;
+    const char *poison;                /* a guest whose record can never be stored */
+    const struct lmo_migration *open;  /* what there was at the start */
+    struct lmo_quarantine_row aside;   /* set aside, by the store at the start or by the engine */
+    unsigned audit_count, audits_stored;
+    struct lmo_audit_line audit[32];
+    int term_code;
     /* workers */
     struct observation observations[CALLS_MAX];
     struct op ops[CALLS_MAX];
@@ -59,9 +66,16 @@ static int fake_commit(struct lmo_store *s, const struct lmo_commit_item *items,
     if (w.commit_code < 0) {
         return lmo_fail(err, w.commit_code, "the disk is full");
     }
-    w.commits++;
     for (unsigned i = 0; i < count; i++) {
-        ck_assert_uint_eq(items[i].expected_version, w.has_stored ? w.stored.version : 0);
+        if (w.poison && strcmp(items[i].record->vm.uuid, w.poison) == 0) {
+            return lmo_fail(err, LMO_E_TOO_LARGE, "record of too many bytes");
+        }
+    }
+    w.commits++;
+    w.audits_stored = w.audit_count;
+    for (unsigned i = 0; i < count; i++) {
+        bool same = w.has_stored && strcmp(items[i].record->id, w.stored.id) == 0;
+        ck_assert_uint_eq(items[i].expected_version, same ? w.stored.version : 0);
         w.stored = *items[i].record;
         w.has_stored = true;
         if (items[i].idempotency_key) {
@@ -86,8 +100,30 @@ static int fake_next_epoch(struct lmo_store *s, const char *uuid, uint64_t at_le
 static int fake_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
                           void *arg, struct lmo_err *err)
 {
-    (void)s, (void)cb, (void)arg, (void)err;
+    (void)s, (void)err;
+    return w.open ? cb(arg, w.open, NULL) : 0;
+}
+
+static int fake_audit(struct lmo_store *s, const struct lmo_audit_line *l)
+{
+    (void)s;
+    ck_assert_uint_lt(w.audit_count, 32);
+    w.audit[w.audit_count++] = *l;
     return 0;
+}
+
+static int fake_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err)
+{
+    (void)s, (void)err;
+    w.aside = *row;
+    return 0;
+}
+
+static int fake_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
+                                struct lmo_err *err)
+{
+    (void)s, (void)err;
+    return w.aside.migration[0] ? cb(arg, &w.aside) : 0;
 }
 
 static int fake_get(struct lmo_store *s, const char *id, struct lmo_migration *ret, struct lmo_err *err)
@@ -141,6 +177,9 @@ static const struct lmo_store_ops store_ops = {.commit = fake_commit,
                                                .get = fake_get,
                                                .idempotency = fake_idempotency,
                                                .host_list = fake_host_list,
+                                               .audit = fake_audit,
+                                               .quarantine = fake_quarantine,
+                                               .quarantine_list = fake_quarantine_list,
                                                .host_delete = fake_host_delete};
 
 static int fake_host_add(struct lmo_workers *x, const char *name, const char *url, uint64_t cursor, struct lmo_err *err)
@@ -183,11 +222,12 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
 static int fake_observe(struct lmo_workers *x, const char *host, const char *path, uint32_t timeout_ms,
                         lmo_observe_done_fn *done, void *arg, struct lmo_err *err)
 {
-    (void)x, (void)path, (void)timeout_ms, (void)err;
+    (void)x, (void)timeout_ms, (void)err;
     ck_assert_uint_lt(w.observation_count, CALLS_MAX);
     struct observation *o = &w.observations[w.observation_count++];
     *o = (struct observation){.done = done, .arg = arg};
     LMO_COPY(o->host, host);
+    LMO_COPY(o->path, path);
     return 0;
 }
 
@@ -223,10 +263,18 @@ static void up(const char *host)
     cb->host_state(cb->arg, host, &facts, "");
 }
 
-static void begin(void)
+static void begin_with(const struct lmo_migration *open, const struct lmo_quarantine_row *aside)
 {
     struct lmo_err err = {0};
     memset(&w, 0, sizeof w);
+    if (open) {
+        w.open = open;
+        w.stored = *open;
+        w.has_stored = true;
+    }
+    if (aside) {
+        w.aside = *aside;
+    }
     ck_assert_int_eq(lmo_loop_new(64, &w.loop, &err), 0);
     struct lmo_engine_config cfg = {.loop = w.loop, .store = &store};
     ck_assert_int_eq(lmo_engine_new(&cfg, &w.engine, &err), 0);
@@ -234,6 +282,11 @@ static void begin(void)
     up("hv1");
     up("hv2");
     up("hv3");
+}
+
+static void begin(void)
+{
+    begin_with(NULL, NULL);
 }
 
 static void end(void)
@@ -257,7 +310,11 @@ static void on_reply(void *arg, const struct lmo_engine_reply *r)
     to->status = r->http_status;
     LMO_COPY(to->text, r->text);
     LMO_COPY(to->field, r->field);
-    LMO_COPY(to->id, r->body ? json_string_value(json_object_get(r->body, "id")) : "");
+    const char *id = json_string_value(json_object_get(r->body, "id"));
+    LMO_COPY(to->id, id ? id : "");
+    char *body = r->body ? json_dumps(r->body, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    (void)snprintf(to->body, sizeof to->body, "%s", body ? body : "");
+    free(body);
     json_decref(r->body);
 }
 
@@ -512,6 +569,258 @@ START_TEST(request_that_could_not_be_committed_before_the_stop_is_refused_once)
 END_TEST
 
 Suite *engine_suite(void);
+/* ------------------------------------------------------------------ a host that does not answer */
+
+START_TEST(sick_host__forward_calls_are_held_back_and_the_record_says_so)
+{
+    started();
+    for (int i = 0; i < 40 && pending(LMO_OP_DESCRIBE); i++) { /* five tries, then it is given up */
+        struct op *op = pending(LMO_OP_DESCRIBE);
+        lmo_op_done_fn *done = op->done;
+        op->done = NULL;
+        done(op->arg, LMO_E_UNKNOWN, "no answer", NULL);
+        run(1700);
+    }
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_ABORTED);
+    unsigned before = w.op_count, asked = w.observation_count;
+    ask_to_move(GUEST_1, "");
+    ck_assert_uint_gt(w.observation_count, asked);
+    answer("hv1", GUEST_1);
+    answer("hv2", NULL);
+    answer("hv3", NULL);
+    run(20);
+    ck_assert_uint_eq(w.op_count, before); /* decided, stored, not sent */
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_PRECHECK);
+    ck_assert_ptr_nonnull(strstr(w.stored.waiting_for, "held back"));
+    up("hv1"); /* heard of again: one call tries at once */
+    run(20);
+    ck_assert_uint_eq(w.op_count, before + 1);
+    ck_assert_ptr_nonnull(pending(LMO_OP_DESCRIBE));
+    end();
+}
+END_TEST
+
+/* ------------------------------------------------------------------ records that cannot be stored or read */
+
+START_TEST(record_that_can_never_be_stored__fails_alone_and_all_others_go_on)
+{
+    started();
+    w.poison = GUEST_2;
+    ask_to_move(GUEST_2, "");
+    answer("hv1", GUEST_2);
+    answer("hv2", NULL);
+    answer("hv3", NULL);
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_int_eq(w.replies[1].code, LMO_E_TOO_LARGE);
+    ck_assert_str_eq(w.aside.migration, ""); /* it never was there: nothing is blocked by it */
+    says("hv1", LMO_WEV_JOB_END, 1);
+    run(5);
+    ck_assert_uint_eq(w.acknowledged, 1);
+    end();
+}
+END_TEST
+
+START_TEST(open_record_that_cannot_be_stored_any_more__is_set_aside_and_blocks_its_guest_alone)
+{
+    started();
+    w.poison = GUEST_1;
+    says("hv1", LMO_WEV_JOB_END, 1);
+    run(5);
+    ck_assert_str_eq(w.aside.migration, w.stored.id);
+    ck_assert_uint_eq(w.acknowledged, 1); /* the host's events go on */
+    unsigned ops = w.op_count;
+    w.poison = NULL;
+    ask_to_move(GUEST_1, "");
+    answer("hv1", GUEST_1);
+    answer("hv2", NULL);
+    answer("hv3", NULL);
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_int_eq(w.replies[1].code, LMO_E_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(w.replies[1].text, "set aside"));
+    ck_assert_uint_eq(w.op_count, ops); /* nothing is done about it */
+    end();
+}
+END_TEST
+
+START_TEST(guest_of_a_record_that_could_not_be_read__takes_no_other_migration)
+{
+    struct lmo_quarantine_row row = {.migration = "01J00000000000000000000009", .vm_uuid = GUEST_1, .why = "epoch is 0"};
+    begin_with(NULL, &row);
+    ask_to_move(GUEST_1, "");
+    answer("hv1", GUEST_1);
+    answer("hv2", NULL);
+    answer("hv3", NULL);
+    run(5);
+    ck_assert_int_eq(w.replies[0].code, LMO_E_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(w.replies[0].text, row.migration));
+    end();
+}
+END_TEST
+
+START_TEST(audit_line__is_stored_no_later_than_what_it_speaks_of)
+{
+    struct lmo_audit_line line = {.request = "r1", .outcome = "asked"};
+    begin();
+    ck_assert_int_eq(lmo_engine_audit(w.engine, &line), 0);
+    ask_to_move(GUEST_1, "");
+    run(5);
+    ck_assert_uint_eq(w.audits_stored, 1); /* with nothing else to store, too */
+    ck_assert_int_gt(w.audit[0].at_ms, 0);
+    end();
+}
+END_TEST
+
+/* ------------------------------------------------------------------ a person's decision, the doctor's */
+
+static struct lmo_migration at_rest(void)
+{
+    struct lmo_migration m = {.version = 7, .epoch = 32, .phase = LMO_PHASE_ATTENTION, .failed_in = LMO_PHASE_CUTOVER,
+                              .reason_code = LMO_E_TIMEOUT, .reason = "why", .next_ordinal = 9};
+    LMO_COPY(m.id, "01J00000000000000000000000");
+    LMO_COPY(m.source, "hv1");
+    LMO_COPY(m.destination, "hv2");
+    LMO_COPY(m.vm.uuid, GUEST_1);
+    m.dispatched = UINT64_C(1) << LMO_OP_PREPARE | UINT64_C(1) << LMO_OP_PERMIT | UINT64_C(1) << LMO_OP_JOB_START;
+    lmo_resources_derive(&m);
+    return m;
+}
+
+/* Answers every question that is open: the guest is where `states` says, workers' records stand at `stage` on hv2. */
+static void answer_all(enum lmo_run_state hv1, enum lmo_run_state hv2, const char *stage)
+{
+    for (unsigned i = 0; i < w.observation_count; i++) {
+        struct observation o = w.observations[i];
+        enum lmo_run_state state = strcmp(o.host, "hv1") == 0 ? hv1 : strcmp(o.host, "hv2") == 0 ? hv2 : LMO_RUN_ABSENT;
+        struct lmo_vm_facts facts = {.state = state};
+        json_t *body = NULL;
+        if (!o.done) {
+            continue;
+        }
+        w.observations[i].done = NULL;
+        LMO_COPY(facts.uuid, GUEST_1);
+        LMO_COPY(facts.name, "g");
+        if (strstr(o.path, "/migrations")) {
+            body = strcmp(o.host, "hv2") == 0 && stage[0]
+                       ? json_pack("{s:[{s:s,s:s,s:i,s:s,s:s}]}", "migrations", "migration", "01J00000000000000000000000", "vm",
+                                   GUEST_1, "epoch", 32, "role", "destination", "stage", stage)
+                       : json_pack("{s:[]}", "migrations");
+        } else if (strstr(o.path, "/vms")) {
+            body = state == LMO_RUN_ABSENT ? json_pack("{s:[]}", "vms") : json_pack("{s:[o]}", "vms", lmo_vm_facts_to_json(&facts));
+        } else if (state != LMO_RUN_ABSENT) {
+            body = lmo_vm_facts_to_json(&facts);
+        }
+        o.done(o.arg, body ? 0 : LMO_E_NOT_FOUND, body ? "" : "no such guest", body);
+        json_decref(body);
+    }
+}
+
+static void decide(enum lmo_resolution r)
+{
+    ck_assert_int_eq(lmo_engine_migration_resolve(w.engine, "01J00000000000000000000000", r, "I looked", "operator:test",
+                                                  on_reply, NULL), 0);
+    run(5);
+}
+
+START_TEST(decision__is_judged_by_what_was_seen_right_before_it)
+{
+    struct lmo_migration m = at_rest();
+    begin_with(&m, NULL);
+    decide(LMO_RESOLVE_GUEST_AT_SOURCE);
+    ck_assert_uint_eq(w.reply_count, 0); /* first it is looked at: both guests, both records */
+    ck_assert_uint_eq(w.observation_count, 4);
+    answer_all(LMO_RUN_RUNNING, LMO_RUN_LOADED, "asking");
+    run(5);
+    ck_assert_int_eq(w.replies[0].code, LMO_E_CONFLICT);
+    ck_assert_uint_eq(w.op_count, 0);
+    decide(LMO_RESOLVE_GUEST_AT_SOURCE);
+    answer_all(LMO_RUN_RUNNING, LMO_RUN_ABSENT, "discarded");
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_int_eq(w.replies[1].code, 0);
+    ck_assert_uint_eq(w.replies[1].status, 202);
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_nonnull(pending(LMO_OP_JOB_ABORT));
+    end();
+}
+END_TEST
+
+START_TEST(decision_about_a_host_that_does_not_answer__is_refused_as_unknown)
+{
+    struct lmo_migration m = at_rest();
+    begin_with(&m, NULL);
+    decide(LMO_RESOLVE_GUEST_AT_SOURCE);
+    for (unsigned i = 0; i < w.observation_count; i++) {
+        struct observation o = w.observations[i];
+        w.observations[i].done = NULL;
+        o.done(o.arg, LMO_E_TIMEOUT, "no answer", NULL);
+    }
+    run(5);
+    ck_assert_int_eq(w.replies[0].code, LMO_E_UNAVAILABLE);
+    decide(LMO_RESOLVE_ABANDON); /* needs no look: it touches nothing */
+    for (unsigned i = 0; i < w.observation_count; i++) {
+        struct observation o = w.observations[i];
+        if (o.done) {
+            w.observations[i].done = NULL;
+            o.done(o.arg, LMO_E_TIMEOUT, "no answer", NULL);
+        }
+    }
+    run(5);
+    ck_assert_int_eq(w.replies[1].code, 0);
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_ABANDONED);
+    ck_assert_ptr_nonnull(strstr(w.stored.reason, "operator:test: I looked"));
+    end();
+}
+END_TEST
+
+START_TEST(doctor__tells_a_resting_record_what_has_happened_and_notes_it)
+{
+    struct lmo_migration m = at_rest();
+    begin_with(&m, NULL);
+    ck_assert_int_eq(lmo_engine_doctor(w.engine, false, "operator:test", on_reply, NULL), 0);
+    run(5);
+    answer_all(LMO_RUN_ABSENT, LMO_RUN_RUNNING, "resumed");
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 1);
+    ck_assert_ptr_nonnull(strstr(w.replies[0].body, "waits_for_the_past"));
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_ATTENTION); /* it only looked */
+    ck_assert_int_eq(lmo_engine_doctor(w.engine, true, "operator:test", on_reply, NULL), 0);
+    run(5);
+    answer_all(LMO_RUN_ABSENT, LMO_RUN_RUNNING, "resumed");
+    run(5);
+    answer_all(LMO_RUN_ABSENT, LMO_RUN_RUNNING, "resumed"); /* everything anew after the repair */
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_ptr_nonnull(strstr(w.replies[1].body, "tell_resumed"));
+    ck_assert_ptr_nonnull(strstr(w.replies[1].body, "\"findings\":[]"));
+    ck_assert_int_eq(w.stored.phase, LMO_PHASE_FINALIZE);
+    ck_assert_uint_eq(w.audit_count, 1);
+    ck_assert_str_eq(w.audit[0].principal, "operator:test");
+    ck_assert_uint_eq(w.audits_stored, 1);
+    end();
+}
+END_TEST
+
+START_TEST(doctor__says_which_host_it_could_not_look_at)
+{
+    begin();
+    const struct lmo_workers_callbacks *cb = lmo_engine_callbacks(w.engine);
+    cb->host_state(cb->arg, "hv2", NULL, "connection refused");
+    ck_assert_int_eq(lmo_engine_doctor(w.engine, false, "operator:test", on_reply, NULL), 0);
+    run(5);
+    ck_assert_int_eq(lmo_engine_doctor(w.engine, false, "operator:test", on_reply, NULL), 0);
+    run(5);
+    ck_assert_int_eq(w.replies[0].code, LMO_E_BUSY); /* one at a time */
+    answer_all(LMO_RUN_RUNNING, LMO_RUN_ABSENT, "");
+    run(5);
+    ck_assert_uint_eq(w.reply_count, 2);
+    ck_assert_ptr_nonnull(strstr(w.replies[1].body, "host_not_seen"));
+    ck_assert_ptr_nonnull(strstr(w.replies[1].body, "connection refused"));
+    end();
+}
+END_TEST
+
 Suite *engine_suite(void)
 {
     Suite *s = suite_create("engine");
@@ -526,6 +835,18 @@ Suite *engine_suite(void)
     tcase_add_test(t, repeat_that_was_under_way_beside_the_first_gets_the_firsts_migration);
     tcase_add_test(t, host_that_is_removed_while_a_guest_on_it_is_looked_for_is_not_moved_from);
     tcase_add_test(t, request_that_could_not_be_committed_before_the_stop_is_refused_once);
+    suite_add_tcase(s, t);
+    t = tcase_create("recovery");
+    tcase_set_timeout(t, 30);
+    tcase_add_test(t, sick_host__forward_calls_are_held_back_and_the_record_says_so);
+    tcase_add_test(t, record_that_can_never_be_stored__fails_alone_and_all_others_go_on);
+    tcase_add_test(t, open_record_that_cannot_be_stored_any_more__is_set_aside_and_blocks_its_guest_alone);
+    tcase_add_test(t, guest_of_a_record_that_could_not_be_read__takes_no_other_migration);
+    tcase_add_test(t, audit_line__is_stored_no_later_than_what_it_speaks_of);
+    tcase_add_test(t, decision__is_judged_by_what_was_seen_right_before_it);
+    tcase_add_test(t, decision_about_a_host_that_does_not_answer__is_refused_as_unknown);
+    tcase_add_test(t, doctor__tells_a_resting_record_what_has_happened_and_notes_it);
+    tcase_add_test(t, doctor__says_which_host_it_could_not_look_at);
     suite_add_tcase(s, t);
     return s;
 }

@@ -600,27 +600,103 @@ START_TEST(database_file__is_private)
 }
 END_TEST
 
-START_TEST(a_corrupt_stored_record__stops_the_load_and_is_named)
+static int count_all(void *arg, const struct lmo_migration *m)
+{
+    (void)m;
+    (*(unsigned *)arg)++;
+    return 0;
+}
+
+static int collect_quarantine(void *arg, const struct lmo_quarantine_row *row)
+{
+    *(struct lmo_quarantine_row *)arg = *row;
+    return 0;
+}
+
+START_TEST(a_corrupt_stored_record__is_set_aside_by_name_and_the_others_are_loaded)
 {
     static struct lmo_migration m;
+    static struct lmo_migration good;
     m = sample(1, 1);
     must_put(&m, 0);
+    good = sample(2, 2);
+    must_put(&good, 0);
     store->ops->close(store);
     store = NULL;
     char path[64];
     snprintf(path, sizeof(path), "%s/lmod.db", dir);
     struct lmo_sql *db = NULL;
     ck_assert_int_eq(lmo_sql_open(path, 0, &db, NULL), 0);
-    ck_assert_int_eq(lmo_sql_exec(db, "UPDATE migration SET record = replace(record, '\"epoch\":3', '\"epoch\":0')",
+    ck_assert_int_eq(lmo_sql_exec(db, "UPDATE migration SET record = replace(record, '\"epoch\":3', '\"epoch\":0')"
+                                      " WHERE vm_name = 'guest-1'",
                                   NULL),
                      0);
     lmo_sql_close(db);
     struct lmo_err err = {0};
     ck_assert_int_eq(lmo_store_sqlite_open(dir, &store, &err), 0);
     unsigned n = 0;
-    ck_assert_int_eq(store->ops->load_open(store, count_open, &n, &err), LMO_E_CORRUPT);
-    ck_assert_msg(strstr(err.text, m.id) && strstr(err.text, "epoch"), "%s", err.text);
-    ck_assert_uint_eq(n, 0);
+    for (int round = 0; round < 2; round++) { /* at every start again */
+        n = 0;
+        ck_assert_msg(store->ops->load_open(store, count_open, &n, &err) == 0, "%s", err.text);
+        ck_assert_uint_eq(n, 1);
+    }
+    struct lmo_quarantine_row row = {0};
+    ck_assert_int_eq(store->ops->quarantine_list(store, collect_quarantine, &row, &err), 0);
+    ck_assert_str_eq(row.migration, m.id);
+    ck_assert_str_eq(row.vm_uuid, m.vm.uuid);
+    ck_assert_msg(strstr(row.why, "epoch"), "%s", row.why);
+    static struct lmo_migration next;
+    next = sample(3, 1); /* its guest takes no other one, whatever anybody believes */
+    ck_assert_int_eq(put(&next, 0, &err), LMO_E_CONFLICT);
+    static struct lmo_migration got;
+    ck_assert_int_eq(store->ops->get(store, m.id, &got, &err), LMO_E_CORRUPT);
+    n = 0;
+    ck_assert_int_eq(store->ops->list(store, "", "", "", 10, count_all, &n, &err), 0);
+    ck_assert_uint_eq(n, 1); /* one that cannot be read does not hide all others */
+}
+END_TEST
+
+static int collect_audit(void *arg, const struct lmo_audit_line *l)
+{
+    char *text = arg;
+    char line[64];
+    snprintf(line, sizeof(line), "%s:%s;", l->request, l->outcome);
+    strcat(text, line);
+    return 0;
+}
+
+START_TEST(audit_lines__are_stored_with_the_next_commit_or_not_at_all_and_never_changed)
+{
+    struct lmo_err err = {0};
+    struct lmo_audit_line line = {.at_ms = 5, .request = "r1", .principal = "operator:a", .remote = "1.2.3.4:5",
+                                  .action = "POST /v1/migrations", .host = "hv1", .outcome = "asked"};
+    char text[256] = "";
+    static struct lmo_migration m;
+    ck_assert_int_eq(store->ops->audit(store, &line), 0);
+    m = sample(1, 1);
+    must_put(&m, 0);
+    m.version = 1; /* a commit that is refused takes its lines along, until the next that works */
+    strcpy(line.request, "r2");
+    strcpy(line.migration, m.id);
+    ck_assert_int_eq(store->ops->audit(store, &line), 0);
+    ck_assert_int_lt(put(&m, 7, &err), 0);
+    ck_assert_int_eq(store->ops->audit_list(store, "", "", 0, 10, collect_audit, text, &err), 0);
+    ck_assert_str_eq(text, "r1:asked;");
+    ck_assert_int_eq(store->ops->commit(store, NULL, 0, NULL, 0, &err), 0);
+    reopen();
+    text[0] = '\0';
+    ck_assert_int_eq(store->ops->audit_list(store, "", "", 0, 10, collect_audit, text, &err), 0);
+    ck_assert_str_eq(text, "r2:asked;r1:asked;");
+    text[0] = '\0';
+    ck_assert_int_eq(store->ops->audit_list(store, m.id, "hv1", 0, 10, collect_audit, text, &err), 0);
+    ck_assert_str_eq(text, "r2:asked;");
+    char path[64];
+    snprintf(path, sizeof(path), "%s/lmod.db", dir);
+    struct lmo_sql *db = NULL;
+    ck_assert_int_eq(lmo_sql_open(path, 0, &db, NULL), 0);
+    ck_assert_int_lt(lmo_sql_exec(db, "UPDATE audit SET principal = 'nobody'", NULL), 0);
+    ck_assert_int_lt(lmo_sql_exec(db, "DELETE FROM audit", NULL), 0);
+    lmo_sql_close(db);
 }
 END_TEST
 
@@ -746,7 +822,8 @@ Suite *store_suite(void)
     tcase_add_test(t, hosts__are_listed_with_cursors_that_never_fall);
     tcase_add_test(t, second_coordinator_on_the_same_directory__is_refused_naming_the_first);
     tcase_add_test(t, database_file__is_private);
-    tcase_add_test(t, a_corrupt_stored_record__stops_the_load_and_is_named);
+    tcase_add_test(t, a_corrupt_stored_record__is_set_aside_by_name_and_the_others_are_loaded);
+    tcase_add_test(t, audit_lines__are_stored_with_the_next_commit_or_not_at_all_and_never_changed);
     tcase_add_test(t, callback_that_commits_while_records_stream__is_fine);
     tcase_add_test(t, full_disk__is_no_space_and_heals);
     suite_add_tcase(s, t);

@@ -227,6 +227,9 @@ struct lmo_volume_ops {
                   struct lmo_err *err) LMO_MUST_CHECK;
     int (*observe)(struct lmo_volume_driver *d, const char *volume, struct lmo_volume_state *ret, uint64_t timeout_ms,
                    struct lmo_err *err) LMO_MUST_CHECK;
+    /* Names of the volumes that are known; the callback returns 0 to go on. May be NULL: it cannot say. */
+    int (*list)(struct lmo_volume_driver *d, int (*cb)(void *arg, const char *volume), void *arg,
+                struct lmo_err *err) LMO_MUST_CHECK;
 };
 struct lmo_volume_driver {
     const struct lmo_volume_ops *ops;

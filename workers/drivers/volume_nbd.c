@@ -415,6 +415,23 @@ static void nbd_close(struct lmo_volume_driver *base)
     nbd_free(d);
 }
 
+/* Slots are put before the first and freed at the end alone: from one to the next without the lock. */
+static int nbd_list(struct lmo_volume_driver *base, int (*cb)(void *arg, const char *volume), void *arg, struct lmo_err *err)
+{
+    struct lmo_nbd *d = (struct lmo_nbd *)(void *)base;
+    (void)err;
+    pthread_mutex_lock(&d->lock);
+    struct lmo_nbd_slot *s = d->slots;
+    pthread_mutex_unlock(&d->lock);
+    for (int stop = 0; s && !stop; s = s->next) {
+        pthread_mutex_lock(&d->lock);
+        bool known = s->known;
+        pthread_mutex_unlock(&d->lock);
+        stop = known ? cb(arg, s->v.name) : 0;
+    }
+    return 0;
+}
+
 static const struct lmo_volume_ops nbd_ops = {
     .name = "nbd",
     .close = nbd_close,
@@ -426,6 +443,7 @@ static const struct lmo_volume_ops nbd_ops = {
     .verify = nbd_verify,
     .detach = nbd_detach,
     .observe = nbd_observe,
+    .list = nbd_list,
 };
 
 static int load_one(void *arg, const struct lmo_nbd_volume *v)

@@ -1,0 +1,105 @@
+/* audit.c - the audit trail: lines come from any thread and go into the next commit. A line that says "asked" is posted
+ * before the request that it speaks of, so it is stored no later than what the request changes. */
+#include "base/json.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/internal.h"
+#include "proto/codec.h"
+
+#include <stdlib.h>
+
+struct line {
+    struct lmo_engine *engine;
+    struct lmo_audit_line line;
+};
+
+static void add(void *arg)
+{
+    struct line *l = arg;
+    engine_audit(l->engine, &l->line);
+    free(l);
+}
+
+void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line)
+{
+    line->at_ms = engine_now_ms(e);
+    if (!e->store->ops->audit) {
+        return;
+    }
+    if (e->store->ops->audit(e->store, line) < 0) { /* 4,096 wait for a store that cannot be written: it says so already */
+        lmo_log(LMO_LOG_ERROR, "audit line lost", "request=%s principal=%s action=%s outcome=%s", line->request,
+                line->principal, line->action, line->outcome);
+        return;
+    }
+    e->audits = true;
+    engine_flush_soon(e);
+}
+
+int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line)
+{
+    struct line *l = malloc(sizeof *l);
+    if (!l) {
+        return LMO_E_NO_MEMORY;
+    }
+    *l = (struct line){.engine = e, .line = *line};
+    int r = lmo_loop_post(e->loop, add, l);
+    if (r < 0) {
+        free(l);
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ looking at it */
+
+struct listing {
+    json_t *array;
+    int failed;
+};
+
+static int list_one(void *arg, const struct lmo_audit_line *l)
+{
+    struct listing *list = arg;
+    json_t *o = json_object();
+#define TEXT(field) lmo_codec_string(l->field, sizeof l->field - 1)
+    int r = lmo_json_put_u64(o, "n", l->n);
+    r |= lmo_json_put_i64(o, "at_ms", l->at_ms);
+    r |= lmo_json_put(o, "request", TEXT(request));
+    r |= lmo_json_put(o, "principal", TEXT(principal));
+    r |= lmo_json_put(o, "remote", TEXT(remote));
+    r |= lmo_json_put(o, "action", TEXT(action));
+    r |= lmo_json_put(o, "migration", l->migration[0] ? TEXT(migration) : json_null());
+    r |= lmo_json_put(o, "host", l->host[0] ? TEXT(host) : json_null());
+    r |= lmo_json_put(o, "outcome", TEXT(outcome));
+    r |= lmo_json_put(o, "detail", TEXT(detail));
+#undef TEXT
+    list->failed |= r;
+    list->failed |= lmo_json_add(list->array, o);
+    return 0;
+}
+
+static void audit_list(struct request *r)
+{
+    const struct lmo_store_ops *ops = r->engine->store->ops;
+    struct listing list = {.array = json_array()};
+    struct lmo_err err = {0};
+    int rc = ops->audit_list ? ops->audit_list(r->engine->store, r->before, r->name, r->version, r->limit, list_one, &list, &err)
+                             : 0;
+    json_t *body = json_object();
+    list.failed |= lmo_json_put(body, "audit", list.array);
+    if (rc < 0 || list.failed) {
+        json_decref(body);
+        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the list");
+        return;
+    }
+    engine_reply_ok(r->fn, r->arg, 200, body, "");
+}
+
+int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const char *host, uint64_t before, unsigned limit,
+                          lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = engine_request(audit_list, fn, arg, host);
+    LMO_COPY(r.before, migration);
+    r.version = before;
+    r.limit = limit;
+    return engine_post(e, &r);
+}
