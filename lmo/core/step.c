@@ -75,7 +75,7 @@ static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int6
     case LMO_PHASE_VOLUME_ATTACH:
     case LMO_PHASE_NETWORK_PRELOAD:
     case LMO_PHASE_DUAL_INGRESS: return now_ms + DEADLINE_FORWARD_MS;
-    case LMO_PHASE_PRECOPY: return now_ms + (int64_t)m->policy.convergence_timeout_ms;
+    case LMO_PHASE_PRECOPY: return lmo_convergence_deadline(&m->convergence);
     case LMO_PHASE_CUTOVER: return now_ms + DEADLINE_CUTOVER_MS;
     case LMO_PHASE_FINALIZE:
     case LMO_PHASE_ROLLBACK: return now_ms + DEADLINE_CLEANUP_MS;
@@ -106,6 +106,9 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     m->phase = phase;
     m->phase_started_ms = s->ev->now_ms;
     m->phase_started_boot_us = s->ev->now_boot_us;
+    if (phase == LMO_PHASE_PRECOPY) {
+        lmo_step_precopy_begin(s);
+    }
     m->deadline_ms = deadline_of(m, phase, s->ev->now_ms);
     m->group = 0;
     m->group_open = phase == LMO_PHASE_ROLLBACK; /* its group 0 is what still has to drain */
@@ -123,7 +126,13 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
         m->task_count = 0;
     }
     bool terminal = lmo_phase_is(phase, LMO_PHASE_TERMINAL);
-    if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
+    if (phase == LMO_PHASE_QUEUED) { /* held: it goes on queueing, and the looks at it in between do not fill the list */
+        m->phase_time_count = 1;
+        m->phase_times[0].ended_ms = 0;
+        m->phase_times[0].us = 0;
+        m->phase_started_ms = m->phase_times[0].started_ms;
+        m->phase_started_boot_us = INT64_MAX;
+    } else if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
         m->phase_times[m->phase_time_count++] =
             (struct lmo_phase_time){.phase = phase, .started_ms = s->ev->now_ms};
     }
@@ -159,25 +168,6 @@ void lmo_step_attention(struct lmo_step *s, int code, const char *text)
     lmo_step_enter(s, LMO_PHASE_ATTENTION, text);
 }
 
-static void not_converged(struct lmo_step *s)
-{
-    const struct lmo_migration *m = s->m;
-    const struct lmo_progress *p = &m->progress;
-    char text[LMO_TEXT_MAX];
-    if (m->switchover_ready) {
-        (void)snprintf(text, sizeof text,
-                       "did not converge within %u ms: %llu MiB remaining after %u iteration(s), transfers %llu MiB/s, "
-                       "dirties %llu MiB/s",
-                       m->policy.convergence_timeout_ms, (unsigned long long)(p->remaining_bytes >> 20), p->iteration,
-                       (unsigned long long)(p->rate_bytes_per_s >> 20), (unsigned long long)(p->dirty_bytes_per_s >> 20));
-    } else {
-        (void)snprintf(text, sizeof text, "switch-over was not ready within %u ms: waiting for %.150s",
-                       m->policy.convergence_timeout_ms,
-                       m->waiting_for[0] ? m->waiting_for : "a worker's confirmation");
-    }
-    lmo_step_fail(s, LMO_E_NOT_CONVERGING, text);
-}
-
 static void on_timer(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
@@ -188,7 +178,7 @@ static void on_timer(struct lmo_step *s)
     (void)snprintf(text, sizeof text, "%s did not end within its deadline; waiting for %.180s", lmo_phase_text(m->phase),
                    m->waiting_for[0] ? m->waiting_for : "a worker's answer");
     if (m->phase == LMO_PHASE_PRECOPY) {
-        not_converged(s);
+        lmo_step_precopy_overdue(s);
     } else if (m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_FINALIZE || m->phase == LMO_PHASE_ROLLBACK) {
         lmo_step_attention(s, LMO_E_TIMEOUT, text);
     } else {
@@ -259,7 +249,7 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     struct lmo_task *t = NULL;
     switch (event->kind) {
     case LMO_EV_ADMITTED:
-        if (next->phase == LMO_PHASE_QUEUED) {
+        if (next->phase == LMO_PHASE_QUEUED && !lmo_step_held(&s)) {
             lmo_step_enter(&s, LMO_PHASE_PRECHECK, "admitted");
         }
         break;
@@ -316,6 +306,12 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     }
     if (m->epoch == 0) {
         return "epoch is 0";
+    }
+    if (m->policy.max_downtime_ms > 0 &&
+        m->downtime_ms > (m->convergence.stage == LMO_CONV_FORCED && m->policy.force_max_pause_ms > m->policy.max_downtime_ms
+                              ? m->policy.force_max_pause_ms
+                              : m->policy.max_downtime_ms)) {
+        return "V1: the downtime limit is above what the policy allows";
     }
     if (opens_gate(m) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";

@@ -53,6 +53,7 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
             return;
         }
     }
+    lmo_step_forecast(s);
 }
 
 static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
@@ -215,6 +216,7 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
 {
     if (t->kind == LMO_OP_OPEN_GATE && s->m->downtime_iteration > 0) {
         t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
+        lmo_step_limit_failed(s);
         return;
     }
     bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;

@@ -344,6 +344,8 @@ static void facts_of(struct fake_host *h, struct lmo_vm_facts *f)
     snprintf(f->uuid, sizeof f->uuid, "%s", FAKE_VM);
     snprintf(f->name, sizeof f->name, "guest");
     snprintf(f->machine, sizeof f->machine, "pc-q35-7.2");
+    f->dirty_bytes_per_s = h->world->dirty_bytes_per_s;
+    f->dirty_age_ms = h->world->dirty_age_ms;
     f->volume_count = h->world->volume_count;
     for (unsigned i = 0; i < f->volume_count; i++) {
         struct lmo_volume *v = &f->volumes[i];
@@ -492,10 +494,27 @@ static int hv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
     return leave(w, FAKE_JOB_ADOPT, r, err);
 }
 
+static int hv_measure_dirty(struct lmo_hypervisor *hv, const char *uuid, uint64_t fresh_ms, uint64_t timeout_ms,
+                            struct lmo_err *err)
+{
+    (void)uuid;
+    (void)timeout_ms;
+    struct fake_world *w = host_of(hv)->world;
+    int r = 0;
+    if (enter(w, FAKE_MEASURE_DIRTY, &r, err)) {
+        return r;
+    }
+    pthread_mutex_lock(&w->lock);
+    if (w->dirty_age_ms == 0 || w->dirty_age_ms > fresh_ms) {
+        w->dirty_age_ms = 1;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return leave(w, FAKE_MEASURE_DIRTY, r, err);
+}
+
 static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *end, void *arg,
                         struct lmo_err *err)
 {
-    (void)job;
     struct fake_host *h = host_of(hv);
     struct fake_world *w = h->world;
     int r = 0;
@@ -507,6 +526,8 @@ static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
         r = lmo_fail(err, LMO_E_BUSY, "a job runs already");
     } else {
         w->job_from = (unsigned)(h - w->hosts);
+        w->job_spec = *job;
+        w->job_spec.destination_xml = NULL; /* borrowed */
         w->job = true;
         w->job_gate_open = w->job_suspended = w->job_loaded = false;
         w->end = end;
@@ -526,8 +547,6 @@ static int hv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t b
                          struct lmo_err *err)
 {
     (void)uuid;
-    (void)bandwidth;
-    (void)downtime_ms;
     struct fake_world *w = host_of(hv)->world;
     int r = 0;
     if (enter(w, FAKE_JOB_LIMITS, &r, err)) {
@@ -536,6 +555,8 @@ static int hv_job_limits(struct lmo_hypervisor *hv, const char *uuid, uint64_t b
     pthread_mutex_lock(&w->lock);
     if (w->job) {
         w->job_gate_open = true;
+        w->limit_bandwidth = bandwidth;
+        w->limit_downtime_ms = downtime_ms;
     } else {
         r = lmo_fail(err, LMO_E_NOT_FOUND, "no job runs");
     }
@@ -555,6 +576,8 @@ static int hv_job_progress(struct lmo_hypervisor *hv, const char *uuid, struct l
     *ret = (struct lmo_progress){.total_bytes = w->total,
                                  .remaining_bytes = w->remaining,
                                  .iteration = w->iteration,
+                                 .disk_total_bytes = w->disk_total,
+                                 .disk_remaining_bytes = w->disk_remaining,
                                  .transferred_bytes = w->total - w->remaining};
     pthread_mutex_unlock(&w->lock);
     return leave(w, FAKE_JOB_PROGRESS, 0, err);
@@ -736,6 +759,7 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .job_limits = hv_job_limits,
     .job_progress = hv_job_progress,
     .job_abort = hv_job_abort,
+    .measure_dirty = hv_measure_dirty,
     .freeze = hv_freeze,
     .thaw = hv_thaw,
     .kill = hv_kill,

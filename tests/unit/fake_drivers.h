@@ -24,7 +24,7 @@
 #define FAKE_CALLS(X)                                                                                                  \
     X(DESCRIBE)                                                                                                        \
     X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
-        X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
+        X(JOB_ABORT) X(MEASURE_DIRTY) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
             X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE)           \
                 X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE)
 enum fake_call {
@@ -90,6 +90,10 @@ struct fake_world {
     void *end_arg;
     uint64_t total, remaining;
     uint32_t iteration;
+    uint64_t dirty_bytes_per_s, dirty_age_ms; /* as measured before; age 0: never */
+    uint64_t disk_total, disk_remaining;
+    struct lmo_hv_job job_spec;               /* what the last job was started with */
+    uint64_t limit_bandwidth, limit_downtime_ms; /* ordered last */
     bool automatic;      /* once the gate is open: pause, load, and end by themselves */
     bool freeze_unknown; /* the next freezes find nothing out */
     /* network */
