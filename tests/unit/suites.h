@@ -30,7 +30,8 @@
     X(worker_config)  \
     X(cli_wait)       \
     X(domain_xml)     \
-    X(freeze_evidence)
+    X(freeze_evidence) \
+    X(convergence)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
