@@ -238,17 +238,20 @@ static void remember_pass(struct lmo_convergence *c, uint32_t number, uint64_t r
     c->passes[c->pass_count++] = (struct lmo_pass){.number = number, .rest_bytes = rest};
 }
 
+uint64_t lmo_convergence_least_rest(const struct lmo_convergence *c)
+{
+    uint64_t best = c->pass_count ? UINT64_MAX : 0;
+    for (unsigned i = c->pass_count > LMO_CONV_WINDOW ? c->pass_count - LMO_CONV_WINDOW : 0; i < c->pass_count; i++) {
+        best = least(best, c->passes[i].rest_bytes);
+    }
+    return best;
+}
+
 /* Is none of the newest WINDOW rests smaller, by as much as asked for, than the one before them? */
 static bool window_unimproved(const struct lmo_convergence *c)
 {
-    if (c->pass_count < LMO_CONV_WINDOW + 1) {
-        return false;
-    }
-    uint64_t best = UINT64_MAX, wanted = c->passes[0].rest_bytes / 100 * (100 - LMO_CONV_IMPROVEMENT_PERCENT);
-    for (unsigned i = 1; i < c->pass_count; i++) {
-        best = least(best, c->passes[i].rest_bytes);
-    }
-    return best > wanted;
+    uint64_t wanted = c->passes[0].rest_bytes / 100 * (100 - LMO_CONV_IMPROVEMENT_PERCENT);
+    return c->pass_count > LMO_CONV_WINDOW && lmo_convergence_least_rest(c) > wanted;
 }
 
 /* True if a pass has ended. */

@@ -175,6 +175,8 @@ int64_t lmo_convergence_deadline(const struct lmo_convergence *c);
 /* The latest possible end of pre-copy, counted from its beginning: what is given a time limit beside it lives longer. */
 uint64_t lmo_convergence_longest_ms(const struct lmo_convergence *c);
 void lmo_convergence_sample(struct lmo_convergence *c, const struct lmo_conv_facts *f, struct lmo_conv_order *ret);
+/* The least that one of the newest WINDOW passes has left; 0: none has ended. */
+uint64_t lmo_convergence_least_rest(const struct lmo_convergence *c);
 /* The deadline has passed. */
 void lmo_convergence_time_out(struct lmo_convergence *c, const struct lmo_conv_facts *f, struct lmo_conv_order *ret);
 /* "60 s + 4 x 256 MiB / 16 MiB/s" or "by policy". */

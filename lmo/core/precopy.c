@@ -142,8 +142,8 @@ void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample)
     enum lmo_conv_stage stage = m->convergence.stage;
     lmo_convergence_sample(&m->convergence, &facts, &order);
     if (order.stalled_now) {
-        lmo_step_note(s, "", "stalled: the last %d passes left %llu MiB and more each, transfers %llu MiB/s, dirties %llu MiB/s",
-                      LMO_CONV_WINDOW, (unsigned long long)(m->convergence.pass_bytes >> 20),
+        lmo_step_note(s, "", "stalled: each of the last %d passes left %llu MiB or more, transfers %llu MiB/s, dirties %llu MiB/s",
+                      LMO_CONV_WINDOW, (unsigned long long)(lmo_convergence_least_rest(&m->convergence) >> 20),
                       (unsigned long long)(sample->rate_bytes_per_s >> 20),
                       (unsigned long long)(sample->dirty_bytes_per_s >> 20));
     }
