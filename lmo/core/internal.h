@@ -42,6 +42,8 @@ void lmo_step_forecast(struct lmo_step *s);
 bool lmo_step_held(const struct lmo_step *s);
 void lmo_step_precopy_begin(struct lmo_step *s);
 void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample);
+/* What the migration gets is another than before. */
+void lmo_step_bandwidth_changed(struct lmo_step *s);
 void lmo_step_limit_failed(struct lmo_step *s);
 void lmo_step_precopy_overdue(struct lmo_step *s);
 /* reports.c */

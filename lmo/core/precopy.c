@@ -97,6 +97,15 @@ void lmo_step_precopy_begin(struct lmo_step *s)
                   lmo_on_timeout_text((int)m->policy.on_timeout));
 }
 
+void lmo_step_bandwidth_changed(struct lmo_step *s)
+{
+    struct lmo_migration *m = s->m;
+    if (m->phase == LMO_PHASE_PRECOPY) {
+        lmo_convergence_bandwidth(&m->convergence, &m->policy, m->vm.memory_bytes, bandwidth_of(m));
+        m->deadline_ms = lmo_convergence_deadline(&m->convergence);
+    }
+}
+
 static void order_limit(struct lmo_step *s, uint32_t downtime_ms)
 {
     struct lmo_migration *m = s->m;

@@ -3,14 +3,22 @@
 Guests have 256 MiB, so that a region of 96 MiB that is written to all the time fits beside their system."""
 import time
 
-from harness import ENDS, LabTest, alive, lab, virsh, where
+from harness import ENDS, LabTest, alive, lab, labinfo, virsh, wait_until, where
 
 MIB = 1 << 20
 
 
 class Convergence(LabTest):
     def busy(self, rate, region=96):
-        return self.create("--memory", "256", "--dirty-rate", str(rate), "--dirty-region", str(region))
+        """A guest that really writes so much by now: it says itself how many pages it has written to."""
+        self.create("--memory", "256", "--dirty-rate", str(rate), "--dirty-region", str(region))
+        ip = labinfo.guests()[self.guest]["ip"]
+
+        def dirties():
+            _, lines = labinfo.in_net("client", labinfo.stream_lines, ip, 200, 10.0)
+            pages, ns = lines[-1][6] - lines[0][6], lines[-1][7] - lines[0][7]
+            return pages * 4096 / MIB > rate / 2 * ns / 1e9
+        wait_until(f"{self.guest} to dirty its memory", dirties)
 
     def watched(self, ident, seconds=150):
         """The record at its end, and every one seen on the way."""

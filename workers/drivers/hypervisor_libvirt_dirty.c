@@ -61,15 +61,15 @@ static bool still_measurable(struct lmo_lv *lv, const char *uuid)
 static void begin(struct lmo_lv *lv, struct gauge *m)
 {
     struct lmo_err err = {0};
-    if (lmo_lv_domain(lv, LMO_LV_LANE_GAUGE, m->uuid, &m->dom, &err) < 0 || !still_measurable(lv, m->uuid)) {
+    LMO_LV_AUTO_DOMAIN virDomainPtr dom = NULL;
+    if (lmo_lv_domain(lv, LMO_LV_LANE_GAUGE, m->uuid, &dom, &err) < 0 || !still_measurable(lv, m->uuid))
         return;
-    }
-    if (virDomainStartDirtyRateCalc(m->dom, PERIOD_S, VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING) < 0) {
+    if (virDomainStartDirtyRateCalc(dom, PERIOD_S, VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING) < 0) {
         (void)lmo_lv_fail(&err, false, "measuring the dirty rate");
         lmo_log(LMO_LOG_DEBUG, "dirty rate not to be had", "uuid=%s reason=%s", m->uuid, err.text);
-        (void)virDomainFree(m->dom);
-        m->dom = NULL;
+        return;
     }
+    m->dom = LMO_TAKE(dom); /* from here on QEMU's status is that of this measurement, not of the one before */
 }
 
 /* True when there is nothing more to wait for. */
