@@ -83,6 +83,8 @@ static const struct lmo_field vm_facts_fields[] = {
     LMO_F_UINT(lmo_vm_facts, memory_bytes, 0),
     LMO_F_UINT(lmo_vm_facts, vcpus, LMO_VCPUS_MAX),
     LMO_F_TEXT(lmo_vm_facts, machine, 0),
+    LMO_F_UINT(lmo_vm_facts, dirty_bytes_per_s, 0),
+    LMO_F_UINT(lmo_vm_facts, dirty_age_ms, 0),
     LMO_F_ARRAY(lmo_vm_facts, volumes, volume_count, lmo_volume_table),
     LMO_F_ARRAY(lmo_vm_facts, ports, port_count, lmo_port_table),
     LMO_F_TEXT(lmo_vm_facts, blocker, 0),
@@ -95,6 +97,8 @@ static const struct lmo_field progress_fields[] = {
     LMO_F_UINT(lmo_progress, dirty_bytes_per_s, 0),     LMO_F_UINT(lmo_progress, iteration, 0),
     LMO_F_UINT(lmo_progress, throttle_percent, 100),    LMO_F_UINT(lmo_progress, downtime_limit_ms, 0),
     LMO_F_UINT(lmo_progress, bandwidth_bytes_per_s, 0), LMO_F_UINT(lmo_progress, elapsed_ms, 0),
+    LMO_F_UINT(lmo_progress, disk_total_bytes, 0),      LMO_F_UINT(lmo_progress, disk_transferred_bytes, 0),
+    LMO_F_UINT(lmo_progress, disk_remaining_bytes, 0),  LMO_F_UINT(lmo_progress, disk_rate_bytes_per_s, 0),
 };
 const struct lmo_table lmo_progress_table = LMO_TABLE(progress_fields);
 

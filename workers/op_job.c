@@ -139,6 +139,8 @@ static void call_driver(struct lmo_op *op, struct lmo_outgoing *out, bool adopt)
     c->op = op;
     c->adopt = adopt;
     lmo_job_describe(out, &c->job);
+    c->job.throttle_initial_percent = op->req->throttle_initial_percent;
+    c->job.throttle_increment_percent = op->req->throttle_increment_percent;
     out->starting = true;
     lmo_call_lane(&c->call, "job", op->req->vm);
     lmo_call_submit(op->w, &c->call);

@@ -6,10 +6,13 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MEASURE_MS 2000 /* for a dirty rate that a start depends on: it takes a second */
 
 enum needs {
     NEED_HYPERVISOR = 1,
@@ -36,6 +39,11 @@ static int describe(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_hypervisor *hv = op->w->drv.hypervisor;
     const char *vm = op->req->vm[0] ? op->req->vm : op->req->vm_name;
+    struct lmo_err why = {0};
+    if (op->req->dirty_fresh_ms && hv->ops->measure_dirty &&
+        hv->ops->measure_dirty(hv, vm, op->req->dirty_fresh_ms, MEASURE_MS, &why) < 0) {
+        lmo_log(LMO_LOG_INFO, "dirty rate not measured", "vm=%s reason=%s", vm, why.text); /* the facts will say so */
+    }
     int r = hv->ops->describe(hv, vm, &op->reply.facts, timeout_ms, err);
     if (r < 0) {
         return r;

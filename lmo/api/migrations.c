@@ -3,6 +3,7 @@
 
 #include "base/id.h"
 #include "base/json.h"
+#include "core/convergence.h"
 #include "core/phase.h"
 #include "core/resolve.h"
 
@@ -12,18 +13,28 @@
 
 #define IDEMPOTENCY_KEY            "Idempotency-Key"
 #define DOWNTIME_MAX_MS            600000U
-#define CONVERGENCE_TIMEOUT_MAX_MS 43200000U /* 12 h */
+#define THROTTLE_MAX_PERCENT       99U
 
 struct migration_body {
     char vm[LMO_NAME_MAX], source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
     struct lmo_policy policy;
 };
 
+static const struct lmo_words on_timeout_words = {lmo_on_timeout_text, lmo_on_timeout_from_text};
+static const struct lmo_words prediction_words = {lmo_prediction_text, lmo_prediction_from_text};
+
 static const struct lmo_field policy_fields[] = {
     LMO_F_UINT(lmo_policy, bandwidth_bytes_per_s, 0),
     LMO_F_UINT(lmo_policy, max_downtime_ms, DOWNTIME_MAX_MS),
-    LMO_F_UINT(lmo_policy, convergence_timeout_ms, CONVERGENCE_TIMEOUT_MAX_MS),
+    LMO_F_UINT(lmo_policy, convergence_timeout_ms, LMO_CONV_TIMEOUT_MAX_MS),
+    LMO_F_UINT(lmo_policy, disk_timeout_ms, LMO_CONV_TIMEOUT_MAX_MS),
     LMO_F_BOOL(lmo_policy, accept_stateful_loss),
+    LMO_F_BOOL(lmo_policy, allow_throttle),
+    LMO_F_UINT(lmo_policy, throttle_initial_percent, THROTTLE_MAX_PERCENT),
+    LMO_F_UINT(lmo_policy, throttle_increment_percent, THROTTLE_MAX_PERCENT),
+    LMO_F_ENUM(lmo_policy, on_timeout, on_timeout_words, 0),
+    LMO_F_UINT(lmo_policy, force_max_pause_ms, DOWNTIME_MAX_MS),
+    LMO_F_ENUM(lmo_policy, prediction, prediction_words, 0),
 };
 static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
 

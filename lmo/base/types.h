@@ -71,6 +71,8 @@ struct lmo_vm_facts {
     uint64_t memory_bytes;
     uint32_t vcpus;
     char machine[64];               /* "pc-q35-7.2" */
+    uint64_t dirty_bytes_per_s;     /* memory that it wrote to, as measured last; means something with an age only */
+    uint64_t dirty_age_ms;          /* of that measurement; 0: never measured */
     unsigned volume_count, port_count;
     struct lmo_volume volumes[LMO_VOLUMES_MAX];
     struct lmo_port ports[LMO_PORTS_MAX];
@@ -87,6 +89,8 @@ struct lmo_progress {
     uint64_t downtime_limit_ms;     /* in force at the hypervisor now */
     uint64_t bandwidth_bytes_per_s; /* limit in force; 0: none */
     uint64_t elapsed_ms;
+    /* Local disks that are copied; 0 where none are. */
+    uint64_t disk_total_bytes, disk_transferred_bytes, disk_remaining_bytes, disk_rate_bytes_per_s;
 };
 
 #endif

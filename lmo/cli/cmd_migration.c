@@ -23,6 +23,33 @@ static int migration_path(struct lmo_cli *cli, const char *after, char path[LMO_
 
 /* ------------------------------------------------------------------ migrate */
 
+/* How it is to converge. What is not given is the coordinator's default. */
+static int convergence_policy(const struct lmo_cli_args *a, json_t *policy)
+{
+    static const struct {
+        enum lmo_option option;
+        const char *field;
+        bool text;
+    } given[] = {
+        {LMO_OPT_DISK_TIMEOUT, "disk_timeout_ms", false},
+        {LMO_OPT_THROTTLE_INITIAL, "throttle_initial_percent", false},
+        {LMO_OPT_THROTTLE_INCREMENT, "throttle_increment_percent", false},
+        {LMO_OPT_ON_TIMEOUT, "on_timeout", true},
+        {LMO_OPT_FORCE_MAX_PAUSE, "force_max_pause_ms", false},
+        {LMO_OPT_PREDICTION, "prediction", true},
+    };
+    int bad = 0;
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+        if (!(a->given >> given[i].option & 1))
+            continue;
+        bad |= given[i].text ? lmo_json_put_str(policy, given[i].field, a->text[given[i].option])
+                             : lmo_json_put_u64(policy, given[i].field, a->number[given[i].option]);
+    }
+    if (LMO_GIVEN(a, ALLOW_THROTTLE) || LMO_GIVEN(a, THROTTLE_INITIAL) || LMO_GIVEN(a, THROTTLE_INCREMENT))
+        bad |= lmo_json_put_bool(policy, "allow_throttle", true);
+    return bad;
+}
+
 static json_t *request_body(const struct lmo_cli_args *a)
 {
     json_t *policy = json_object();
@@ -36,6 +63,7 @@ static json_t *request_body(const struct lmo_cli_args *a)
     }
     if (LMO_GIVEN(a, ACCEPT_STATEFUL_LOSS))
         bad |= lmo_json_put_bool(policy, "accept_stateful_loss", true);
+    bad |= convergence_policy(a, policy);
     json_t *body = json_object();
     bad |= lmo_json_put_str(body, "vm", a->positional[0]);
     bad |= lmo_json_put_str(body, "destination", a->text[LMO_OPT_TO]);

@@ -24,10 +24,12 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
     {"migrate", "VM", 1, 1,
      LMO_OPTS_CONNECTION | O(TO) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
-         O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
+         O(DISK_TIMEOUT) | O(ALLOW_THROTTLE) | O(THROTTLE_INITIAL) | O(THROTTLE_INCREMENT) | O(ON_TIMEOUT) |
+         O(FORCE_MAX_PAUSE) | O(PREDICTION) | O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
      O(TO), "Move a running guest to another host",
      "Without --wait, prints the migration's id as soon as the coordinator has written the request down. With --wait, "
-     "follows it to its end; interrupting the command does not stop the migration, `lmo migration cancel` does.",
+     "follows it to its end; interrupting the command does not stop the migration, `lmo migration cancel` does. "
+     "docs/convergence.md tells how time-outs, pauses and throttling work together.",
      GUESTS, lmo_cmd_migrate},
     {"migration list", "", 0, 0, LMO_OPTS_CONNECTION | O(PHASE) | O(VM) | O(LIMIT), 0, "List migrations", NULL, NULL,
      lmo_cmd_migration_list},

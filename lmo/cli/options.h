@@ -45,10 +45,24 @@
       "Stop waiting after S seconds (exit code 6)") \
     X(BANDWIDTH,           "bandwidth",            0,   "MiB/s",   MIB,     1,  1099511627776, \
       "Limit of the memory stream") \
-    X(MAX_DOWNTIME,        "max-downtime",         0,   "MS",      UINT,    1,  3600000, \
-      "Longest pause convergence control may allow") \
-    X(CONVERGENCE_TIMEOUT, "convergence-timeout",  0,   "S",       SECONDS, 1,  604800000, \
-      "Give up if memory has not converged by then") \
+    X(MAX_DOWNTIME,        "max-downtime",         0,   "MS",      UINT,    1,  600000, \
+      "Longest pause convergence control may allow (default 300)") \
+    X(CONVERGENCE_TIMEOUT, "convergence-timeout",  0,   "S",       SECONDS, 1,  43200000, \
+      "Give up if memory has not converged by then (default: by its size)") \
+    X(DISK_TIMEOUT,        "disk-timeout",         0,   "S",       SECONDS, 1,  43200000, \
+      "Give up if local disks are not copied by then") \
+    X(ALLOW_THROTTLE,      "allow-throttle",       0,   NULL,      FLAG,    0,  0, \
+      "Slow the guest's vCPUs down if it dirties memory too fast") \
+    X(THROTTLE_INITIAL,    "throttle-initial",     0,   "PERCENT", UINT,    1,  99, \
+      "First step of the throttling (default 20)") \
+    X(THROTTLE_INCREMENT,  "throttle-increment",   0,   "PERCENT", UINT,    1,  99, \
+      "Each further step (default 10)") \
+    X(ON_TIMEOUT,          "on-timeout",           0,   "WHAT",    TEXT,    0,  0, \
+      "abort (default), or force: allow the pause of --force-max-pause, then abort") \
+    X(FORCE_MAX_PAUSE,     "force-max-pause",      0,   "MS",      UINT,    1,  600000, \
+      "Longest pause with --on-timeout=force") \
+    X(PREDICTION,          "prediction",           0,   "WHAT",    TEXT,    0,  0, \
+      "If it will not converge: warn (default), off, queue or refuse") \
     X(ACCEPT_STATEFUL_LOSS,"accept-stateful-loss", 0,   NULL,      FLAG,    0,  0, \
       "Move although a stateful firewall's flow state stays behind") \
     X(IDEMPOTENCY_KEY,     "idempotency-key",      0,   "KEY",     TEXT,    0,  0, \

@@ -78,9 +78,14 @@ static void add_eta(struct text *t, const json_t *p)
 {
     uint64_t low = lmo_api_u64(p, "eta_min_ms"), high = lmo_api_u64(p, "eta_max_ms");
     char a[LMO_FORMAT_MAX], b[LMO_FORMAT_MAX];
+    const char *kind = lmo_api_text(p, "eta_kind");
     if (low == 0 && high == 0)
         return;
-    if (!lmo_api_has(p, "eta_max_ms"))
+    if (strcmp(kind, "not_converging") == 0)
+        add(t, ", not converging, ends within %s", lmo_format_ms(high, b));
+    else if (strcmp(kind, "forced") == 0)
+        add(t, ", forced, ends within %s", lmo_format_ms(high, b));
+    else if (!lmo_api_has(p, "eta_max_ms"))
         add(t, ", at least %s more", lmo_format_ms(low, a)); /* it cannot be said when it converges */
     else if (high <= low)
         add(t, ", ETA %s", lmo_format_ms(low, a));
@@ -112,6 +117,8 @@ const char *lmo_render_progress(const json_t *m, char buf[LMO_RENDER_LINE_MAX])
     }
     if (lmo_api_u64(p, "iteration") > 1)
         add(&t, ", pass %" PRIu64, lmo_api_u64(p, "iteration"));
+    if (lmo_api_u64(p, "throttle_percent") > 0)
+        add(&t, ", throttled %" PRIu64 " %%", lmo_api_u64(p, "throttle_percent"));
     add_eta(&t, p);
     return buf;
 }
@@ -256,11 +263,35 @@ static void render_policy(const json_t *p, FILE *out)
         add(&t, "%sto converge within %s", t.used ? ", " : "",
             lmo_format_ms(lmo_api_u64(p, "convergence_timeout_ms"), a));
     }
+    if (strcmp(lmo_api_text(p, "on_timeout"), "force") == 0) {
+        add(&t, ", else forced with a pause of at most %s", lmo_format_ms(lmo_api_u64(p, "force_max_pause_ms"), a));
+    }
+    if (json_is_true(json_object_get(p, "allow_throttle"))) {
+        add(&t, "%sthrottling allowed", t.used ? ", " : "");
+    }
     if (json_is_true(json_object_get(p, "accept_stateful_loss"))) {
         add(&t, "%sloss of firewall state accepted", t.used ? ", " : "");
     }
     if (t.used > 0)
         field(out, "policy", buf);
+}
+
+/* What was predicted, how long it may take and where that comes from, and what became of it. */
+static void render_convergence(const json_t *c, FILE *out)
+{
+    char buf[LMO_RENDER_LINE_MAX] = "", a[LMO_FORMAT_MAX];
+    struct text t = {.buf = buf};
+    const json_t *forecast = json_object_get(c, "prediction"), *memory = json_object_get(c, "memory_timeout");
+    if (*lmo_api_text(forecast, "text"))
+        field(out, "prediction", lmo_api_text(forecast, "text"));
+    if (lmo_api_u64(memory, "ms") == 0)
+        return;
+    add(&t, "%s (%s)", lmo_format_ms(lmo_api_u64(memory, "ms"), a), lmo_api_text(memory, "how"));
+    if (lmo_api_u64(c, "downtime_limit_ms") > 0)
+        add(&t, "; pause of up to %s allowed so far", lmo_format_ms(lmo_api_u64(c, "downtime_limit_ms"), a));
+    if (json_is_true(json_object_get(c, "stalled")))
+        add(&t, "; stalled");
+    field(out, "time-out", buf);
 }
 
 /* Which row of `phases` does a journal line belong to? The last of its name that had begun by then. */
@@ -408,6 +439,7 @@ void lmo_render_migration(const json_t *m, const json_t *journal, const struct l
     }
     field(out, *lmo_api_text(m, "outcome") ? "took" : "so far", buf);
     render_memory(json_object_get(m, "progress"), out);
+    render_convergence(json_object_get(m, "convergence"), out);
     render_cutover(json_object_get(m, "cutover"), out);
     render_policy(json_object_get(m, "policy"), out);
     render_resources(json_object_get(m, "resources"), out);

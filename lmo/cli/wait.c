@@ -27,6 +27,7 @@ struct wait {
     size_t shown;          /* rows of phases[] that were printed */
     char live_phase[64];   /* phase of the line that is being redrawn; "" none */
     char waiting_for[160]; /* as said last, where lines are not redrawn */
+    bool warned;           /* that it is predicted not to converge */
     bool lost;             /* the coordinator did not answer the last time */
     uint64_t lost_since_ns;
 };
@@ -84,6 +85,18 @@ static void show_phase_live(struct wait *w, const json_t *phase)
     w->live_phase[0] = '\0';
 }
 
+static void warn_once(struct wait *w, const json_t *record)
+{
+    const json_t *prediction = json_object_get(json_object_get(record, "convergence"), "prediction");
+    const char *outlook = lmo_api_text(prediction, "outlook");
+    if (w->warned || (strcmp(outlook, "never") != 0 && strcmp(outlook, "too_slow") != 0))
+        return;
+    w->warned = true;
+    if (w->cli->err_style.tty)
+        fputs("\r\033[K", w->cli->err);
+    lmo_cli_message(w->cli, "predicted: %s", lmo_api_text(prediction, "text"));
+}
+
 static void show(struct wait *w, const json_t *record)
 {
     const json_t *phases = json_object_get(record, "phases");
@@ -98,6 +111,7 @@ static void show(struct wait *w, const json_t *record)
         else
             show_phase(w, record, p);
     }
+    warn_once(w, record);
     const char *why = lmo_api_text(record, "waiting_for");
     if (!live && strncmp(why, w->waiting_for, sizeof w->waiting_for - 1) != 0) {
         snprintf(w->waiting_for, sizeof w->waiting_for, "%s", why);

@@ -4,11 +4,6 @@
 
 #include "core/migration.h"
 
-/* Where the downtime limit begins, and for how many passes over the memory each step of it is given a chance. A guest that
- * converges to less pauses for less; one that does not soon has its policy's full limit. */
-#define LMO_DOWNTIME_FIRST_MS 60
-#define LMO_DOWNTIME_PASSES 3
-
 /* What one step works on. */
 struct lmo_step {
     struct lmo_migration *m; /* the next record */
@@ -45,6 +40,17 @@ void lmo_step_task_held(struct lmo_step *s, struct lmo_task *t);
 bool lmo_step_asked_by_destination(enum lmo_op_kind kind);
 /* resolve.c */
 int lmo_step_resolve(struct lmo_step *s, struct lmo_err *err) LMO_MUST_CHECK;
+/* precopy.c */
+/* The guest was described: will it converge? May refuse the migration or put it back into the queue, as the policy says. */
+void lmo_step_forecast(struct lmo_step *s);
+/* In the queue, and not to be looked at again yet. */
+bool lmo_step_held(const struct lmo_step *s);
+void lmo_step_precopy_begin(struct lmo_step *s);
+void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample);
+/* What the migration gets is another than before. */
+void lmo_step_bandwidth_changed(struct lmo_step *s);
+void lmo_step_limit_failed(struct lmo_step *s);
+void lmo_step_precopy_overdue(struct lmo_step *s);
 /* reports.c */
 void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w);
 

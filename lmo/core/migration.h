@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/ops.h"
 #include "base/types.h"
+#include "core/convergence.h"
 #include "core/phase.h"
 #include "core/resolve.h"
 #include "core/resource.h"
@@ -53,8 +54,14 @@ struct lmo_task {
 struct lmo_policy {
     uint64_t bandwidth_bytes_per_s;  /* cap of the memory stream; 0: unlimited */
     uint32_t max_downtime_ms;        /* switch-over is allowed when the rest fits in this */
-    uint32_t convergence_timeout_ms; /* pre-copy, from its start; then it is aborted */
+    uint32_t convergence_timeout_ms; /* memory; 0: computed from what is to be moved */
+    uint32_t disk_timeout_ms;        /* local disks, where a driver copies them; 0: computed likewise */
     bool accept_stateful_loss;       /* move although a stateful firewall's flow state is lost */
+    bool allow_throttle;             /* slow its vCPUs down if it dirties memory too fast */
+    uint32_t throttle_initial_percent, throttle_increment_percent;
+    enum lmo_on_timeout on_timeout;
+    uint32_t force_max_pause_ms;     /* with on_timeout force: the pause that is allowed then */
+    enum lmo_prediction prediction;
 };
 
 struct lmo_phase_time {
@@ -116,6 +123,8 @@ struct lmo_migration {
     struct lmo_task tasks[LMO_TASKS_MAX];
 
     bool switchover_ready;         /* persisted before the gate is ordered open */
+    int64_t held_since_ms, held_until_ms; /* queued because it would not converge; 0: not */
+    struct lmo_convergence convergence;
     uint32_t downtime_ms;          /* limit ordered last: begins low, is raised in steps to policy.max_downtime_ms */
     uint32_t downtime_iteration;   /* pass over the memory that was under way when it was ordered */
     bool job_ended, job_call_ok;

@@ -26,7 +26,8 @@
     X(QUEUED,             "queued",              LMO_PHASE_BIT(PRECHECK) | LMO_PHASE_BIT(ABORTED),                   \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
     X(PRECHECK,           "precheck",                                                                                \
-      LMO_PHASE_BIT(DESTINATION_CREATE) | LMO_PHASE_BIT(VOLUME_ATTACH) | LMO_PHASE_BIT(ROLLBACK),                    \
+      LMO_PHASE_BIT(QUEUED) | LMO_PHASE_BIT(DESTINATION_CREATE) | LMO_PHASE_BIT(VOLUME_ATTACH) |                     \
+          LMO_PHASE_BIT(ROLLBACK),                                                                                   \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \
     X(DESTINATION_CREATE, "destination_create",  LMO_PHASE_BIT(VOLUME_ATTACH) | LMO_PHASE_BIT(ROLLBACK),             \
       LMO_PHASE_CANCELLABLE | LMO_PHASE_SOURCE_RUNS)                                                                 \

@@ -296,5 +296,8 @@ void lmo_plan_dispatch(struct lmo_step *s)
         s->out->send |= UINT64_C(1) << i;
         s->out->durable = true;
     }
+    if (m->phase == LMO_PHASE_QUEUED && m->held_until_ms > 0) {
+        wake = wake == 0 || m->held_until_ms < wake ? m->held_until_ms : wake;
+    }
     s->out->wake_ms = wake;
 }

@@ -14,43 +14,6 @@ static bool undecided(const struct lmo_migration *m)
            m->phase == LMO_PHASE_ATTENTION;
 }
 
-/* The downtime limit was low for some passes, and the guest did not converge to it: the next step. */
-static void raise_downtime(struct lmo_step *s)
-{
-    struct lmo_migration *m = s->m;
-    bool open = m->switchover_ready && !lmo_plan_pending(m, LMO_OP_OPEN_GATE);
-    if (!open || m->downtime_ms >= m->policy.max_downtime_ms) {
-        return;
-    }
-    if (m->downtime_iteration == 0 || m->progress.iteration < m->downtime_iteration) {
-        m->downtime_iteration = m->progress.iteration;
-    }
-    if (m->progress.iteration < m->downtime_iteration + LMO_DOWNTIME_PASSES) {
-        return;
-    }
-    uint32_t next = 2 * m->downtime_ms;
-    m->downtime_ms = next < m->policy.max_downtime_ms ? next : m->policy.max_downtime_ms;
-    m->downtime_iteration = m->progress.iteration;
-    (void)lmo_plan_add(s, LMO_OP_OPEN_GATE, 0);
-    lmo_step_note(s, "not converged to the limit before it", "downtime limit raised to %u ms in pass %u", m->downtime_ms,
-                  m->progress.iteration);
-}
-
-static void on_progress(struct lmo_step *s, const struct lmo_worker_event *w)
-{
-    struct lmo_migration *m = s->m;
-    if (m->phase != LMO_PHASE_PRECOPY) {
-        return;
-    }
-    m->progress = w->progress;
-    if (w->progress.total_bytes > 0 && w->progress.remaining_bytes <= w->progress.total_bytes) {
-        uint64_t done = 100 * (w->progress.total_bytes - w->progress.remaining_bytes) / w->progress.total_bytes;
-        uint8_t percent = (uint8_t)(done > 99 ? 99 : done);
-        m->percent = percent > m->percent ? percent : m->percent;
-    }
-    raise_downtime(s);
-}
-
 static void on_job_end(struct lmo_step *s, const struct lmo_worker_event *w)
 {
     struct lmo_migration *m = s->m;
@@ -153,7 +116,7 @@ void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w)
 {
     struct lmo_migration *m = s->m;
     if (w->kind == LMO_WEV_PROGRESS) {
-        on_progress(s, w);
+        lmo_step_progress(s, &w->progress);
         return;
     }
     s->out->durable = true;

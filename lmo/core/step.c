@@ -71,7 +71,9 @@ void lmo_step_waited(struct lmo_step *s)
 static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int64_t now_ms)
 {
     int64_t ms = lmo_phase_rule(p)->deadline_ms;
-    ms = ms == LMO_DEADLINE_BY_POLICY ? (int64_t)m->policy.convergence_timeout_ms : ms;
+    if (ms == LMO_DEADLINE_BY_POLICY) {
+        return lmo_convergence_deadline(&m->convergence);
+    }
     return ms == 0 ? 0 : now_ms + ms;
 }
 
@@ -116,11 +118,20 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
     m->phase = phase;
     m->phase_started_ms = s->ev->now_ms;
     m->phase_started_boot_us = s->ev->now_boot_us;
+    if (phase == LMO_PHASE_PRECOPY) {
+        lmo_step_precopy_begin(s);
+    }
     m->deadline_ms = deadline_of(m, phase, s->ev->now_ms);
     m->group = 0;
     lmo_step_waited(s);
     bool terminal = lmo_phase_is(phase, LMO_PHASE_TERMINAL);
-    if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
+    if (phase == LMO_PHASE_QUEUED) { /* held: it goes on queueing, and the looks at it in between do not fill the list */
+        m->phase_time_count = 1;
+        m->phase_times[0].ended_ms = 0;
+        m->phase_times[0].us = 0;
+        m->phase_started_ms = m->phase_times[0].started_ms;
+        m->phase_started_boot_us = INT64_MAX;
+    } else if (!terminal && m->phase_time_count < LMO_PHASE_TIMES_MAX) {
         m->phase_times[m->phase_time_count++] =
             (struct lmo_phase_time){.phase = phase, .started_ms = s->ev->now_ms};
     }
@@ -167,25 +178,6 @@ void lmo_step_attention(struct lmo_step *s, int code, const char *text)
     lmo_step_enter(s, LMO_PHASE_ATTENTION, text);
 }
 
-static void not_converged(struct lmo_step *s)
-{
-    const struct lmo_migration *m = s->m;
-    const struct lmo_progress *p = &m->progress;
-    char text[LMO_TEXT_MAX];
-    if (m->switchover_ready) {
-        (void)snprintf(text, sizeof text,
-                       "did not converge within %u ms: %llu MiB remaining after %u iteration(s), transfers %llu MiB/s, "
-                       "dirties %llu MiB/s",
-                       m->policy.convergence_timeout_ms, (unsigned long long)(p->remaining_bytes >> 20), p->iteration,
-                       (unsigned long long)(p->rate_bytes_per_s >> 20), (unsigned long long)(p->dirty_bytes_per_s >> 20));
-    } else {
-        (void)snprintf(text, sizeof text, "switch-over was not ready within %u ms: waiting for %.150s",
-                       m->policy.convergence_timeout_ms,
-                       m->waiting_for[0] ? m->waiting_for : "a worker's confirmation");
-    }
-    lmo_step_fail(s, LMO_E_NOT_CONVERGING, text);
-}
-
 static void on_timer(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
@@ -197,7 +189,7 @@ static void on_timer(struct lmo_step *s)
                    m->waiting_for[0] ? m->waiting_for : "a worker's answer");
     switch (lmo_phase_rule(m->phase)->at_deadline) {
     case LMO_AT_DEADLINE_ROLLBACK: lmo_step_fail(s, LMO_E_TIMEOUT, text); break;
-    case LMO_AT_DEADLINE_CONVERGENCE: not_converged(s); break;
+    case LMO_AT_DEADLINE_CONVERGENCE: lmo_step_precopy_overdue(s); break;
     case LMO_AT_DEADLINE_ATTENTION: lmo_step_attention(s, LMO_E_TIMEOUT, text); break;
     case LMO_AT_DEADLINE_NOTHING: lmo_unreachable("a deadline in a phase that has none");
     }
@@ -271,7 +263,7 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     struct lmo_task *t = NULL;
     switch (event->kind) {
     case LMO_EV_ADMITTED:
-        if (next->phase == LMO_PHASE_QUEUED) {
+        if (next->phase == LMO_PHASE_QUEUED && !lmo_step_held(&s)) {
             lmo_step_enter(&s, LMO_PHASE_PRECHECK, "admitted");
         }
         break;
@@ -335,6 +327,12 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     }
     if (m->epoch == 0) {
         return "epoch is 0";
+    }
+    if (m->policy.max_downtime_ms > 0 &&
+        m->downtime_ms > (m->convergence.stage == LMO_CONV_FORCED && m->policy.force_max_pause_ms > m->policy.max_downtime_ms
+                              ? m->policy.force_max_pause_ms
+                              : m->policy.max_downtime_ms)) {
+        return "V1: the downtime limit is above what the policy allows";
     }
     if (opens_gate(m) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";

@@ -56,6 +56,7 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
             return;
         }
     }
+    lmo_step_forecast(s);
 }
 
 static struct lmo_clock_sample sampled(const struct lmo_step *s, const struct lmo_task *t)
@@ -285,6 +286,7 @@ static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_
 {
     if (t->kind == LMO_OP_OPEN_GATE && s->m->downtime_iteration > 0) {
         t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
+        lmo_step_limit_failed(s);
         return;
     }
     unsigned tries = t->kind == LMO_OP_RELEASE ? LMO_TRIES_RELEASE : lmo_phase_rule(s->m->phase)->tries;

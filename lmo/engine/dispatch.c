@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GATE_MARGIN_MS (10 * 60000)      /* a permit may be armed this long after the convergence time-out */
+#define GATE_MARGIN_MS (10 * 60000)      /* a permit may be armed this long after the latest end of pre-copy */
+#define DIRTY_FRESH_MS 10000             /* a dirty rate that decides about a start is not older */
 #define DEADMAN_MS 60000                 /* coordinator silent for so long during pre-copy: the worker aborts it */
 
 /* A permit whose time of issue lies too far in the destination's future is not armed: the precheck must leave room. */
@@ -173,7 +174,7 @@ static int sign_permit(const struct entry *entry, uint64_t epoch, char **ret_tex
         .epoch = epoch,
         .final_state = final_state(m) == LMO_RUN_RUNNING ? LMO_PERMIT_FINAL_RUNNING : LMO_PERMIT_FINAL_PAUSED,
         .issued_ms = now,
-        .expires_ms = now + m->policy.convergence_timeout_ms + GATE_MARGIN_MS,
+        .expires_ms = now + lmo_convergence_longest_ms(&m->convergence) + GATE_MARGIN_MS,
         .volume_count = m->vm.volume_count,
     };
     LMO_COPY(p.migration, m->id);
@@ -256,10 +257,18 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
         r->bandwidth_bytes_per_s = m->policy.bandwidth_bytes_per_s;
         r->downtime_ms = m->downtime_ms;
         r->deadman_ms = DEADMAN_MS;
+        if (t->kind == LMO_OP_JOB_START && m->policy.allow_throttle) {
+            r->throttle_initial_percent = m->policy.throttle_initial_percent;
+            r->throttle_increment_percent = m->policy.throttle_increment_percent;
+        }
     }
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_CHECK_REACH) {
         LMO_COPY(r->peer_uri, m->peer_uri);
         LMO_COPY(r->migration_uri, m->migration_uri);
+    }
+    bool decides = m->policy.prediction == LMO_PREDICTION_QUEUE || m->policy.prediction == LMO_PREDICTION_REFUSE;
+    if (t->kind == LMO_OP_DESCRIBE && decides) {
+        r->dirty_fresh_ms = DIRTY_FRESH_MS;
     }
     if (t->kind == LMO_OP_RELAY_ANSWER) {
         LMO_COPY(r->answer, m->cutover.freeze_answer);

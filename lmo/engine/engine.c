@@ -123,6 +123,16 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     return 0;
 }
 
+void engine_admit(struct entry *entry)
+{
+    struct lmo_event ev = {.kind = LMO_EV_ADMITTED};
+    struct lmo_err err = {0};
+    if (engine_apply(entry, &ev, &err) < 0) {
+        lmo_log(LMO_LOG_ERROR, "admission refused by the core", "migration=%s why=%s", entry->id, err.text);
+        abort();
+    }
+}
+
 /* ------------------------------------------------------------------ after the commit */
 
 static void on_timer(void *arg)
@@ -133,6 +143,9 @@ static void on_timer(void *arg)
     struct lmo_err err = {0};
     if (engine_apply(entry, &ev, &err) < 0) {
         lmo_log(LMO_LOG_ERROR, "timer event refused", "migration=%s why=%s", entry->id, err.text);
+    }
+    if (entry->phase == LMO_PHASE_QUEUED && engine_record(entry)->held_until_ms > 0) {
+        engine_admit(entry); /* as long as it is held, the core lets it wait */
     }
 }
 

@@ -114,6 +114,8 @@ struct host *engine_host(struct lmo_engine *e, const char *name);
 void engine_cursor_forget(struct lmo_engine *e, struct host *h);
 /* Steps the record; what follows is committed and carried out at the end of this turn of the loop. */
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
+/* The limits allow it to start. The core may have it wait all the same (held_until_ms). */
+void engine_admit(struct entry *entry);
 void engine_flush_soon(struct lmo_engine *e);
 void engine_journal(struct entry *entry, const char *what, const char *why);
 

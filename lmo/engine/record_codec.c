@@ -32,6 +32,12 @@ static int task_state_from_text(const char *word)
 }
 static const struct lmo_words task_state_words = {task_state_text, task_state_from_text};
 
+static const struct lmo_words on_timeout_words = {lmo_on_timeout_text, lmo_on_timeout_from_text};
+static const struct lmo_words prediction_words = {lmo_prediction_text, lmo_prediction_from_text};
+static const struct lmo_words outlook_words = {lmo_outlook_text, lmo_outlook_from_text};
+static const struct lmo_words conv_stage_words = {lmo_conv_stage_text, lmo_conv_stage_from_text};
+static const struct lmo_words eta_kind_words = {lmo_eta_kind_text, lmo_eta_kind_from_text};
+
 /* ------------------------------------------------------------------ tables */
 
 static const struct lmo_field task_fields[] = {
@@ -72,9 +78,68 @@ static const struct lmo_field policy_fields[] = {
     LMO_F_UINT(lmo_policy, bandwidth_bytes_per_s, 0),
     LMO_F_UINT(lmo_policy, max_downtime_ms, 0),
     LMO_F_UINT(lmo_policy, convergence_timeout_ms, 0),
+    LMO_F_UINT(lmo_policy, disk_timeout_ms, 0),
     LMO_F_BOOL(lmo_policy, accept_stateful_loss),
+    LMO_F_BOOL(lmo_policy, allow_throttle),
+    LMO_F_UINT(lmo_policy, throttle_initial_percent, 99),
+    LMO_F_UINT(lmo_policy, throttle_increment_percent, 99),
+    LMO_F_ENUM(lmo_policy, on_timeout, on_timeout_words, 0),
+    LMO_F_UINT(lmo_policy, force_max_pause_ms, 0),
+    LMO_F_ENUM(lmo_policy, prediction, prediction_words, 0),
 };
 static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
+
+static const struct lmo_field forecast_fields[] = {
+    LMO_F_ENUM(lmo_forecast, outlook, outlook_words, 0),
+    LMO_F_UINT(lmo_forecast, dirty_bytes_per_s, 0),
+    LMO_F_UINT(lmo_forecast, bandwidth_bytes_per_s, 0),
+    LMO_F_UINT(lmo_forecast, age_ms, 0),
+    LMO_F_UINT(lmo_forecast, needed_ms, 0),
+    LMO_F_TEXT(lmo_forecast, text, 0),
+};
+static const struct lmo_table forecast_table = LMO_TABLE(forecast_fields);
+
+static const struct lmo_field budget_fields[] = {
+    LMO_F_UINT(lmo_budget, ms, 0),
+    LMO_F_BOOL(lmo_budget, by_policy),
+    LMO_F_UINT(lmo_budget, bytes, 0),
+    LMO_F_UINT(lmo_budget, bandwidth_bytes_per_s, 0),
+    LMO_F_BOOL(lmo_budget, nominal),
+};
+static const struct lmo_table budget_table = LMO_TABLE(budget_fields);
+
+static const struct lmo_field pass_fields[] = {
+    LMO_F_UINT(lmo_pass, number, 0),
+    LMO_F_UINT(lmo_pass, rest_bytes, 0),
+};
+static const struct lmo_table pass_table = LMO_TABLE(pass_fields);
+
+static const struct lmo_field eta_fields[] = {
+    LMO_F_ENUM(lmo_eta, kind, eta_kind_words, 0),
+    LMO_F_UINT(lmo_eta, revision, 0),
+    LMO_F_INT(lmo_eta, low_ms),
+    LMO_F_INT(lmo_eta, high_ms),
+    LMO_F_UINT(lmo_eta, bandwidth_bytes_per_s, 0),
+};
+static const struct lmo_table eta_table = LMO_TABLE(eta_fields);
+
+static const struct lmo_field convergence_fields[] = {
+    LMO_F_STRUCT(lmo_convergence, forecast, forecast_table),
+    LMO_F_ENUM(lmo_convergence, stage, conv_stage_words, 0),
+    LMO_F_INT(lmo_convergence, began_ms),
+    LMO_F_INT(lmo_convergence, stage_ms),
+    LMO_F_STRUCT(lmo_convergence, disk, budget_table),
+    LMO_F_STRUCT(lmo_convergence, memory, budget_table),
+    LMO_F_STRUCT(lmo_convergence, grace, budget_table),
+    LMO_F_UINT(lmo_convergence, samples, 0),
+    LMO_F_UINT(lmo_convergence, pass_bytes, 0),
+    LMO_F_ARRAY(lmo_convergence, passes, pass_count, pass_table),
+    LMO_F_UINT(lmo_convergence, unimproved, 0),
+    LMO_F_BOOL(lmo_convergence, stalled),
+    LMO_F_BOOL(lmo_convergence, reorder),
+    LMO_F_STRUCT(lmo_convergence, eta, eta_table),
+};
+static const struct lmo_table convergence_table = LMO_TABLE(convergence_fields);
 
 static const struct lmo_field phase_time_fields[] = {
     LMO_F_ENUM(lmo_phase_time, phase, phase_words, LMO_FIELD_REQUIRED),
@@ -134,6 +199,9 @@ static const struct lmo_field record_fields[] = {
     LMO_F_BOOL(lmo_migration, group_open),
     LMO_F_ARRAY(lmo_migration, tasks, task_count, task_table),
     LMO_F_BOOL(lmo_migration, switchover_ready),
+    LMO_F_INT(lmo_migration, held_since_ms),
+    LMO_F_INT(lmo_migration, held_until_ms),
+    LMO_F_STRUCT(lmo_migration, convergence, convergence_table),
     LMO_F_UINT(lmo_migration, downtime_ms, 0),
     LMO_F_UINT(lmo_migration, downtime_iteration, 0),
     LMO_F_BOOL(lmo_migration, job_ended),

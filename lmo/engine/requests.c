@@ -15,8 +15,8 @@
 
 #define DEFAULT_MAX_DOWNTIME_MS 300
 #define CANCEL_COMMIT_MS 25000 /* before the API itself gives up */
-#define DEFAULT_CONVERGENCE_TIMEOUT_MS (10 * 60000)
-
+#define DEFAULT_THROTTLE_INITIAL_PERCENT 20   /* QEMU's own */
+#define DEFAULT_THROTTLE_INCREMENT_PERCENT 10
 
 void engine_reply_ok(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location)
 {
@@ -190,6 +190,32 @@ static void creation_fail(struct creation *c, int code, const char *field, const
     engine_reply_fail(c->fn, c->arg, code, field, "%s", text);
 }
 
+/* What the request left open. Not the time-outs: those are computed once it is known what is to be moved. */
+static int complete_policy(struct lmo_policy *p, const char **field, struct lmo_err *err)
+{
+    p->max_downtime_ms = p->max_downtime_ms ? p->max_downtime_ms : DEFAULT_MAX_DOWNTIME_MS;
+    if (p->on_timeout == LMO_ON_TIMEOUT_FORCE && p->force_max_pause_ms < p->max_downtime_ms) {
+        *field = "policy.force_max_pause_ms";
+        return lmo_fail(err, LMO_E_INVALID, "on_timeout force: the longest pause must be stated, and be at least max_downtime_ms (%u)",
+                        p->max_downtime_ms);
+    }
+    if (p->on_timeout != LMO_ON_TIMEOUT_FORCE && p->force_max_pause_ms > 0) {
+        *field = "policy.force_max_pause_ms";
+        return lmo_fail(err, LMO_E_INVALID, "only means something with on_timeout force");
+    }
+    if (!p->allow_throttle && (p->throttle_initial_percent > 0 || p->throttle_increment_percent > 0)) {
+        *field = "policy.allow_throttle";
+        return lmo_fail(err, LMO_E_INVALID, "throttling is not allowed, but its steps are given");
+    }
+    if (p->allow_throttle) {
+        p->throttle_initial_percent = p->throttle_initial_percent ? p->throttle_initial_percent
+                                                                  : DEFAULT_THROTTLE_INITIAL_PERCENT;
+        p->throttle_increment_percent = p->throttle_increment_percent ? p->throttle_increment_percent
+                                                                      : DEFAULT_THROTTLE_INCREMENT_PERCENT;
+    }
+    return 0;
+}
+
 static void fill_record(struct creation *c, const struct found_vm *found, uint64_t epoch, struct lmo_migration *m)
 {
     struct lmo_engine *e = c->engine;
@@ -206,9 +232,6 @@ static void fill_record(struct creation *c, const struct found_vm *found, uint64
     LMO_COPY(m->vm.name, found->facts.name);
     m->vm.memory_bytes = found->facts.memory_bytes;
     m->policy = c->req.policy;
-    m->policy.max_downtime_ms = m->policy.max_downtime_ms ? m->policy.max_downtime_ms : DEFAULT_MAX_DOWNTIME_MS;
-    m->policy.convergence_timeout_ms =
-        m->policy.convergence_timeout_ms ? m->policy.convergence_timeout_ms : DEFAULT_CONVERGENCE_TIMEOUT_MS;
     m->created_ms = m->updated_ms = m->phase_started_ms = engine_now_ms(e);
     m->phase_started_boot_us = lmo_now_ns() / 1000;
     m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
@@ -348,11 +371,7 @@ static void create(void *arg, const struct found_vm *found)
     entry->created_arg = c->arg;
     free(c);
     engine_journal(entry, "accepted", req->principal);
-    struct lmo_event ev = {.kind = LMO_EV_ADMITTED};
-    if (engine_apply(entry, &ev, &err) < 0) {
-        lmo_log(LMO_LOG_ERROR, "admission refused by the core", "migration=%s why=%s", m.id, err.text);
-        abort();
-    }
+    engine_admit(entry);
 }
 
 /* The insert is durable: the client may know (E3). */
@@ -397,6 +416,12 @@ static void migrate(struct request *r)
         return;
     }
     *c = (struct creation){.engine = e, .req = r->migrate, .fn = r->fn, .arg = r->arg};
+    const char *field = "";
+    if (complete_policy(&c->req.policy, &field, &err) < 0) {
+        creation_fail(c, err.code, field, err.text);
+        free(c);
+        return;
+    }
     e->creating++;
     int rc = c->req.source[0] ? engine_find_vm_at(e, c->req.vm, c->req.source, create, c, &err)
                               : engine_find_vm(e, c->req.vm, create, c, &err);

@@ -60,38 +60,28 @@ static json_t *phases_json(const struct lmo_migration *m)
     return array;
 }
 
-/* Beyond what an integer of JSON holds, or any use: a year. */
-static json_t *eta_ms(uint64_t bytes, uint64_t rate_bytes_per_s)
+/* The range in which the guest will be switched over, counted from the sample that it was made of. Null while it cannot be
+ * said: outside of pre-copy, behind the shut gate. */
+static int put_eta(json_t *o, const struct lmo_migration *m)
 {
-    const double longest = 365.0 * 24 * 3600 * 1000;
-    double ms = (double)bytes * 1000.0 / (double)rate_bytes_per_s;
-    return json_integer((json_int_t)(ms < longest ? ms : longest));
-}
-
-/* How long the rest of pre-copy takes: at best, if nothing more gets dirty; at worst, if the guest goes on dirtying
- * at the measured rate. Null when it cannot be said: no rate yet, the first pass is not over, or it does not
- * converge. */
-static void eta(const struct lmo_migration *m, json_t **ret_min, json_t **ret_max)
-{
-    const struct lmo_progress *p = &m->progress;
-    *ret_min = *ret_max = NULL;
-    if (m->phase == LMO_PHASE_PRECOPY && p->rate_bytes_per_s > 0) {
-        *ret_min = eta_ms(p->remaining_bytes, p->rate_bytes_per_s);
-        if (p->iteration > 1 && p->dirty_bytes_per_s < p->rate_bytes_per_s) {
-            *ret_max = eta_ms(p->remaining_bytes, p->rate_bytes_per_s - p->dirty_bytes_per_s);
-        }
-    }
-    *ret_min = *ret_min ? *ret_min : json_null();
-    *ret_max = *ret_max ? *ret_max : json_null();
+    const struct lmo_eta *e = &m->convergence.eta;
+    bool known = m->phase == LMO_PHASE_PRECOPY && e->kind != LMO_ETA_NONE;
+    int64_t low = e->low_ms > m->updated_ms ? e->low_ms - m->updated_ms : 0;
+    int64_t high = e->high_ms > m->updated_ms ? e->high_ms - m->updated_ms : 0;
+    int r = lmo_json_put(o, "eta_min_ms", known ? json_integer(low) : json_null());
+    r |= lmo_json_put(o, "eta_max_ms", known ? json_integer(high) : json_null());
+    r |= lmo_json_put(o, "eta_earliest_ms", known ? json_integer(e->low_ms) : json_null());
+    r |= lmo_json_put(o, "eta_latest_ms", known ? json_integer(e->high_ms) : json_null());
+    r |= lmo_json_put_str(o, "eta_kind", lmo_eta_kind_text((int)(known ? e->kind : LMO_ETA_NONE)));
+    r |= lmo_json_put_u64(o, "eta_revision", e->revision);
+    return r;
 }
 
 static json_t *progress_json(const struct lmo_migration *m)
 {
-    json_t *o = lmo_progress_to_json(&m->progress), *min, *max;
-    eta(m, &min, &max);
+    json_t *o = lmo_progress_to_json(&m->progress);
     int r = lmo_json_put_u64(o, "percent", m->percent);
-    r |= lmo_json_put(o, "eta_min_ms", min);
-    r |= lmo_json_put(o, "eta_max_ms", max);
+    r |= put_eta(o, m);
     if (r < 0) {
         json_decref(o);
         return NULL;
@@ -130,7 +120,71 @@ static json_t *policy_json(const struct lmo_policy *p)
     int r = lmo_json_put_u64(o, "bandwidth_bytes_per_s", p->bandwidth_bytes_per_s);
     r |= lmo_json_put_u64(o, "max_downtime_ms", p->max_downtime_ms);
     r |= lmo_json_put_u64(o, "convergence_timeout_ms", p->convergence_timeout_ms);
+    r |= lmo_json_put_u64(o, "disk_timeout_ms", p->disk_timeout_ms);
     r |= lmo_json_put_bool(o, "accept_stateful_loss", p->accept_stateful_loss);
+    r |= lmo_json_put_bool(o, "allow_throttle", p->allow_throttle);
+    r |= lmo_json_put_u64(o, "throttle_initial_percent", p->throttle_initial_percent);
+    r |= lmo_json_put_u64(o, "throttle_increment_percent", p->throttle_increment_percent);
+    r |= lmo_json_put_str(o, "on_timeout", lmo_on_timeout_text((int)p->on_timeout));
+    r |= lmo_json_put_u64(o, "force_max_pause_ms", p->force_max_pause_ms);
+    r |= lmo_json_put_str(o, "prediction", lmo_prediction_text((int)p->prediction));
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *forecast_json(const struct lmo_forecast *f)
+{
+    json_t *o = json_object();
+    bool measured = f->age_ms > 0;
+    int r = lmo_json_put_str(o, "outlook", lmo_outlook_text((int)f->outlook));
+    r |= lmo_json_put(o, "text", TEXT(f->text));
+    r |= lmo_json_put(o, "dirty_bytes_per_s", measured ? json_integer((json_int_t)f->dirty_bytes_per_s) : json_null());
+    r |= lmo_json_put(o, "dirty_age_ms", measured ? json_integer((json_int_t)f->age_ms) : json_null());
+    r |= lmo_json_put(o, "bandwidth_bytes_per_s",
+                      f->bandwidth_bytes_per_s ? json_integer((json_int_t)f->bandwidth_bytes_per_s) : json_null());
+    r |= lmo_json_put(o, "needed_ms", f->needed_ms ? json_integer((json_int_t)f->needed_ms) : json_null());
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+/* Null: this stage has not been reached. */
+static json_t *budget_json(const struct lmo_budget *b, uint64_t base_ms, unsigned factor)
+{
+    char how[96];
+    if (b->ms == 0) {
+        return json_null();
+    }
+    lmo_budget_text(b, base_ms, factor, how, sizeof how);
+    json_t *o = json_object();
+    int r = lmo_json_put_u64(o, "ms", b->ms);
+    r |= lmo_json_put_bool(o, "by_policy", b->by_policy);
+    r |= lmo_json_put_str(o, "how", how);
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+static json_t *convergence_json(const struct lmo_migration *m)
+{
+    const struct lmo_convergence *c = &m->convergence;
+    json_t *o = json_object();
+    int r = lmo_json_put(o, "prediction", forecast_json(&c->forecast));
+    r |= lmo_json_put_str(o, "stage", lmo_conv_stage_text((int)c->stage));
+    r |= lmo_json_put_bool(o, "stalled", c->stalled);
+    r |= lmo_json_put_u64(o, "downtime_limit_ms", m->downtime_ms);
+    r |= lmo_json_put(o, "memory_timeout", budget_json(&c->memory, LMO_CONV_BASE_MS, LMO_CONV_FACTOR));
+    r |= lmo_json_put(o, "disk_timeout", budget_json(&c->disk, LMO_CONV_BASE_MS, LMO_CONV_FACTOR));
+    r |= lmo_json_put(o, "force_grace", budget_json(&c->grace, LMO_CONV_GRACE_BASE_MS, 1));
+    r |= lmo_json_put(o, "deadline_ms", stamp_or_null(m->phase == LMO_PHASE_PRECOPY ? m->deadline_ms : 0));
+    r |= lmo_json_put(o, "held_until_ms", stamp_or_null(m->phase == LMO_PHASE_QUEUED ? m->held_until_ms : 0));
     if (r < 0) {
         json_decref(o);
         return NULL;
@@ -260,6 +314,7 @@ json_t *lmo_migration_to_rest(const struct lmo_migration *m)
     r |= lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
     r |= lmo_json_put(o, "phases", phases_json(m));
     r |= lmo_json_put(o, "progress", progress_json(m));
+    r |= lmo_json_put(o, "convergence", convergence_json(m));
     r |= lmo_json_put(o, "cutover", cutover_json(&m->cutover));
     r |= lmo_json_put(o, "migrate_call_ms", m->job_ended ? json_integer((json_int_t)m->job_call_ms) : json_null());
     r |= lmo_json_put(o, "policy", policy_json(&m->policy));

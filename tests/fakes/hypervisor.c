@@ -73,6 +73,8 @@ static void facts_of(const struct visit *v, struct lmo_vm_facts *f)
     LMO_COPY(f->uuid, g->uuid);
     LMO_COPY(f->name, g->name);
     LMO_COPY(f->machine, "pc-q35-7.2");
+    f->dirty_age_ms = g->dirty_age_ms;
+    f->dirty_bytes_per_s = g->dirty_age_ms ? g->dirty_bytes_per_s : 0;
     f->volume_count = v->w->volume_count;
     for (unsigned i = 0; i < f->volume_count; i++) {
         struct lmo_volume *x = &f->volumes[i];
@@ -263,6 +265,21 @@ static int hv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
     return end(&v, r, err);
 }
 
+static int hv_measure_dirty(struct lmo_hypervisor *hv, const char *uuid, uint64_t fresh_ms, uint64_t timeout_ms,
+                            struct lmo_err *err)
+{
+    (void)timeout_ms;
+    struct visit v;
+    int r = 0;
+    if (!begin(&v, hv, uuid, FAKE_MEASURE_DIRTY, &r, err)) {
+        return r;
+    }
+    if (v.g && (v.g->dirty_age_ms == 0 || v.g->dirty_age_ms > fresh_ms)) {
+        v.g->dirty_age_ms = 1;
+    }
+    return end(&v, r, err);
+}
+
 static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job, lmo_hv_job_end_fn *fn, void *arg,
                         struct lmo_err *err)
 {
@@ -282,6 +299,8 @@ static int hv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *job,
         watch_end(&v, fn, arg);
         v.g->job.bandwidth_bytes_per_s = job->gate_bandwidth_bytes_per_s;
         v.g->job.downtime_ms = job->gate_downtime_ms;
+        v.g->job.throttle_initial_percent = job->throttle_initial_percent;
+        v.g->job.throttle_increment_percent = job->throttle_increment_percent;
         fake_job_begin_locked(v.w, v.g, v.c, there);
     }
     return end(&v, r, err);
@@ -523,6 +542,7 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .job_limits = hv_job_limits,
     .job_progress = hv_job_progress,
     .job_abort = hv_job_abort,
+    .measure_dirty = hv_measure_dirty,
     .freeze = hv_freeze,
     .thaw = hv_thaw,
     .kill = hv_kill,

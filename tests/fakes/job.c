@@ -167,6 +167,8 @@ void fake_job_sample_locked(struct fake_world *w, struct fake_guest *g, struct l
     *ret = (struct lmo_progress){.total_bytes = j->total,
                                  .remaining_bytes = j->remaining,
                                  .iteration = j->iteration,
+                                 .disk_total_bytes = j->disk_total,
+                                 .disk_remaining_bytes = j->disk_remaining,
                                  .transferred_bytes = j->total > j->remaining ? j->total - j->remaining : 0,
                                  .rate_bytes_per_s = rate_of(w, j),
                                  .dirty_bytes_per_s = j->iteration > 1 ? g->dirty_bytes_per_s : 0,

@@ -30,7 +30,7 @@
     X(STATE) X(OUTGOING_XML) X(PRECHECK) X(PREPARE) X(DISCARD) X(JOB_START) X(JOB_ADOPT) X(JOB_LIMITS) X(JOB_PROGRESS) \
         X(JOB_ABORT) X(FREEZE) X(THAW) X(KILL) X(REMOVE) X(RESUME) X(SETTLE) X(PROVISION) X(RETIRE) X(CHECK_VOLUME)    \
             X(ATTACH) X(FENCE) X(VERIFY) X(DETACH) X(CHECK_PORT) X(PRELOAD) X(DUAL) X(AWAIT_BOUND) X(SINGLE)           \
-                X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE) X(CHECK_REACH) X(RELEASE_GUEST) X(DEFINE) X(ASSIGN)
+                X(AWAIT_INSTALLED) X(ACTIVATE) X(RELEASE) X(CHECK_REACH) X(MEASURE_DIRTY) X(RELEASE_GUEST) X(DEFINE) X(ASSIGN)
 enum fake_call {
 #define X(name) FAKE_##name,
     FAKE_CALLS(X)
@@ -95,6 +95,8 @@ struct fake_job {
     uint64_t total, remaining;
     uint32_t iteration;
     uint64_t bandwidth_bytes_per_s, downtime_ms; /* limits in force; 0: none */
+    uint32_t throttle_initial_percent, throttle_increment_percent; /* as the job was started */
+    uint64_t disk_total, disk_remaining;
     uint64_t iteration_ns;                       /* when the present pass began, with `remaining` to go */
     uint64_t due_ns;                             /* the next thing that happens by itself; 0: nothing */
     uint64_t started_ns;                         /* lmo_now_ns; stays after the job */
@@ -103,6 +105,7 @@ struct fake_job {
 struct fake_guest {
     char uuid[LMO_UUID_MAX], name[LMO_NAME_MAX], port[LMO_NAME_MAX], service[LMO_ADDRESS_MAX];
     uint64_t memory_bytes, dirty_bytes_per_s;
+    uint64_t dirty_age_ms; /* since it was measured; 0: never */
     struct fake_copy copies[FAKE_COPIES];
     struct fake_volume volumes[FAKE_VOLUMES];
     struct fake_job job;

@@ -27,7 +27,7 @@ class Cancel(LabTest):
         self.assertEqual(record["phase"], "completed", record["reason"])
 
     def test_guest_that_dirties_faster_than_the_link_carries_is_aborted_with_reason_and_rates(self):
-        self.create("--dirty-rate", "80", "--dirty-region", "128")
+        self.create("--memory", "256", "--dirty-rate", "80", "--dirty-region", "128")
         ident = self.rest.migrate(self.guest, "hv2", bandwidth_bytes_per_s=8 << 20, max_downtime_ms=30,
                                   convergence_timeout_ms=9000)["id"]
         record = self.rest.ended(ident)

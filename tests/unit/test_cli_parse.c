@@ -158,6 +158,14 @@ START_TEST(migrate__sends_vm_destination_policy_and_a_fresh_key)
                      "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{\"bandwidth_bytes_per_s\":10485760,"
                      "\"max_downtime_ms\":300,\"convergence_timeout_ms\":60000,\"accept_stateful_loss\":true}}");
     run_done(&r);
+    run_line(&r, script,
+             "migrate g1 --to hv2 --on-timeout force --force-max-pause 2000 --throttle-initial 30 --disk-timeout 9.5 "
+             "--prediction refuse");
+    ck_assert_str_eq(r.fake.body[0],
+                     "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{\"disk_timeout_ms\":9500,"
+                     "\"throttle_initial_percent\":30,\"on_timeout\":\"force\",\"force_max_pause_ms\":2000,"
+                     "\"prediction\":\"refuse\",\"allow_throttle\":true}}");
+    run_done(&r);
     run_line(&r, script, "migrate g1 --to hv2 --idempotency-key k1 --json");
     ck_assert_str_eq(r.fake.key[0], "k1");
     ck_assert_str_eq(r.fake.body[0], "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{}}");

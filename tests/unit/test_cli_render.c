@@ -124,6 +124,12 @@ START_TEST(progress__shows_figures_only_while_memory_moves)
                    0, NULL);
     ck_assert_str_eq(lmo_render_progress(j, b), "precopy             42 %  1.2 GiB sent, 812 MiB left, 118 MiB/s, "
                                                 "ETA 1 min 1 s to 2 min 5 s");
+    json_t *p = json_object_get(j, "progress");
+    json_object_set_new(p, "iteration", json_integer(9));
+    json_object_set_new(p, "throttle_percent", json_integer(40));
+    json_object_set_new(p, "eta_kind", json_string("not_converging"));
+    ck_assert_str_eq(lmo_render_progress(j, b), "precopy             42 %  1.2 GiB sent, 812 MiB left, 118 MiB/s, pass 9, "
+                                                "throttled 40 %, not converging, ends within 2 min 5 s");
     json_object_set_new(j, "phase", json_string("cutover"));
     ck_assert_str_eq(lmo_render_progress(j, b), "cutover           ");
     json_decref(j);

@@ -56,6 +56,29 @@ START_TEST(migrate_and_wait__starts_from_the_accepted_record_and_prints_one_JSON
 }
 END_TEST
 
+START_TEST(prediction_that_it_will_not_converge__is_said_once_and_others_are_not)
+{
+#define PREDICTED(version, outlook) \
+    RECORD(version, "precheck", ",\"convergence\":{\"prediction\":{\"outlook\":\"" outlook "\",\"text\":\"dirties 410 MiB/s\"}}")
+    static const struct fake_answer never[] = {{GET, 0, 200, PREDICTED("1", "never")},
+                                               {GET "?wait_version=1&wait_ms=25000", 0, 200, PREDICTED("2", "never")},
+                                               {GET "?wait_version=2&wait_ms=25000", 0, 200, DONE},
+                                               {0}};
+    struct run r = {0};
+    run_line(&r, never, "migration wait " ID);
+    const char *said = strstr(r.err, "predicted: dirties 410 MiB/s");
+    ck_assert_ptr_nonnull(said);
+    ck_assert_ptr_null(strstr(said + 1, "predicted"));
+    run_done(&r);
+    static const struct fake_answer converges[] = {{GET, 0, 200, PREDICTED("1", "converges")},
+                                                   {GET "?wait_version=1&wait_ms=25000", 0, 200, DONE},
+                                                   {0}};
+    run_line(&r, converges, "migration wait " ID);
+    ck_assert_ptr_null(strstr(r.err, "predicted"));
+    run_done(&r);
+}
+END_TEST
+
 START_TEST(coordinator_that_restarts_meanwhile__is_waited_for)
 {
     static const struct fake_answer script[] = {{GET, 0, 200, QUEUED},
@@ -190,6 +213,7 @@ Suite *cli_wait_suite(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, wait__ends_with_the_exit_code_of_the_outcome);
     tcase_add_test(tc, migrate_and_wait__starts_from_the_accepted_record_and_prints_one_JSON_document);
+    tcase_add_test(tc, prediction_that_it_will_not_converge__is_said_once_and_others_are_not);
     tcase_add_test(tc, coordinator_that_restarts_meanwhile__is_waited_for);
     tcase_add_test(tc, coordinator_that_stays_away__is_exit_3_and_says_how_to_go_on);
     tcase_add_test(tc, timeout__is_exit_6_and_the_hold_is_never_longer_than_what_is_left);

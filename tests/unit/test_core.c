@@ -740,6 +740,224 @@ START_TEST(downtime_begins_low_and_is_raised_by_passes_to_the_policys_limit)
 }
 END_TEST
 
+static void to_open_gate(void)
+{
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+}
+
+static void timer(void)
+{
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+}
+
+static struct lmo_worker_event sampled(uint32_t pass)
+{
+    return (struct lmo_worker_event){.kind = LMO_WEV_PROGRESS,
+                                     .progress = {.total_bytes = 1000UL << 20, .remaining_bytes = 500UL << 20,
+                                                  .iteration = pass, .rate_bytes_per_s = 100UL << 20,
+                                                  .dirty_bytes_per_s = 150UL << 20}};
+}
+
+START_TEST(time_out_that_the_policy_leaves_open_follows_the_memory_and_is_in_the_journal)
+{
+    fresh(1, 0);
+    m.policy.convergence_timeout_ms = 0;
+    m.policy.bandwidth_bytes_per_s = 100UL << 20;
+    facts.memory_bytes = 1000UL << 20;
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    bool said = false;
+    for (unsigned i = 0; i < fx.journal_count; i++) {
+        said |= strcmp(fx.journal[i].what, "time-out 100000 ms, then abort") == 0 &&
+                strcmp(fx.journal[i].why, "60 s + 4 x 1000 MiB / 100.0 MiB/s") == 0;
+    }
+    ck_assert(said);
+    ck_assert_int_eq(m.deadline_ms, now_ms + 60000 + 40000);
+}
+END_TEST
+
+START_TEST(force_allows_the_stated_pause_once_and_then_gives_up)
+{
+    fresh(1, 0);
+    m.policy.on_timeout = LMO_ON_TIMEOUT_FORCE;
+    m.policy.force_max_pause_ms = 2500;
+    to_open_gate();
+    says(sampled(7));
+    now_ms = m.deadline_ms;
+    timer();
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECOPY);
+    ck_assert_uint_eq(m.downtime_ms, 2500);
+    ck_assert_ptr_nonnull(sent(LMO_OP_OPEN_GATE));
+    ck_assert_int_gt(m.deadline_ms, now_ms);
+    ck_assert_int_eq(fx.wake_ms, m.deadline_ms);
+    done(LMO_OP_OPEN_GATE);
+    says(sampled(20));
+    says(sampled(30));
+    ck_assert_uint_eq(m.downtime_ms, 2500); /* never more */
+    ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+    now_ms = m.deadline_ms;
+    timer();
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_int_eq(m.reason_code, LMO_E_NOT_CONVERGING);
+    ck_assert_ptr_nonnull(strstr(m.reason, "pause of 2500 ms"));
+}
+END_TEST
+
+START_TEST(limit_that_was_decided_while_another_order_was_under_way_is_ordered_when_that_is_answered)
+{
+    fresh(1, 0);
+    m.policy.on_timeout = LMO_ON_TIMEOUT_FORCE;
+    m.policy.force_max_pause_ms = 2500;
+    to_open_gate();
+    says(sampled(1));
+    says(sampled(4));
+    uint32_t first = sent(LMO_OP_OPEN_GATE)->ordinal;
+    now_ms = m.deadline_ms;
+    timer();
+    ck_assert_uint_eq(m.downtime_ms, 2500);
+    ck_assert_uint_eq(sent(LMO_OP_OPEN_GATE)->ordinal, first); /* with the limit before it */
+    done(LMO_OP_OPEN_GATE);
+    ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+    says(sampled(5));
+    ck_assert_ptr_nonnull(sent(LMO_OP_OPEN_GATE));
+    ck_assert_uint_gt(sent(LMO_OP_OPEN_GATE)->ordinal, first);
+    /* ... and an order that fails is ordered again. */
+    failed(LMO_OP_OPEN_GATE, LMO_E_UNAVAILABLE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECOPY);
+    says(sampled(6));
+    ck_assert_ptr_nonnull(sent(LMO_OP_OPEN_GATE));
+    done(LMO_OP_OPEN_GATE);
+    says(sampled(7));
+    ck_assert_ptr_null(sent(LMO_OP_OPEN_GATE));
+}
+END_TEST
+
+START_TEST(force_does_not_open_a_gate_that_was_not_ready)
+{
+    fresh(1, 0);
+    m.policy.on_timeout = LMO_ON_TIMEOUT_FORCE;
+    m.policy.force_max_pause_ms = 2500;
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    now_ms = m.deadline_ms;
+    timer();
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    ck_assert_ptr_nonnull(strstr(m.reason, "switch-over was not ready within 60000 ms"));
+}
+END_TEST
+
+static void would_not_converge(enum lmo_prediction prediction)
+{
+    fresh(1, 0);
+    m.policy.prediction = prediction;
+    m.policy.bandwidth_bytes_per_s = 250UL << 20;
+    facts.memory_bytes = 1000UL << 20;
+    facts.dirty_bytes_per_s = 410UL << 20;
+    facts.dirty_age_ms = 2000;
+    admit();
+    done(LMO_OP_DESCRIBE);
+}
+
+START_TEST(forecast_only_warns_unless_the_policy_says_more)
+{
+    would_not_converge(LMO_PREDICTION_WARN);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    ck_assert_int_eq(m.convergence.forecast.outlook, LMO_OUTLOOK_NEVER);
+    ck_assert_str_eq(fx.journal[0].what, "prediction: never");
+    ck_assert_ptr_nonnull(strstr(fx.journal[0].why, "will not converge: dirties 410 MiB/s, gets 250 MiB/s"));
+    run_to(LMO_PHASE_PRECOPY);
+    ck_assert_int_eq(m.convergence.forecast.outlook, LMO_OUTLOOK_NEVER);
+    would_not_converge(LMO_PREDICTION_OFF);
+    ck_assert_str_eq(m.convergence.forecast.text, "");
+}
+END_TEST
+
+START_TEST(forecast_refuses_before_anything_was_touched)
+{
+    would_not_converge(LMO_PREDICTION_REFUSE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.reason_code, LMO_E_NOT_CONVERGING);
+    ck_assert_int_eq(m.failed_in, LMO_PHASE_PRECHECK);
+    ck_assert_ptr_nonnull(strstr(m.reason, "will not converge: dirties 410 MiB/s, gets 250 MiB/s"));
+}
+END_TEST
+
+START_TEST(forecast_keeps_it_queued_until_the_guest_is_quieter)
+{
+    would_not_converge(LMO_PREDICTION_QUEUE);
+    int64_t since = now_ms;
+    for (int i = 0; i < 20; i++) {
+        ck_assert_int_eq(m.phase, LMO_PHASE_QUEUED);
+        ck_assert_ptr_nonnull(strstr(m.waiting_for, "will not converge"));
+        ck_assert_int_eq(m.waiting_since_ms, since);
+        ck_assert_uint_eq(m.task_count, 0);
+        ck_assert_int_gt(fx.wake_ms, now_ms);
+        admit(); /* too early */
+        ck_assert_int_eq(m.phase, LMO_PHASE_QUEUED);
+        now_ms = fx.wake_ms;
+        admit();
+        ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+        done(LMO_OP_DESCRIBE);
+    }
+    now_ms = fx.wake_ms;
+    facts.dirty_bytes_per_s = 10UL << 20;
+    admit();
+    done(LMO_OP_DESCRIBE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    ck_assert_str_eq(m.waiting_for, "");
+    run_to(LMO_PHASE_PRECOPY);
+    ck_assert_uint_eq(m.phase_time_count, 7); /* one for queueing, whatever came in between */
+}
+END_TEST
+
+START_TEST(guest_that_stays_too_busy_is_not_kept_queued_for_ever_and_can_be_cancelled)
+{
+    would_not_converge(LMO_PREDICTION_QUEUE);
+    int64_t since = now_ms;
+    unsigned looks = 0;
+    while (m.phase == LMO_PHASE_QUEUED) {
+        ck_assert_uint_lt(looks++, 1000);
+        now_ms = fx.wake_ms;
+        admit();
+        done(LMO_OP_DESCRIBE);
+    }
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+    ck_assert_int_eq(m.reason_code, LMO_E_NOT_CONVERGING);
+    ck_assert_int_ge(now_ms - since, 3600000);
+    would_not_converge(LMO_PREDICTION_QUEUE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(held_migration_is_woken_again_after_a_restart_of_the_coordinator)
+{
+    would_not_converge(LMO_PREDICTION_QUEUE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_RECOVERED}), 0);
+    ck_assert_int_eq(fx.wake_ms, m.held_until_ms);
+}
+END_TEST
+
+START_TEST(paused_guest_dirties_nothing_whatever_was_measured)
+{
+    fresh(1, 0);
+    m.policy.prediction = LMO_PREDICTION_REFUSE;
+    m.policy.bandwidth_bytes_per_s = 250UL << 20;
+    facts.state = LMO_RUN_PAUSED_BY_USER;
+    facts.dirty_bytes_per_s = 410UL << 20;
+    facts.dirty_age_ms = 2000;
+    admit();
+    done(LMO_OP_DESCRIBE);
+    ck_assert_int_eq(m.phase, LMO_PHASE_PRECHECK);
+    ck_assert_int_eq(m.convergence.forecast.outlook, LMO_OUTLOOK_CONVERGES);
+}
+END_TEST
+
 START_TEST(sixteen_volumes_and_eight_ports_fit_every_phase)
 {
     fresh(LMO_VOLUMES_MAX, LMO_PORTS_MAX);
@@ -882,6 +1100,16 @@ Suite *core_suite(void)
     tcase_add_test(t, finalize_keeps_trying_because_the_guest_runs_where_it_should);
     tcase_add_test(t, a_port_that_its_owner_deleted_meanwhile_does_not_hold_the_roll_back);
     tcase_add_test(t, downtime_begins_low_and_is_raised_by_passes_to_the_policys_limit);
+    tcase_add_test(t, time_out_that_the_policy_leaves_open_follows_the_memory_and_is_in_the_journal);
+    tcase_add_test(t, force_allows_the_stated_pause_once_and_then_gives_up);
+    tcase_add_test(t, limit_that_was_decided_while_another_order_was_under_way_is_ordered_when_that_is_answered);
+    tcase_add_test(t, force_does_not_open_a_gate_that_was_not_ready);
+    tcase_add_test(t, forecast_only_warns_unless_the_policy_says_more);
+    tcase_add_test(t, forecast_refuses_before_anything_was_touched);
+    tcase_add_test(t, forecast_keeps_it_queued_until_the_guest_is_quieter);
+    tcase_add_test(t, guest_that_stays_too_busy_is_not_kept_queued_for_ever_and_can_be_cancelled);
+    tcase_add_test(t, held_migration_is_woken_again_after_a_restart_of_the_coordinator);
+    tcase_add_test(t, paused_guest_dirties_nothing_whatever_was_measured);
     tcase_add_test(t, sixteen_volumes_and_eight_ports_fit_every_phase);
     tcase_add_test(t, a_terminal_record_never_changes_again);
     tcase_add_test(t, a_guest_that_is_shut_off__is_released_then_fenced_then_defined);

@@ -23,6 +23,7 @@ struct observation {
 struct op {
     char host[LMO_NAME_MAX], id[LMO_OP_ID_MAX];
     enum lmo_op_kind kind;
+    uint32_t dirty_fresh_ms;
     lmo_op_done_fn *done;
     void *arg;
 };
@@ -213,7 +214,7 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
     ck_assert_msg(written, "%s was sent before it was committed", req->id);
     ck_assert_uint_lt(w.op_count, CALLS_MAX);
     struct op *op = &w.ops[w.op_count++];
-    *op = (struct op){.kind = req->kind, .done = done, .arg = arg};
+    *op = (struct op){.kind = req->kind, .dirty_fresh_ms = req->dirty_fresh_ms, .done = done, .arg = arg};
     LMO_COPY(op->host, host);
     LMO_COPY(op->id, req->id);
     return 0;
@@ -318,9 +319,11 @@ static void on_reply(void *arg, const struct lmo_engine_reply *r)
     json_decref(r->body);
 }
 
+static struct lmo_policy policy; /* of the next request */
+
 static void ask_to_move(const char *guest, const char *key)
 {
-    struct lmo_migrate_request req = {0};
+    struct lmo_migrate_request req = {.policy = policy};
     LMO_COPY(req.vm, guest);
     LMO_COPY(req.destination, "hv2");
     LMO_COPY(req.idempotency_key, key);
@@ -407,6 +410,35 @@ START_TEST(request_is_answered_and_its_first_call_sent_only_after_the_commit)
     ck_assert_uint_eq(w.replies[1].status, 202);
     ck_assert_ptr_nonnull(pending(LMO_OP_DESCRIBE));
     end();
+}
+END_TEST
+
+START_TEST(only_a_prediction_that_decides_waits_for_a_measurement_and_it_is_queued_where_it_says_no)
+{
+    static const struct { enum lmo_prediction prediction; bool waits; } cases[] = {
+        {LMO_PREDICTION_WARN, false}, {LMO_PREDICTION_OFF, false}, {LMO_PREDICTION_REFUSE, true}, {LMO_PREDICTION_QUEUE, true}};
+    for (unsigned i = 0; i < 4; i++) {
+        policy = (struct lmo_policy){.prediction = cases[i].prediction, .bandwidth_bytes_per_s = 16 << 20};
+        started();
+        ck_assert_int_eq(pending(LMO_OP_DESCRIBE)->dirty_fresh_ms > 0, cases[i].waits);
+        static struct lmo_op_reply reply;
+        reply = (struct lmo_op_reply){.state = LMO_OP_DONE, .has_facts = true};
+        reply.facts.state = LMO_RUN_RUNNING;
+        reply.facts.dirty_bytes_per_s = 60 << 20;
+        reply.facts.dirty_age_ms = 1000;
+        LMO_COPY(reply.facts.uuid, GUEST_1);
+        struct op *op = pending(LMO_OP_DESCRIBE);
+        lmo_op_done_fn *done = op->done;
+        op->done = NULL;
+        done(op->arg, 0, "", &reply);
+        run(5);
+        ck_assert_int_eq(w.stored.phase, cases[i].prediction == LMO_PREDICTION_QUEUE    ? LMO_PHASE_QUEUED
+                                         : cases[i].prediction == LMO_PREDICTION_REFUSE ? LMO_PHASE_ABORTED
+                                                                                        : LMO_PHASE_PRECHECK);
+        ck_assert_int_eq(w.stored.held_until_ms > 0, cases[i].prediction == LMO_PREDICTION_QUEUE);
+        end();
+    }
+    policy = (struct lmo_policy){0};
 }
 END_TEST
 
@@ -828,6 +860,7 @@ Suite *engine_suite(void)
     tcase_set_timeout(t, 20);
     tcase_add_test(t, request_is_answered_and_its_first_call_sent_only_after_the_commit);
     tcase_add_test(t, event_is_acknowledged_only_after_the_commit_of_what_followed);
+    tcase_add_test(t, only_a_prediction_that_decides_waits_for_a_measurement_and_it_is_queued_where_it_says_no);
     tcase_add_test(t, worker_that_is_no_part_of_a_migration_decides_nothing_about_it);
     tcase_add_test(t, request_that_names_the_source__asks_only_that_host);
     tcase_add_test(t, two_requests_for_one_guest_that_are_resolved_together_make_one_migration);

@@ -48,6 +48,8 @@ static struct lmo_vm_facts sample_facts(void)
                              .autostart = true,
                              .memory_bytes = UINT64_C(268435456),
                              .vcpus = 2,
+                             .dirty_bytes_per_s = 41,
+                             .dirty_age_ms = 42,
                              .volume_count = LMO_VOLUMES_MAX,
                              .port_count = LMO_PORTS_MAX};
     strcpy(f.uuid, UUID);
@@ -65,7 +67,7 @@ static struct lmo_vm_facts sample_facts(void)
 
 static struct lmo_progress sample_progress(void)
 {
-    return (struct lmo_progress){1, 2, 3, UINT64_C(4000000000000), 5, 6, 100, 8, 9, 10};
+    return (struct lmo_progress){1, 2, 3, UINT64_C(4000000000000), 5, 6, 100, 8, 9, 10, 11, 12, 13, 14};
 }
 
 /* ------------------------------------------------------------------ round trips */
@@ -152,6 +154,9 @@ START_TEST(every_kind_of_op_request__survives_the_round_trip)
                                            .memory_bytes = 1,
                                            .bandwidth_bytes_per_s = 2,
                                            .downtime_ms = 3,
+                                           .dirty_fresh_ms = 5,
+                                           .throttle_initial_percent = 6,
+                                           .throttle_increment_percent = 7,
                                            .deadman_ms = 4};
         in.kind = (enum lmo_op_kind)kind;
         in.xml = strdup("<domain type='kvm'/>");

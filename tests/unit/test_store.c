@@ -83,7 +83,29 @@ static void fill(struct lmo_migration *m)
     m->phase_started_ms = 6;
     m->phase_started_boot_us = 7;
     m->deadline_ms = 8;
-    m->policy = (struct lmo_policy){9, 10, 11, true};
+    m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE};
+    m->held_since_ms = 16;
+    m->held_until_ms = 17;
+    struct lmo_convergence *c = &m->convergence;
+    *c = (struct lmo_convergence){.forecast = {LMO_OUTLOOK_NEVER, 1, 2, 3, 4, "will not converge"},
+                                  .stage = LMO_CONV_FORCED,
+                                  .began_ms = 18,
+                                  .stage_ms = 19,
+                                  .disk = {1, true, 2, 3, true},
+                                  .memory = {4, true, 5, 6, true},
+                                  .grace = {7, true, 8, 9, true},
+                                  .samples = 20,
+                                  .pass_bytes = 21,
+                                  .pass_count = LMO_CONV_WINDOW + 1,
+                                  .unimproved = 22,
+                                  .stalled = true,
+                                  .reorder = true,
+                                  .eta = {LMO_ETA_FORCED, 23, 24, 25, 26}};
+    for (unsigned i = 0; i < c->pass_count; i++) {
+        c->passes[i] = (struct lmo_pass){i + 1, 1 + (UINT64_C(1) << i)};
+    }
+    m->vm.dirty_bytes_per_s = 27;
+    m->vm.dirty_age_ms = 28;
     m->vm.state = LMO_RUN_RUNNING;
     m->vm.persistent = m->vm.autostart = true;
     strcpy(m->vm.machine, "pc-q35-7.2");
@@ -144,7 +166,7 @@ static void fill(struct lmo_migration *m)
         memset(t->last_error, 'x', sizeof(t->last_error) - 1);
     }
     m->job_call_ms = 14;
-    m->progress = (struct lmo_progress){1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    m->progress = (struct lmo_progress){1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
     m->percent = 100;
     m->cutover = (struct lmo_cutover){.suspended_us = 15,
                                       .loaded_us = 16,
@@ -217,6 +239,12 @@ START_TEST(every_member_of_the_record__is_in_the_stored_form)
     members_all_in("lmo/core/migration.h", "lmo_migration", root, " task_count phase_time_count resource_count ");
     members_all_in("lmo/core/migration.h", "lmo_policy", json_object_get(root, "policy"), "");
     members_all_in("lmo/core/migration.h", "lmo_clock_sample", json_object_get(root, "source_clock"), "");
+    const json_t *c = json_object_get(root, "convergence");
+    members_all_in("lmo/core/convergence.h", "lmo_convergence", c, " pass_count ");
+    members_all_in("lmo/core/convergence.h", "lmo_forecast", json_object_get(c, "forecast"), "");
+    members_all_in("lmo/core/convergence.h", "lmo_budget", json_object_get(c, "memory"), "");
+    ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(json_object_get(c, "passes"), 1), "rest_bytes")), 3);
+    members_all_in("lmo/core/convergence.h", "lmo_eta", json_object_get(c, "eta"), "");
     members_all_in("lmo/core/migration.h", "lmo_cutover", json_object_get(root, "cutover"), "");
     members_all_in("lmo/core/migration.h", "lmo_task", json_array_get(json_object_get(root, "tasks"), 1), "");
     members_all_in("lmo/core/resource.h", "lmo_resource", json_array_get(json_object_get(root, "resources"), 0), "");
@@ -287,25 +315,27 @@ START_TEST(rest_form__shows_what_is_known_and_null_for_the_rest)
 }
 END_TEST
 
-START_TEST(eta__is_bounded_only_when_the_first_pass_is_over_and_it_converges)
+START_TEST(eta__is_shown_as_a_range_from_the_sample_on_and_null_while_nothing_can_be_said)
 {
     static struct lmo_migration m;
     m = sample(1, 1);
     m.phase = LMO_PHASE_PRECOPY;
-    m.progress = (struct lmo_progress){.remaining_bytes = 1000, .rate_bytes_per_s = 500, .iteration = 1};
-    static const struct {
-        uint32_t iteration;
-        uint64_t dirty;
-        long min, max;
-    } cases[] = {{1, 0, 2000, -1}, {2, 0, 2000, 2000}, {2, 250, 2000, 4000}, {2, 500, 2000, -1}, {3, 600, 2000, -1}};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        m.progress.iteration = cases[i].iteration;
-        m.progress.dirty_bytes_per_s = cases[i].dirty;
-        LMO_AUTO_JSON json_t *j = lmo_migration_to_rest(&m);
-        const json_t *p = json_object_get(j, "progress"), *max = json_object_get(p, "eta_max_ms");
-        ck_assert_int_eq(json_integer_value(json_object_get(p, "eta_min_ms")), cases[i].min);
-        ck_assert_int_eq(json_is_null(max) ? -1 : json_integer_value(max), cases[i].max);
-    }
+    m.updated_ms = 10000;
+    m.convergence.eta = (struct lmo_eta){.kind = LMO_ETA_CONVERGING, .revision = 2, .low_ms = 9000, .high_ms = 14000};
+    LMO_AUTO_JSON json_t *known = lmo_migration_to_rest(&m);
+    const json_t *p = json_object_get(known, "progress");
+    ck_assert_int_eq(json_integer_value(json_object_get(p, "eta_min_ms")), 0);
+    ck_assert_int_eq(json_integer_value(json_object_get(p, "eta_max_ms")), 4000);
+    ck_assert_int_eq(json_integer_value(json_object_get(p, "eta_latest_ms")), 14000);
+    ck_assert_str_eq(json_string_value(json_object_get(p, "eta_kind")), "converging");
+    m.convergence.eta.kind = LMO_ETA_NONE;
+    LMO_AUTO_JSON json_t *unknown = lmo_migration_to_rest(&m);
+    p = json_object_get(unknown, "progress");
+    ck_assert(json_is_null(json_object_get(p, "eta_min_ms")) && json_is_null(json_object_get(p, "eta_max_ms")));
+    m.convergence.eta.kind = LMO_ETA_CONVERGING;
+    m.phase = LMO_PHASE_CUTOVER;
+    LMO_AUTO_JSON json_t *over = lmo_migration_to_rest(&m);
+    ck_assert(json_is_null(json_object_get(json_object_get(over, "progress"), "eta_max_ms")));
 }
 END_TEST
 
@@ -804,7 +834,7 @@ Suite *store_suite(void)
     tcase_add_loop_test(c, a_stored_record_that_is_not_understood__is_corrupt_and_named, 0,
                         sizeof(corruptions) / sizeof(corruptions[0]));
     tcase_add_test(c, rest_form__shows_what_is_known_and_null_for_the_rest);
-    tcase_add_test(c, eta__is_bounded_only_when_the_first_pass_is_over_and_it_converges);
+    tcase_add_test(c, eta__is_shown_as_a_range_from_the_sample_on_and_null_while_nothing_can_be_said);
     suite_add_tcase(s, c);
     TCase *t = tcase_create("sqlite");
     tcase_add_checked_fixture(t, set_up, tear_down);

@@ -576,6 +576,117 @@ START_TEST(behind_the_open_gate_convergence_is_welcome)
 }
 END_TEST
 
+START_TEST(throttling_is_the_hypervisors_only_when_the_order_allows_it)
+{
+    for (uint32_t percent = 0; percent <= 30; percent += 30) {
+        struct cluster *c = cluster_new();
+        c->world->cfg.automatic = false;
+        ck_assert_int_eq(cluster_prepare(c), 0);
+        struct lmo_op_request req;
+        struct lmo_op_reply reply;
+        cluster_fill(c, LMO_OP_JOB_START, &req);
+        req.throttle_initial_percent = percent;
+        req.throttle_increment_percent = percent;
+        ck_assert_int_eq(put_as(c, HV1, &req, &reply), 0);
+        ck_assert_int_eq(reply.code, 0);
+        fake_lock(c->world);
+        ck_assert_uint_eq(fake_guest(c->world, 0)->job.throttle_initial_percent, percent);
+        ck_assert_uint_eq(fake_guest(c->world, 0)->job.throttle_increment_percent, percent);
+        fake_unlock(c->world);
+        cluster_free(c);
+    }
+}
+END_TEST
+
+START_TEST(raised_downtime_limit_reaches_the_hypervisor_with_the_bandwidth)
+{
+    struct cluster *c = cluster_new();
+    c->world->cfg.automatic = false;
+    ck_assert_int_eq(cluster_prepare(c), 0);
+    ck_assert_int_eq(cluster_arm(c), 0);
+    ck_assert_int_eq(cluster_start_job(c), 0);
+    ck_assert_int_eq(cluster_open(c), 0);
+    static const uint64_t limits[] = {60, 120, 6000};
+    for (unsigned i = 0; i < 3; i++) {
+        struct lmo_op_request req;
+        struct lmo_op_reply reply;
+        cluster_fill(c, LMO_OP_OPEN_GATE, &req);
+        req.downtime_ms = limits[i];
+        req.bandwidth_bytes_per_s = 48 << 20;
+        ck_assert_int_eq(put_as(c, HV1, &req, &reply), 0);
+        ck_assert_int_eq(reply.code, 0);
+        fake_lock(c->world);
+        ck_assert_uint_eq(fake_guest(c->world, 0)->job.downtime_ms, limits[i]);
+        ck_assert_uint_eq(fake_guest(c->world, 0)->job.bandwidth_bytes_per_s, 48 << 20);
+        fake_unlock(c->world);
+    }
+    cluster_free(c);
+}
+END_TEST
+
+static void describe(struct cluster *c, uint32_t fresh_ms, struct lmo_op_reply *reply)
+{
+    struct lmo_op_request req;
+    cluster_fill(c, LMO_OP_DESCRIBE, &req);
+    req.dirty_fresh_ms = fresh_ms;
+    ck_assert_int_eq(put_as(c, HV1, &req, reply), 0);
+    ck_assert_int_eq(reply->code, 0);
+    ck_assert(reply->has_facts);
+}
+
+START_TEST(dirty_rate_is_waited_for_only_where_a_start_depends_on_it)
+{
+    struct cluster *c = cluster_new();
+    struct lmo_op_reply reply;
+    fake_guest(c->world, 0)->dirty_bytes_per_s = 70 << 20;
+    describe(c, 0, &reply);
+    ck_assert_uint_eq(fake_count(c->world, FAKE_MEASURE_DIRTY), 0);
+    ck_assert_uint_eq(reply.facts.dirty_age_ms, 0); /* nobody has measured it */
+    lmo_op_reply_done(&reply);
+    describe(c, 10000, &reply);
+    ck_assert_uint_eq(fake_count(c->world, FAKE_MEASURE_DIRTY), 1);
+    ck_assert_uint_eq(reply.facts.dirty_bytes_per_s, 70 << 20);
+    ck_assert_uint_gt(reply.facts.dirty_age_ms, 0);
+    lmo_op_reply_done(&reply);
+    describe(c, 0, &reply); /* from now on it is known */
+    ck_assert_uint_eq(fake_count(c->world, FAKE_MEASURE_DIRTY), 1);
+    ck_assert_uint_eq(reply.facts.dirty_bytes_per_s, 70 << 20);
+    lmo_op_reply_done(&reply);
+    cluster_free(c);
+}
+END_TEST
+
+START_TEST(guest_is_described_although_its_dirty_rate_cannot_be_measured)
+{
+    struct cluster *c = cluster_new();
+    struct lmo_op_reply reply;
+    fake_fail(c->world, FAKE_MEASURE_DIRTY, LMO_E_TIMEOUT, 1, false);
+    describe(c, 10000, &reply);
+    ck_assert_uint_eq(reply.facts.dirty_age_ms, 0);
+    lmo_op_reply_done(&reply);
+    cluster_free(c);
+}
+END_TEST
+
+START_TEST(figures_of_disks_that_are_copied_are_reported_beside_the_memorys)
+{
+    struct cluster *c = cluster_new();
+    c->world->cfg.automatic = false;
+    ck_assert_int_eq(cluster_prepare(c), 0);
+    fake_guest(c->world, 0)->job.total = 0;
+    ck_assert_int_eq(cluster_start_job(c), 0);
+    fake_lock(c->world);
+    fake_guest(c->world, 0)->job.disk_total = 1000;
+    fake_guest(c->world, 0)->job.disk_remaining = 400;
+    fake_unlock(c->world);
+    for (int i = 0; i < 40 && c->m[HV1].progress.disk_total_bytes == 0; i++)
+        cluster_poll(c, HV1, 200);
+    ck_assert_uint_eq(c->m[HV1].progress.disk_total_bytes, 1000);
+    ck_assert_uint_eq(c->m[HV1].progress.disk_remaining_bytes, 400);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_silent_coordinator_ends_the_precopy)
 {
     struct cluster *c = cluster_new();
@@ -760,6 +871,11 @@ Suite *worker_ops_suite(void)
     tcase_add_test(t, a_worker_without_the_capability_says_so);
     tcase_add_test(t, convergence_with_the_gate_shut_is_aborted);
     tcase_add_test(t, behind_the_open_gate_convergence_is_welcome);
+    tcase_add_test(t, throttling_is_the_hypervisors_only_when_the_order_allows_it);
+    tcase_add_test(t, raised_downtime_limit_reaches_the_hypervisor_with_the_bandwidth);
+    tcase_add_test(t, dirty_rate_is_waited_for_only_where_a_start_depends_on_it);
+    tcase_add_test(t, guest_is_described_although_its_dirty_rate_cannot_be_measured);
+    tcase_add_test(t, figures_of_disks_that_are_copied_are_reported_beside_the_memorys);
     tcase_add_test(t, a_silent_coordinator_ends_the_precopy);
     tcase_add_test(t, after_the_pause_a_silent_coordinator_changes_nothing);
     tcase_add_test(t, events_are_kept_until_they_are_acknowledged);

@@ -73,6 +73,8 @@ struct lmo_hv_job {
     bool persist_destination;         /* define there, undefine here, as the guest was */
     uint64_t gate_bandwidth_bytes_per_s; /* in force until open_gate */
     uint64_t gate_downtime_ms;
+    uint32_t throttle_initial_percent; /* the hypervisor may slow the vCPUs down, by this at first; 0: it may not */
+    uint32_t throttle_increment_percent;
 };
 
 /* End of the migrate call at the source. Only this (and what is observed) says that a job is over. */
@@ -138,6 +140,10 @@ struct lmo_hypervisor_ops {
                       uint64_t downtime_ms, struct lmo_err *err) LMO_MUST_CHECK;
     int (*job_progress)(struct lmo_hypervisor *hv, const char *uuid, struct lmo_progress *ret_progress,
                         struct lmo_err *err) LMO_MUST_CHECK;
+    /* Source, before a job: waits until a dirty rate is known that is no older than `fresh_ms`; `describe` then has it. May
+     * be NULL where nothing can be measured. TIMEOUT: none was to be had. Changes nothing. */
+    int (*measure_dirty)(struct lmo_hypervisor *hv, const char *uuid, uint64_t fresh_ms, uint64_t timeout_ms,
+                         struct lmo_err *err) LMO_MUST_CHECK;
     /* Source: asks the hypervisor to abort. 0 means asked; only the end of the job says what came of it. */
     int (*job_abort)(struct lmo_hypervisor *hv, const char *uuid, struct lmo_err *err) LMO_MUST_CHECK;
 

@@ -249,6 +249,7 @@ static const struct lmo_hypervisor_ops ops = {
     .job_limits = lmo_lv_job_limits,
     .job_progress = lmo_lv_job_progress,
     .job_abort = lmo_lv_job_abort,
+    .measure_dirty = lmo_lv_measure_dirty,
     .freeze = lmo_lv_freeze,
     .thaw = lmo_lv_thaw,
     .kill = lmo_lv_kill,
@@ -293,13 +294,17 @@ int lmo_hypervisor_libvirt_open(const struct lmo_hypervisor_config *cfg, struct 
     if (!lv)
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     int r = lmo_lv_watch_start(lv, err);
-    if (r == 0 && (r = lmo_lv_thread(lv, lmo_lv_chore_main, lv, &lv->chore)) < 0)
-        r = lmo_fail(err, r, "cannot start the threads of the libvirt driver");
+    if (r == 0 && (r = lmo_lv_thread(lv, lmo_lv_chore_main, lv, &lv->chore)) == 0) {
+        (void)pthread_detach(lv->chore);
+        r = lmo_lv_thread(lv, lmo_lv_gauge_main, lv, &lv->gauge);
+        if (r == 0)
+            (void)pthread_detach(lv->gauge);
+    }
     if (r < 0) {
+        r = lmo_fail(err, r, "cannot start the threads of the libvirt driver");
         close_driver(&lv->hv);
         return r;
     }
-    (void)pthread_detach(lv->chore);
     *ret = &lv->hv;
     return 0;
 }

@@ -6,6 +6,7 @@
  *   hypervisor_libvirt_event.c       what events mean: the record of each guest, and what the worker is told
  *   hypervisor_libvirt_inventory.c   list, describe, state, XML
  *   hypervisor_libvirt_job.c         the migration job at the source
+ *   hypervisor_libvirt_dirty.c       dirty rates before a migration
  *   hypervisor_libvirt_evidence.c    the baseline after a migration's last byte, and "was every event seen?"
  *   hypervisor_libvirt_freeze.c      freeze
  *   hypervisor_libvirt_thaw.c        thaw, kill
@@ -15,7 +16,7 @@
  *   hypervisor_libvirt_process.[ch], _log.[ch], _xml.[ch], _address.[ch], _memory.[ch]   pure helpers without libvirt
  *
  * Threads: the loop (delivers events, never blocks on libvirt), the keeper (connects the watch), the chore thread
- * (baselines, markers on disk), one thread per job inside libvirt's migrate call, and a bounded pool for calls with a
+ * (baselines, markers on disk), the gauge (dirty rates), one thread per job inside libvirt's migrate call, and a bounded pool for calls with a
  * deadline. A call that outlives its deadline keeps its pool thread and a reference to the driver until it returns.
  *
  * Locks, in the order of taking: `emit` (held while one event is recorded and told, so that the order told is the
@@ -43,7 +44,7 @@
 
 /* libvirt answers at most 5 requests of one client at a time (max_client_requests): calls that may hang in one guest's
  * lock must not stand in front of a resume. So: separate connections. */
-enum lmo_lv_lane { LMO_LV_LANE_STATE, LMO_LV_LANE_RESUME, LMO_LV_LANE_ORDERS, LMO_LV_LANE_COUNT };
+enum lmo_lv_lane { LMO_LV_LANE_STATE, LMO_LV_LANE_RESUME, LMO_LV_LANE_ORDERS, LMO_LV_LANE_GAUGE, LMO_LV_LANE_COUNT };
 
 /* What was seen of a guest on the watch. "Since the last migration out was complete" is the only span that the freeze
  * cares about; `anchor` is its beginning. */
@@ -77,6 +78,9 @@ struct lmo_lv_guest {
     uint64_t frozen_switches;    /* see lmo_qemu_all_stopped */
     virDomainPtr resume_domain;  /* looked up when the guest was loaded, on the resume lane */
     struct lmo_lv_job *job;      /* the running migration out, started by us */
+    bool dirty_wanted;           /* its dirty rate is to be measured */
+    uint64_t dirty_ns;           /* when it was measured last; 0: never */
+    uint64_t dirty_bytes_per_s;
 };
 
 /* A running migration out. */
@@ -170,7 +174,7 @@ struct lmo_lv {
     struct lmo_lv_chore chores[LMO_LV_CHORES_MAX]; /* under `lock` */
     unsigned chore_head, chore_count;
 
-    pthread_t loop, keeper, chore;
+    pthread_t loop, keeper, chore, gauge;
 };
 
 /* ---- call.c */
@@ -260,6 +264,13 @@ int lmo_lv_job_abort(struct lmo_hypervisor *hv, const char *uuid, struct lmo_err
 /* `lock` held: the job's QEMU has begun to send; has it? */
 void lmo_lv_job_active(struct lmo_lv_guest *g);
 bool lmo_lv_job_is_active(const struct lmo_lv_guest *g);
+
+/* ---- dirty.c */
+void *lmo_lv_gauge_main(void *arg);
+/* What is known; asks for a new measurement if that is old. Never waits for one. */
+void lmo_lv_dirty_facts(struct lmo_lv *lv, struct lmo_vm_facts *vm);
+int lmo_lv_measure_dirty(struct lmo_hypervisor *hv, const char *uuid, uint64_t fresh_ms, uint64_t timeout_ms,
+                         struct lmo_err *err) LMO_MUST_CHECK;
 
 /* ---- evidence.c */
 void lmo_lv_chore_add(struct lmo_lv *lv, enum lmo_lv_chore_kind kind, const char *uuid); /* `lock` held */

@@ -176,8 +176,10 @@ int lmo_lv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_fac
         return lmo_fail(err, LMO_E_INVALID, "guest '%.80s': longer than %d characters", vm, LMO_NAME_MAX - 1);
     memcpy(op->vm, vm, strlen(vm) + 1);
     int r = lmo_lv_op_call(op, timeout_ms, err);
-    if (r == 0)
+    if (r == 0) {
         *ret_vm = *op->facts;
+        lmo_lv_dirty_facts((struct lmo_lv *)hv, ret_vm);
+    }
     return r;
 }
 
@@ -219,9 +221,11 @@ int lmo_lv_list(struct lmo_hypervisor *hv, int (*cb)(void *arg, const struct lmo
     if (!op)
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     int r = lmo_lv_op_call(op, timeout_ms, err);
-    for (unsigned i = 0; r == 0 && i < op->count; i++)
+    for (unsigned i = 0; r == 0 && i < op->count; i++) {
+        lmo_lv_dirty_facts((struct lmo_lv *)hv, &op->facts[i]);
         if (cb(arg, &op->facts[i]) != 0)
             break;
+    }
     return r;
 }
 

@@ -84,6 +84,12 @@ static int add_params(const struct lmo_lv_job *job, virTypedParameterPtr *params
         r |= virTypedParamsAddString(params, count, &max, VIR_MIGRATE_PARAM_PERSIST_XML, job->persistent_xml);
     r |= virTypedParamsAddULLong(params, count, &max, VIR_MIGRATE_PARAM_BANDWIDTH,
                                  to_mib(job->spec.gate_bandwidth_bytes_per_s));
+    if (job->spec.throttle_initial_percent) {
+        r |= virTypedParamsAddInt(params, count, &max, VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL,
+                                  (int)job->spec.throttle_initial_percent);
+        r |= virTypedParamsAddInt(params, count, &max, VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT,
+                                  (int)job->spec.throttle_increment_percent);
+    }
     return r < 0 ? lmo_lv_fail(err, false, "preparing the migration's parameters") : 0;
 }
 
@@ -94,6 +100,8 @@ static int migrate(struct lmo_lv_job *job, virDomainPtr dom, struct lmo_err *err
     unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED | VIR_MIGRATE_ABORT_ON_ERROR;
     virTypedParameterPtr params = NULL;
     int count = 0, r = 0;
+    if (job->spec.throttle_initial_percent) /* libvirt 9 cannot change this, or its steps, while the job runs */
+        flags |= VIR_MIGRATE_AUTO_CONVERGE;
     if (job->spec.persist_destination) {
         flags |= VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE;
         r = persistent_xml(job, dom, err);
@@ -440,6 +448,10 @@ static int run_progress(struct lmo_lv_op *op, struct lmo_err *err)
         .iteration = (uint32_t)param(p, n, VIR_DOMAIN_JOB_MEMORY_ITERATION),
         .throttle_percent = (uint32_t)param(p, n, VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE),
         .elapsed_ms = param(p, n, VIR_DOMAIN_JOB_TIME_ELAPSED),
+        .disk_total_bytes = param(p, n, VIR_DOMAIN_JOB_DISK_TOTAL),
+        .disk_transferred_bytes = param(p, n, VIR_DOMAIN_JOB_DISK_PROCESSED),
+        .disk_remaining_bytes = param(p, n, VIR_DOMAIN_JOB_DISK_REMAINING),
+        .disk_rate_bytes_per_s = param(p, n, VIR_DOMAIN_JOB_DISK_BPS),
     };
     virTypedParamsFree(p, n);
     pthread_mutex_lock(&op->lv->lock);
