@@ -1,11 +1,13 @@
 /* hypervisor_libvirt_dirty.c - how fast a guest dirties its memory, measured beside everything else.
  *
- * QEMU samples some pages of a guest, waits a second, and looks which of them have changed. One thread asks for that, for a
- * few guests at once, over a connection of its own: nobody's order stands behind it, and what it has found is kept with the
- * guest's record, where describing it costs nothing. It is asked for when somebody looks at a guest whose figure is old.
+ * QEMU samples some pages of a guest, waits a second, and looks which of them have changed. One thread asks for that,
+ * for a few guests at once, over a connection of its own: nobody's order stands behind it, and what it has found is
+ * kept with the guest's record, where describing it costs nothing. It is asked for when somebody looks at a guest
+ * whose figure is old.
  *
  * Only ever by page sampling: asked to use its dirty bitmap, QEMU 7.2 without KVM dies (docs/libvirt.md). And never
- * while a migration of the guest runs: libvirt would keep the request waiting for half a minute, and its thread with it. */
+ * while a migration of the guest runs: libvirt would keep the request waiting for half a minute, and its thread with
+ * it. */
 #include "workers/drivers/hypervisor_libvirt.h"
 
 #include "base/clock.h"
@@ -16,9 +18,9 @@
 
 #define PERIOD_S   1
 #define BATCH      8
-#define LATE_MS    2000   /* after the period: then it has failed */
+#define LATE_MS    2000 /* after the period: then it has failed */
 #define LOOK_MS    50
-#define REFRESH_MS 60000  /* older than that: measured again when somebody looks */
+#define REFRESH_MS 60000 /* older than that: measured again when somebody looks */
 #define MIB        ((uint64_t)1 << 20)
 
 struct gauge {
