@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MIB(b)    ((unsigned long long)((b) >> 20))
-#define U(n)      ((unsigned long long)(n))
+#define MIB(b)             ((unsigned long long)((b) >> 20))
+#define U(n)               ((unsigned long long)(n))
 #define ETA_MARGIN_PERCENT 25   /* on top of what a steady guest would need */
 #define ETA_MARGIN_MS      1000 /* samples are up to half a second old, orders take their way */
 #define YEAR_MS            (UINT64_C(365) * 24 * 3600 * 1000)
@@ -24,15 +24,15 @@ static int find(const char *const *words, int count, const char *text)
     return -1;
 }
 
-#define WORDS(name, ...)                                                                     \
-    static const char *const name##_words[] = {__VA_ARGS__};                                 \
-    const char *lmo_##name##_text(int v)                                                     \
-    {                                                                                        \
-        int count = (int)(sizeof name##_words / sizeof name##_words[0]);                     \
-        return v < 0 || v >= count ? NULL : name##_words[v];                                 \
-    }                                                                                        \
-    int lmo_##name##_from_text(const char *text)                                             \
-    {                                                                                        \
+#define WORDS(name, ...)                                                                      \
+    static const char *const name##_words[] = {__VA_ARGS__};                                  \
+    const char *lmo_##name##_text(int v)                                                      \
+    {                                                                                         \
+        int count = (int)(sizeof name##_words / sizeof name##_words[0]);                      \
+        return v < 0 || v >= count ? NULL : name##_words[v];                                  \
+    }                                                                                         \
+    int lmo_##name##_from_text(const char *text)                                              \
+    {                                                                                         \
         return find(name##_words, (int)(sizeof name##_words / sizeof name##_words[0]), text); \
     }
 
@@ -112,7 +112,10 @@ void lmo_convergence_begin(struct lmo_convergence *c, const struct lmo_policy *p
                            uint64_t bandwidth_bytes_per_s, int64_t now_ms)
 {
     struct lmo_forecast forecast = c->forecast;
-    *c = (struct lmo_convergence){.forecast = forecast, .stage = LMO_CONV_MEMORY, .began_ms = now_ms, .stage_ms = now_ms};
+    *c = (struct lmo_convergence){.forecast = forecast,
+                                  .stage = LMO_CONV_MEMORY,
+                                  .began_ms = now_ms,
+                                  .stage_ms = now_ms};
     compute_budgets(c, policy, memory_bytes, bandwidth_bytes_per_s);
 }
 
@@ -147,8 +150,8 @@ static void forecast_text(struct lmo_forecast *f, const char *verdict, const cha
                    MIB(f->dirty_bytes_per_s), MIB(f->bandwidth_bytes_per_s), (double)f->age_ms / 1000.0, more);
 }
 
-/* Dirties at least as fast as it is sent: no pass is smaller than the one before, and each is as large as what gets dirty
- * while it lasts. It ends only if that fits into the pause. */
+/* Dirties at least as fast as it is sent: no pass is smaller than the one before, and each is as large as what gets
+ * dirty while it lasts. It ends only if that fits into the pause. */
 static void outrun(const struct lmo_policy *p, struct lmo_forecast *f)
 {
     char more[96];
@@ -182,8 +185,8 @@ void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_
         return;
     }
     if (b == 0) {
-        (void)snprintf(ret->text, sizeof ret->text, "not predicted: dirties %llu MiB/s, and no bandwidth is stated for it",
-                       MIB(d));
+        (void)snprintf(ret->text, sizeof ret->text,
+                       "not predicted: dirties %llu MiB/s, and no bandwidth is stated for it", MIB(d));
         return;
     }
     if (d >= b) {
@@ -194,8 +197,8 @@ void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_
     uint64_t rest = bytes_of(b, policy->max_downtime_ms);
     uint64_t to_send = facts->memory_bytes > rest ? facts->memory_bytes - rest : 0;
     ret->needed_ms = ms_of(to_send, b - d);
-    struct lmo_budget own = budget(policy->convergence_timeout_ms, LMO_CONV_BASE_MS, LMO_CONV_FACTOR,
-                                   facts->memory_bytes, b);
+    struct lmo_budget own =
+        budget(policy->convergence_timeout_ms, LMO_CONV_BASE_MS, LMO_CONV_FACTOR, facts->memory_bytes, b);
     char more[96];
     (void)snprintf(more, sizeof more, "; needs about %llu s, has %llu s", U(ret->needed_ms / 1000), U(own.ms / 1000));
     if (ret->needed_ms <= own.ms) {
@@ -203,8 +206,10 @@ void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_
         forecast_text(ret, "will converge", more);
     } else {
         ret->outlook = policy->allow_throttle ? LMO_OUTLOOK_THROTTLED : LMO_OUTLOOK_TOO_SLOW;
-        forecast_text(ret, policy->allow_throttle ? "will converge in time only if its vCPUs are throttled"
-                                                  : "will not converge in time", more);
+        forecast_text(ret,
+                      policy->allow_throttle ? "will converge in time only if its vCPUs are throttled"
+                                             : "will not converge in time",
+                      more);
     }
 }
 
@@ -215,13 +220,13 @@ bool lmo_forecast_fails(const struct lmo_forecast *f)
 
 /* ------------------------------------------------------------------ passes and stalls */
 
-/* A pass ended between two samples. What it left is the size of the next one: what remains of that now, and what of it was
- * sent already: all that was sent since, less what the pass before still had to send. Over several short passes: the
- * mean of them. */
+/* A pass ended between two samples. What it left is the size of the next one: what remains of that now, and what of
+ * it was sent already: all that was sent since, less what the pass before still had to send. Over several short
+ * passes: the mean of them. */
 static uint64_t rest_of_pass(const struct lmo_progress *before, const struct lmo_progress *now)
 {
-    uint64_t sent = now->transferred_bytes > before->transferred_bytes ? now->transferred_bytes - before->transferred_bytes
-                                                                       : 0;
+    uint64_t sent =
+        now->transferred_bytes > before->transferred_bytes ? now->transferred_bytes - before->transferred_bytes : 0;
     uint64_t of_next = sent > before->remaining_bytes ? sent - before->remaining_bytes : 0;
     uint64_t passes = now->iteration - before->iteration;
     uint64_t sum = now->remaining_bytes + of_next;
@@ -274,7 +279,8 @@ static bool take_pass(struct lmo_convergence *c, const struct lmo_conv_facts *f,
 
 /* ------------------------------------------------------------------ ETA */
 
-/* A steady guest: the rest of this pass, then passes that shrink by d / b each, until what is left fits into the pause. */
+/* A steady guest: the rest of this pass, then passes that shrink by d / b each, until what is left fits into the
+ * pause. */
 static uint64_t steady_ms(const struct lmo_convergence *c, const struct lmo_conv_facts *f, uint64_t b, uint64_t d)
 {
     uint64_t fits = bytes_of(b, f->downtime_ms);
@@ -333,7 +339,8 @@ static void estimate(const struct lmo_convergence *c, const struct lmo_conv_fact
         uint64_t fits = bytes_of(best, most(f->downtime_ms, f->policy->max_downtime_ms));
         low = ms_of(p->remaining_bytes > fits ? p->remaining_bytes - fits : 0, best);
     }
-    if (kind == LMO_ETA_FIRST_PASS && c->forecast.age_ms > 0) { /* before QEMU has measured: what was known of the guest */
+    if (kind == LMO_ETA_FIRST_PASS &&
+        c->forecast.age_ms > 0) { /* before QEMU has measured: what was known of the guest */
         d = c->forecast.dirty_bytes_per_s;
         steady = true;
     }
@@ -355,8 +362,8 @@ static void take_eta(struct lmo_convergence *c, const struct lmo_conv_facts *f, 
     int64_t low, high;
     estimate(c, f, kind, &low, &high);
     if (kind != e->kind || limit != e->bandwidth_bytes_per_s || f->now_ms > e->high_ms) {
-        *e = (struct lmo_eta){.kind = kind, .revision = e->revision + 1, .low_ms = low, .high_ms = high,
-                              .bandwidth_bytes_per_s = limit};
+        *e = (struct lmo_eta){
+            .kind = kind, .revision = e->revision + 1, .low_ms = low, .high_ms = high, .bandwidth_bytes_per_s = limit};
         return;
     }
     /* V3: narrower, or as it was. An estimate that lies outside of what was promised is the nearest end of that. */
@@ -393,8 +400,8 @@ static void raise_downtime(const struct lmo_convergence *c, const struct lmo_con
     }
     ret->act = LMO_CONV_RAISE;
     ret->downtime_ms = f->downtime_ms > cap / 2 ? cap : 2 * f->downtime_ms;
-    (void)snprintf(ret->text, sizeof ret->text, c->stalled ? "stalled at the limit before it"
-                                                           : "not converged to the limit before it");
+    (void)snprintf(ret->text, sizeof ret->text,
+                   c->stalled ? "stalled at the limit before it" : "not converged to the limit before it");
 }
 
 void lmo_convergence_sample(struct lmo_convergence *c, const struct lmo_conv_facts *f, struct lmo_conv_order *ret)
@@ -414,14 +421,17 @@ static void give_up_text(const struct lmo_convergence *c, const struct lmo_conv_
     const struct lmo_progress *p = f->now;
     char rates[160], how[80];
     uint64_t size_bytes = most(c->pass_bytes, p->remaining_bytes);
-    (void)snprintf(rates, sizeof rates, "%llu MiB remaining after %u iteration(s), transfers %llu MiB/s, dirties %llu MiB/s",
+    (void)snprintf(rates, sizeof rates,
+                   "%llu MiB remaining after %u iteration(s), transfers %llu MiB/s, dirties %llu MiB/s",
                    MIB(p->remaining_bytes), p->iteration, MIB(p->rate_bytes_per_s), MIB(p->dirty_bytes_per_s));
     if (c->stage == LMO_CONV_FORCED) {
-        (void)snprintf(ret, size, "did not converge to a pause of %u ms within %llu ms of grace either: %s; a pass takes %llu ms",
+        (void)snprintf(ret, size,
+                       "did not converge to a pause of %u ms within %llu ms of grace either: %s; a pass takes %llu ms",
                        f->downtime_ms, U(c->grace.ms), rates, U(ms_of(size_bytes, p->rate_bytes_per_s)));
     } else if (c->stage == LMO_CONV_DISKS) {
         lmo_budget_text(&c->disk, LMO_CONV_BASE_MS, LMO_CONV_FACTOR, how, sizeof how);
-        (void)snprintf(ret, size, "disks were not copied within %llu ms (%s): %llu of %llu MiB remaining, transfers %llu MiB/s",
+        (void)snprintf(ret, size,
+                       "disks were not copied within %llu ms (%s): %llu of %llu MiB remaining, transfers %llu MiB/s",
                        U(c->disk.ms), how, MIB(p->disk_remaining_bytes), MIB(p->disk_total_bytes),
                        MIB(p->disk_rate_bytes_per_s));
     } else {
@@ -437,8 +447,8 @@ void lmo_convergence_time_out(struct lmo_convergence *c, const struct lmo_conv_f
         return;
     }
     const struct lmo_policy *p = f->policy;
-    bool force = p->on_timeout == LMO_ON_TIMEOUT_FORCE && c->stage == LMO_CONV_MEMORY &&
-                 p->force_max_pause_ms > f->downtime_ms;
+    bool force =
+        p->on_timeout == LMO_ON_TIMEOUT_FORCE && c->stage == LMO_CONV_MEMORY && p->force_max_pause_ms > f->downtime_ms;
     give_up_text(c, f, ret->text, sizeof ret->text);
     if (!force) {
         ret->act = LMO_CONV_ABORT;

@@ -1,17 +1,19 @@
 /* convergence.h - how long pre-copy may take, whether it converges, when it ends, and what is done if it does not.
  *
- * Pure: no clock, no I/O, no allocation. What is known goes in (policy, the state here, two samples of the job), an order
- * comes out. The step function (core/watch.c) carries it out; docs/convergence.md has the formulas and their sources.
+ * Pure: no clock, no I/O, no allocation. What is known goes in (policy, the state here, two samples of the job), an
+ * order comes out. The step function (core/precopy.c) carries it out; docs/convergence.md has the formulas and their
+ * sources.
  *
  * Everything is judged by passes over the memory, never by one sample: a sample may fall anywhere in a pass, and what
  * remains falls and jumps like the teeth of a saw.
  *
  * Invariants:
- *  V1  A downtime limit that is ordered is never lower than the one before, never above max_downtime_ms, and after a force
- *      never above force_max_pause_ms.
- *  V2  Every stage has a deadline; a deadline that has passed ends the stage, once: abort, or (memory only) force. A force
- *      is not repeated. So pre-copy ends within disk budget + memory budget + grace, whatever is sampled.
- *  V3  Within one revision of the ETA its range only narrows: the low end stays or rises, the high end stays or falls. */
+ *  V1  A downtime limit that is ordered is never lower than the one before, never above max_downtime_ms, and after a
+ *      force never above force_max_pause_ms.
+ *  V2  Every stage has a deadline; a deadline that has passed ends the stage, once: abort, or (memory only) force. A
+ *      force is not repeated. So pre-copy ends within disk budget + memory budget + grace, whatever is sampled.
+ *  V3  Within one revision of the ETA its range only narrows: the low end stays or rises, the high end stays or
+ *      falls. */
 #ifndef LMO_CORE_CONVERGENCE_H
 #define LMO_CORE_CONVERGENCE_H
 
@@ -22,24 +24,25 @@
 
 struct lmo_policy;
 
-/* Where the downtime limit begins, and for how many passes over the memory each step of it is given a chance. A guest that
- * converges to less pauses for less; one that does not soon has its policy's full limit. */
+/* Where the downtime limit begins, and for how many passes over the memory each step of it is given a chance. A guest
+ * that converges to less pauses for less; one that does not soon has its policy's full limit. */
 #define LMO_DOWNTIME_FIRST_MS 60
 #define LMO_DOWNTIME_PASSES   3
-/* A stall: none of the last WINDOW passes was IMPROVEMENT % smaller than the one before them, at STALLS ends in a row. */
+/* A stall: none of the last WINDOW passes was IMPROVEMENT % smaller than the one before them, at STALLS ends in a
+ * row. */
 #define LMO_CONV_WINDOW              3
 #define LMO_CONV_IMPROVEMENT_PERCENT 10
 #define LMO_CONV_STALLS              2
 /* A time-out that the policy leaves open: base + factor x bytes / bandwidth; docs/convergence.md says why these. */
-#define LMO_CONV_BASE_MS       60000
-#define LMO_CONV_FACTOR        4
-#define LMO_CONV_NOMINAL_BPS   (UINT64_C(64) << 20) /* where no bandwidth is stated */
-#define LMO_CONV_TIMEOUT_MAX_MS 43200000            /* 12 h */
-#define LMO_CONV_GRACE_BASE_MS 30000                /* after a force: this, and the time of one pass */
-#define LMO_CONV_PERIOD_MS     1000                 /* over which a dirty rate is measured before the start */
+#define LMO_CONV_BASE_MS        60000
+#define LMO_CONV_FACTOR         4
+#define LMO_CONV_NOMINAL_BPS    (UINT64_C(64) << 20) /* where no bandwidth is stated */
+#define LMO_CONV_TIMEOUT_MAX_MS 43200000             /* 12 h */
+#define LMO_CONV_GRACE_BASE_MS  30000                /* after a force: this, and the time of one pass */
+#define LMO_CONV_PERIOD_MS      1000                 /* over which a dirty rate is measured before the start */
 
 enum lmo_on_timeout { LMO_ON_TIMEOUT_ABORT = 0, LMO_ON_TIMEOUT_FORCE };
-const char *lmo_on_timeout_text(int v); /* NULL for no such value, here and below */
+const char *lmo_on_timeout_text(int v);         /* NULL for no such value, here and below */
 int lmo_on_timeout_from_text(const char *text); /* -1 for a text that is none, here and below */
 
 /* What is done with a forecast that says "will not converge". */
@@ -84,7 +87,7 @@ bool lmo_forecast_fails(const struct lmo_forecast *f);
 
 enum lmo_conv_stage {
     LMO_CONV_NONE = 0,
-    LMO_CONV_DISKS,  /* local disks are copied, memory waits; drivers that copy no disks never are here */
+    LMO_CONV_DISKS, /* local disks are copied, memory waits; drivers that copy no disks never are here */
     LMO_CONV_MEMORY,
     LMO_CONV_FORCED, /* the time-out has passed; the longer pause is allowed, for a grace */
 };
@@ -92,14 +95,14 @@ const char *lmo_conv_stage_text(int v);
 int lmo_conv_stage_from_text(const char *text);
 
 struct lmo_budget {
-    uint64_t ms;       /* 0: none yet */
-    bool by_policy;    /* an explicit value of the policy; else computed from what follows */
+    uint64_t ms;    /* 0: none yet */
+    bool by_policy; /* an explicit value of the policy; else computed from what follows */
     uint64_t bytes, bandwidth_bytes_per_s;
-    bool nominal;      /* no bandwidth was stated: the nominal one was taken */
+    bool nominal; /* no bandwidth was stated: the nominal one was taken */
 };
 
 enum lmo_eta_kind {
-    LMO_ETA_NONE = 0,   /* gate shut, or nothing measured yet */
+    LMO_ETA_NONE = 0, /* gate shut, or nothing measured yet */
     LMO_ETA_DISKS,
     LMO_ETA_FIRST_PASS,
     LMO_ETA_CONVERGING,
@@ -109,8 +112,8 @@ enum lmo_eta_kind {
 const char *lmo_eta_kind_text(int v);
 int lmo_eta_kind_from_text(const char *text);
 
-/* When the guest will be switched over, as stamps. The revision rises when the promise made before cannot be kept: the kind
- * changed, a limit changed, or its high end has passed. */
+/* When the guest will be switched over, as stamps. The revision rises when the promise made before cannot be kept:
+ * the kind changed, a limit changed, or its high end has passed. */
 struct lmo_eta {
     enum lmo_eta_kind kind;
     uint32_t revision;
@@ -129,13 +132,13 @@ struct lmo_convergence {
     enum lmo_conv_stage stage;
     int64_t began_ms, stage_ms; /* pre-copy; the present stage */
     struct lmo_budget disk, memory, grace;
-    uint32_t samples;           /* with the gate open */
-    uint64_t pass_bytes;        /* size of the pass under way, as far as known */
+    uint32_t samples;    /* with the gate open */
+    uint64_t pass_bytes; /* size of the pass under way, as far as known */
     unsigned pass_count;
     struct lmo_pass passes[LMO_CONV_WINDOW + 1]; /* the newest last */
-    uint32_t unimproved;        /* ends of passes in a row without improvement over the window */
+    uint32_t unimproved;                         /* ends of passes in a row without improvement over the window */
     bool stalled;
-    bool reorder;               /* the limit that was decided has not been confirmed: to be ordered again */
+    bool reorder; /* the limit that was decided has not been confirmed: to be ordered again */
     struct lmo_eta eta;
 };
 
@@ -172,7 +175,7 @@ void lmo_convergence_bandwidth(struct lmo_convergence *c, const struct lmo_polic
                                uint64_t bandwidth_bytes_per_s);
 /* When the present stage ends at the latest. */
 int64_t lmo_convergence_deadline(const struct lmo_convergence *c);
-/* The latest possible end of pre-copy, counted from its beginning: what is given a time limit beside it lives longer. */
+/* The latest possible end of pre-copy, counted from its beginning: what has a time limit beside it must live longer. */
 uint64_t lmo_convergence_longest_ms(const struct lmo_convergence *c);
 void lmo_convergence_sample(struct lmo_convergence *c, const struct lmo_conv_facts *f, struct lmo_conv_order *ret);
 /* The least that one of the newest WINDOW passes has left; 0: none has ended. */

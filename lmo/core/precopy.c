@@ -1,14 +1,14 @@
-/* precopy.c - convergence control in the record: what convergence.[ch] decides becomes deadlines, orders and reasons here.
+/* precopy.c - convergence control in the record: what convergence.[ch] decides becomes deadlines, orders, reasons.
  *
- * An order that is not confirmed is ordered again with the next sample: a limit counts as in force only when its call has
- * been answered. */
+ * An order that is not confirmed is ordered again with the next sample: a limit counts as in force only when its call
+ * has been answered. */
 #include "base/assert.h"
 #include "core/internal.h"
 
 #include <stdio.h>
 
-#define HOLD_AGAIN_MS 30000          /* a guest that would not converge is looked at again after so long ... */
-#define HOLD_MAX_MS   (60 * 60000)   /* ... and no longer than this in all */
+#define HOLD_AGAIN_MS 30000        /* a guest that would not converge is looked at again after so long ... */
+#define HOLD_MAX_MS   (60 * 60000) /* ... and no longer than this in all */
 
 /* What the migration gets: the least of what its policy wants and what it is given; 0: no limit is known. */
 static uint64_t bandwidth_of(const struct lmo_migration *m)
@@ -151,10 +151,12 @@ void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample)
     enum lmo_conv_stage stage = m->convergence.stage;
     lmo_convergence_sample(&m->convergence, &facts, &order);
     if (order.stalled_now) {
-        lmo_step_note(s, "", "stalled: each of the last %d passes left %llu MiB or more, transfers %llu MiB/s, dirties %llu MiB/s",
-                      LMO_CONV_WINDOW, (unsigned long long)(lmo_convergence_least_rest(&m->convergence) >> 20),
-                      (unsigned long long)(sample->rate_bytes_per_s >> 20),
-                      (unsigned long long)(sample->dirty_bytes_per_s >> 20));
+        lmo_step_note(
+            s, "",
+            "stalled: each of the last %d passes left %llu MiB or more, transfers %llu MiB/s, dirties %llu MiB/s",
+            LMO_CONV_WINDOW, (unsigned long long)(lmo_convergence_least_rest(&m->convergence) >> 20),
+            (unsigned long long)(sample->rate_bytes_per_s >> 20),
+            (unsigned long long)(sample->dirty_bytes_per_s >> 20));
     }
     if (m->convergence.stage != stage) {
         lmo_step_note(s, "", "copying %s", lmo_conv_stage_text((int)m->convergence.stage));

@@ -41,7 +41,8 @@ class Convergence(LabTest):
         lines = self.lines(ident)
         self.assertIn("forced: a pause of up to 6000 ms is allowed for 35333 ms", lines)
         self.assertTrue(any(line.startswith("stalled:") for line in lines), lines)
-        states = [(r["convergence"]["stage"], r["convergence"]["downtime_limit_ms"]) for r in seen if r["phase"] == "precopy"]
+        precopy = [r["convergence"] for r in seen if r["phase"] == "precopy"]
+        states = [(c["stage"], c["downtime_limit_ms"]) for c in precopy]
         limits = [limit for _, limit in states]
         self.assertEqual(limits, sorted(limits))
         self.assertEqual(limits[-1], 6000)
@@ -121,4 +122,5 @@ class Convergence(LabTest):
                 self.assertGreaterEqual(now[1], before[1])
                 self.assertLessEqual(now[2], before[2])
         ended = next(p["started_ms"] for p in record["phases"] if p["name"] == "cutover")
-        print(f"{ranges[-1][0]} revisions; the last promise was {(ranges[-1][2] - ended) / 1e3:+.1f} s from the end", end=" ")
+        late = (ranges[-1][2] - ended) / 1e3
+        print(f"{ranges[-1][0]} revisions; the last promise was {late:+.1f} s from the end", end=" ")

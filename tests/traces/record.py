@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """record.py NAME GUEST --bandwidth MiB/s [--seconds S] [--throttle INITIAL:INCREMENT] [--destination hv2]
 
-Records one pre-copy of a guest of the lab as NAME.csv, beside this file: libvirt's statistics of the job, read twice a second as
-LMO's worker does, with a downtime limit of 1 ms, so that nothing but the guest and the bandwidth decides what they are. Ends with
-an abort after S seconds (the guest stays), or when the job has converged all the same (the guest is gone: destroy it).
+Records one pre-copy of a guest of the lab as NAME.csv, beside this file: libvirt's statistics of the job, read twice a
+second as LMO's worker does, with a downtime limit of 1 ms, so that nothing but the guest and the bandwidth decides what
+they are. Ends with an abort after S seconds (the guest stays), or when the job has converged all the same (the guest is
+gone: destroy it).
 
     export LMO_LAB=traces; deploy/lab/lab up --no-lmo
     deploy/lab/lab guest create slow --dirty-rate 4 --dirty-region 64
@@ -27,9 +28,9 @@ SAMPLE_S = 0.5
 
 def sample(domain):
     s = domain.jobStats()
-    return (s.get("time_elapsed", 0), s.get("memory_iteration", 0), s.get("memory_total", 0), s.get("memory_processed", 0),
-            s.get("memory_remaining", 0), s.get("memory_bps", 0), s.get("memory_dirty_rate", 0) * s.get("memory_page_size", 0),
-            s.get("auto_converge_throttle", 0))
+    return (s.get("time_elapsed", 0), s.get("memory_iteration", 0), s.get("memory_total", 0),
+            s.get("memory_processed", 0), s.get("memory_remaining", 0), s.get("memory_bps", 0),
+            s.get("memory_dirty_rate", 0) * s.get("memory_page_size", 0), s.get("auto_converge_throttle", 0))
 
 
 def main():
@@ -47,7 +48,8 @@ def main():
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     params = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{labinfo.MIGRATION}.{labinfo.OCTET[args.destination]}",
               libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: args.bandwidth}
-    flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PAUSED | libvirt.VIR_MIGRATE_UNSAFE
+    flags = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PAUSED |
+             libvirt.VIR_MIGRATE_UNSAFE)
     if args.throttle:
         initial, increment = args.throttle.split(":")
         flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
@@ -57,7 +59,8 @@ def main():
 
     def move():
         try:
-            mover.migrateToURI3(f"qemu+tcp://{labinfo.UNDERLAY}.{labinfo.OCTET[args.destination]}/system", params, flags)
+            host = f"{labinfo.UNDERLAY}.{labinfo.OCTET[args.destination]}"
+            mover.migrateToURI3(f"qemu+tcp://{host}/system", params, flags)
         except libvirt.libvirtError:
             pass  # the abort below
         over.set()

@@ -1,5 +1,5 @@
-/* test_convergence.c - convergence control: recorded traces replayed through it, forecasts, budgets, and what must hold for any
- * trace at all. The traces are in tests/traces, each with the command that recorded it. */
+/* test_convergence.c - convergence control: recorded traces replayed through it, forecasts, budgets, and what must
+ * hold for any trace at all. The traces are in tests/traces, each with the command that recorded it. */
 #include "core/convergence.h"
 
 #include "core/migration.h"
@@ -12,7 +12,7 @@
 
 Suite *convergence_suite(void);
 
-#define MIB (UINT64_C(1) << 20)
+#define MIB      (UINT64_C(1) << 20)
 #define ROWS_MAX 256
 
 /* ------------------------------------------------------------------ traces */
@@ -64,7 +64,8 @@ struct replay {
 
 static void begin(struct replay *r, uint64_t memory, uint64_t bandwidth)
 {
-    r->downtime_ms = r->policy.max_downtime_ms < LMO_DOWNTIME_FIRST_MS ? r->policy.max_downtime_ms : LMO_DOWNTIME_FIRST_MS;
+    r->downtime_ms =
+        r->policy.max_downtime_ms < LMO_DOWNTIME_FIRST_MS ? r->policy.max_downtime_ms : LMO_DOWNTIME_FIRST_MS;
     r->now_ms = 1000000;
     lmo_convergence_begin(&r->c, &r->policy, memory, bandwidth, r->now_ms);
 }
@@ -141,7 +142,7 @@ static const struct {
     enum lmo_on_timeout on_timeout;
     uint32_t force_ms;
     /* expected */
-    uint32_t fits_at_ms;         /* 0: never */
+    uint32_t fits_at_ms; /* 0: never */
     bool stalls, aborts, forces;
     enum lmo_eta_kind last_kind;
 } table[] = {
@@ -222,10 +223,13 @@ END_TEST
 
 START_TEST(disks_have_a_budget_of_their_own_and_the_memorys_begins_after_them)
 {
-    struct replay r = {.policy = {.max_downtime_ms = 300, .bandwidth_bytes_per_s = 64 * MIB, .on_timeout = LMO_ON_TIMEOUT_FORCE,
+    struct replay r = {.policy = {.max_downtime_ms = 300,
+                                  .bandwidth_bytes_per_s = 64 * MIB,
+                                  .on_timeout = LMO_ON_TIMEOUT_FORCE,
                                   .force_max_pause_ms = 1000}};
     struct lmo_progress none = {0};
-    struct lmo_progress disk = {.disk_total_bytes = 6400 * MIB, .disk_remaining_bytes = 6000 * MIB,
+    struct lmo_progress disk = {.disk_total_bytes = 6400 * MIB,
+                                .disk_remaining_bytes = 6000 * MIB,
                                 .disk_rate_bytes_per_s = 64 * MIB};
     begin(&r, 640 * MIB, 64 * MIB);
     int64_t began = r.now_ms;
@@ -234,7 +238,9 @@ START_TEST(disks_have_a_budget_of_their_own_and_the_memorys_begins_after_them)
     ck_assert_int_eq(r.c.stage, LMO_CONV_DISKS);
     ck_assert_int_eq(r.c.eta.kind, LMO_ETA_DISKS);
     ck_assert_int_eq(lmo_convergence_deadline(&r.c), began + 60000 + 4 * 100000);
-    struct lmo_progress memory = {.disk_total_bytes = 6400 * MIB, .total_bytes = 640 * MIB, .remaining_bytes = 640 * MIB,
+    struct lmo_progress memory = {.disk_total_bytes = 6400 * MIB,
+                                  .total_bytes = 640 * MIB,
+                                  .remaining_bytes = 640 * MIB,
                                   .iteration = 1};
     struct replay late = r;
     r.now_ms += 90000;
@@ -269,22 +275,68 @@ static const struct {
     bool fails;
     const char *text;
 } forecasts[] = {
-    {410, 2000, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_NEVER, true,
+    {410,
+     2000,
+     250,
+     {.max_downtime_ms = 300},
+     LMO_OUTLOOK_NEVER,
+     true,
      "will not converge: dirties 410 MiB/s, gets 250 MiB/s (measured 2.0 s ago)"},
-    {250, 1, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_NEVER, true, "will not converge: dirties 250 MiB/s, gets 250 MiB/s"},
-    {410, 0, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_UNKNOWN, false, "not predicted: its dirty rate has not been measured"},
+    {250,
+     1,
+     250,
+     {.max_downtime_ms = 300},
+     LMO_OUTLOOK_NEVER,
+     true,
+     "will not converge: dirties 250 MiB/s, gets 250 MiB/s"},
+    {410,
+     0,
+     250,
+     {.max_downtime_ms = 300},
+     LMO_OUTLOOK_UNKNOWN,
+     false,
+     "not predicted: its dirty rate has not been measured"},
     {410, 9, 0, {.max_downtime_ms = 300}, LMO_OUTLOOK_UNKNOWN, false, "no bandwidth is stated"},
-    {410, 9, 250, {.max_downtime_ms = 300, .allow_throttle = true}, LMO_OUTLOOK_THROTTLED, false, "only if its vCPUs are throttled"},
-    {410, 9, 250, {.max_downtime_ms = 300, .on_timeout = LMO_ON_TIMEOUT_FORCE, .force_max_pause_ms = 2000}, LMO_OUTLOOK_FORCED,
-     false, "only by force: dirties 410 MiB/s, gets 250 MiB/s (measured 0.0 s ago); its pause would have to be 1640 ms or more"},
-    {410, 9, 250, {.max_downtime_ms = 300, .on_timeout = LMO_ON_TIMEOUT_FORCE, .force_max_pause_ms = 1600}, LMO_OUTLOOK_NEVER,
-     true, "will not converge"},
+    {410,
+     9,
+     250,
+     {.max_downtime_ms = 300, .allow_throttle = true},
+     LMO_OUTLOOK_THROTTLED,
+     false,
+     "only if its vCPUs are throttled"},
+    {410,
+     9,
+     250,
+     {.max_downtime_ms = 300, .on_timeout = LMO_ON_TIMEOUT_FORCE, .force_max_pause_ms = 2000},
+     LMO_OUTLOOK_FORCED,
+     false,
+     "only by force: dirties 410 MiB/s, gets 250 MiB/s (measured 0.0 s ago); its pause would have to be 1640 ms or "
+     "more"},
+    {410,
+     9,
+     250,
+     {.max_downtime_ms = 300, .on_timeout = LMO_ON_TIMEOUT_FORCE, .force_max_pause_ms = 1600},
+     LMO_OUTLOOK_NEVER,
+     true,
+     "will not converge"},
     {410, 9, 250, {.max_downtime_ms = 5000}, LMO_OUTLOOK_CONVERGES, false, "converges to a long pause"},
-    {50, 9, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_CONVERGES, false, "will converge: dirties 50 MiB/s, gets 250 MiB/s"},
+    {50,
+     9,
+     250,
+     {.max_downtime_ms = 300},
+     LMO_OUTLOOK_CONVERGES,
+     false,
+     "will converge: dirties 50 MiB/s, gets 250 MiB/s"},
     {0, 1, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_CONVERGES, false, "will converge"},
     /* 4096 MiB / (250 - 240) MiB/s = 402 s; it has 60 + 4 x 16.4 = 125 s */
     {240, 9, 250, {.max_downtime_ms = 300}, LMO_OUTLOOK_TOO_SLOW, true, "needs about 402 s, has 125 s"},
-    {240, 9, 250, {.max_downtime_ms = 300, .convergence_timeout_ms = 500000}, LMO_OUTLOOK_CONVERGES, false, "needs about 402 s, has 500 s"},
+    {240,
+     9,
+     250,
+     {.max_downtime_ms = 300, .convergence_timeout_ms = 500000},
+     LMO_OUTLOOK_CONVERGES,
+     false,
+     "needs about 402 s, has 500 s"},
     {240, 9, 250, {.max_downtime_ms = 300, .allow_throttle = true}, LMO_OUTLOOK_THROTTLED, false, "in time only if"},
 };
 
@@ -305,16 +357,21 @@ END_TEST
 static struct lmo_progress sample(uint32_t pass, uint64_t transferred_mib, uint64_t remaining_mib, uint64_t rate_mib,
                                   uint64_t dirty_mib)
 {
-    return (struct lmo_progress){.total_bytes = 1024 * MIB, .iteration = pass, .transferred_bytes = transferred_mib * MIB,
-                                 .remaining_bytes = remaining_mib * MIB, .rate_bytes_per_s = rate_mib * MIB,
+    return (struct lmo_progress){.total_bytes = 1024 * MIB,
+                                 .iteration = pass,
+                                 .transferred_bytes = transferred_mib * MIB,
+                                 .remaining_bytes = remaining_mib * MIB,
+                                 .rate_bytes_per_s = rate_mib * MIB,
                                  .dirty_bytes_per_s = dirty_mib * MIB};
 }
 
 START_TEST(size_of_a_pass_does_not_depend_on_where_in_it_the_sample_falls)
 {
-    for (uint64_t into = 0; into < 100; into += 7) { /* MiB of the pass of 100 that were sent when the sample was taken */
+    for (uint64_t into = 0; into < 100;
+         into += 7) { /* MiB of the pass of 100 that were sent when the sample was taken */
         struct replay r = {.policy = {.max_downtime_ms = 300}};
-        struct lmo_progress none = {0}, a = sample(2, 1000, 30, 100, 50), b = sample(3, 1030 + into, 100 - into, 100, 50);
+        struct lmo_progress none = {0}, a = sample(2, 1000, 30, 100, 50),
+                            b = sample(3, 1030 + into, 100 - into, 100, 50);
         begin(&r, 1024 * MIB, 0);
         feed(&r, &none, &a);
         feed(&r, &a, &b);
@@ -326,10 +383,13 @@ END_TEST
 
 START_TEST(a_single_bad_pass_is_no_stall_and_a_plateau_is_one)
 {
-    static const struct { uint64_t mib[10]; bool stall; } cases[] = {
+    static const struct {
+        uint64_t mib[10];
+        bool stall;
+    } cases[] = {
         {{100, 80, 64, 51, 41, 33, 26, 21, 17, 14}, false},
-        {{100, 80, 120, 51, 41, 33, 60, 21, 17, 14}, false},   /* outliers */
-        {{100, 95, 90, 86, 81, 77, 73, 70, 66, 63}, false},    /* slowly, but 10 % in three passes */
+        {{100, 80, 120, 51, 41, 33, 60, 21, 17, 14}, false}, /* outliers */
+        {{100, 95, 90, 86, 81, 77, 73, 70, 66, 63}, false},  /* slowly, but 10 % in three passes */
         {{100, 99, 98, 97, 96, 95, 94, 93, 92, 91}, true},
         {{60, 100, 90, 95, 100, 97, 99, 98, 96, 100}, true},
     };
@@ -371,7 +431,9 @@ END_TEST
 
 START_TEST(force_is_ordered_once_and_ends_in_an_abort_after_its_grace)
 {
-    struct replay r = {.policy = {.max_downtime_ms = 300, .convergence_timeout_ms = 9000, .on_timeout = LMO_ON_TIMEOUT_FORCE,
+    struct replay r = {.policy = {.max_downtime_ms = 300,
+                                  .convergence_timeout_ms = 9000,
+                                  .on_timeout = LMO_ON_TIMEOUT_FORCE,
                                   .force_max_pause_ms = 1500}};
     struct lmo_progress before = {0}, now = sample(2, 1000, 400, 100, 200);
     begin(&r, 1024 * MIB, 128 * MIB);
@@ -391,7 +453,8 @@ START_TEST(force_is_ordered_once_and_ends_in_an_abort_after_its_grace)
     feed(&r, &now, &now);
     ck_assert_int_gt(r.aborted_ms, 0);
     ck_assert_msg(strstr(r.reason, "did not converge to a pause of 1500 ms within 38000 ms of grace either") &&
-                      strstr(r.reason, "a pass takes 4000 ms"), "%s", r.reason);
+                      strstr(r.reason, "a pass takes 4000 ms"),
+                  "%s", r.reason);
 }
 END_TEST
 
@@ -479,9 +542,9 @@ START_TEST(whatever_is_sampled_the_invariants_hold)
             r.now_ms += 1 + (int64_t)rnd(&s, 1000);
             feed(&r, &before, &now);
             before = now;
-            ck_assert_uint_ge(r.downtime_ms, limit);                                                        /* V1 */
+            ck_assert_uint_ge(r.downtime_ms, limit); /* V1 */
             ck_assert_uint_le(r.downtime_ms, r.forced_ms ? r.policy.force_max_pause_ms : r.policy.max_downtime_ms);
-            ck_assert_int_le(r.c.eta.low_ms, r.c.eta.high_ms);                                              /* V3 */
+            ck_assert_int_le(r.c.eta.low_ms, r.c.eta.high_ms); /* V3 */
             ck_assert_uint_ge(r.c.eta.revision, eta.revision);
             if (r.c.eta.revision == eta.revision) {
                 ck_assert_int_le(r.c.eta.high_ms, eta.high_ms);
@@ -489,14 +552,15 @@ START_TEST(whatever_is_sampled_the_invariants_hold)
             } else {
                 revisions++;
             }
-            ck_assert_int_le(r.now_ms, began + (int64_t)lmo_convergence_longest_ms(&r.c) + 3000);           /* V2 */
+            ck_assert_int_le(r.now_ms, began + (int64_t)lmo_convergence_longest_ms(&r.c) + 3000); /* V2 */
         }
         ck_assert_msg(r.aborted_ms > 0, "seed %llu does not end", (unsigned long long)seed);
         forced += r.forced_ms > 0;
         aborted += r.aborted_ms > 0;
         raised += r.raises;
     }
-    printf("  1000 random traces: %u raises, %u forced, %u aborted, %u revisions of the ETA\n", raised, forced, aborted, revisions);
+    printf("  1000 random traces: %u raises, %u forced, %u aborted, %u revisions of the ETA\n", raised, forced, aborted,
+           revisions);
     ck_assert(forced > 100 && raised > 100 && revisions > 100);
 }
 END_TEST

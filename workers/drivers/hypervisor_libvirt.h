@@ -78,7 +78,8 @@ struct lmo_lv_guest {
     uint64_t frozen_switches;    /* see lmo_qemu_all_stopped */
     virDomainPtr resume_domain;  /* looked up when the guest was loaded, on the resume lane */
     struct lmo_lv_job *job;      /* the running migration out, started by us */
-    bool dirty_wanted;           /* its dirty rate is to be measured */
+    bool dirty_wanted;           /* its dirty rate is to be measured ... */
+    bool dirty_under_way;        /* ... is being measured */
     uint64_t dirty_ns;           /* when it was measured last; 0: never */
     uint64_t dirty_bytes_per_s;
 };
@@ -231,6 +232,9 @@ void lmo_lv_emit(struct lmo_lv *lv, enum lmo_hv_event_kind kind, const char *uui
 /* ---- inventory.c */
 int lmo_lv_list(struct lmo_hypervisor *hv, int (*cb)(void *arg, const struct lmo_vm_facts *vm), void *arg,
                 uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;
+/* `describe` without the dirty rate: nothing is measured because of it. */
+int lmo_lv_facts(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret_vm, uint64_t timeout_ms,
+                 struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret_vm, uint64_t timeout_ms,
                     struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_lv_state(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_state *ret_state, uint64_t timeout_ms,

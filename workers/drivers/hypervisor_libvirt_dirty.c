@@ -1,11 +1,13 @@
 /* hypervisor_libvirt_dirty.c - how fast a guest dirties its memory, measured beside everything else.
  *
- * QEMU samples some pages of a guest, waits a second, and looks which of them have changed. One thread asks for that, for a
- * few guests at once, over a connection of its own: nobody's order stands behind it, and what it has found is kept with the
- * guest's record, where describing it costs nothing. It is asked for when somebody looks at a guest whose figure is old.
+ * QEMU samples some pages of a guest, waits a second, and looks which of them have changed. One thread asks for that,
+ * for a few guests at once, over a connection of its own: nobody's order stands behind it, and what it has found is
+ * kept with the guest's record, where describing it costs nothing. It is asked for when somebody looks at a guest
+ * whose figure is old.
  *
  * Only ever by page sampling: asked to use its dirty bitmap, QEMU 7.2 without KVM dies (docs/libvirt.md). And never
- * while a migration of the guest runs: libvirt would keep the request waiting for half a minute, and its thread with it. */
+ * while a migration of the guest runs: libvirt would keep the request waiting for half a minute, and its thread with
+ * it. */
 #include "workers/drivers/hypervisor_libvirt.h"
 
 #include "base/clock.h"
@@ -16,9 +18,9 @@
 
 #define PERIOD_S   1
 #define BATCH      8
-#define LATE_MS    2000   /* after the period: then it has failed */
+#define LATE_MS    2000 /* after the period: then it has failed */
 #define LOOK_MS    50
-#define REFRESH_MS 60000  /* older than that: measured again when somebody looks */
+#define REFRESH_MS 60000 /* older than that: measured again when somebody looks */
 #define MIB        ((uint64_t)1 << 20)
 
 struct gauge {
@@ -43,7 +45,8 @@ static unsigned take_wanted(struct lmo_lv *lv, struct gauge *batch)
             g->dirty_wanted = false;
             batch[n] = (struct gauge){0};
             memcpy(batch[n].uuid, g->uuid, sizeof batch[n].uuid);
-            n += measurable(g);
+            g->dirty_under_way = measurable(g);
+            n += g->dirty_under_way;
         }
     }
     return n;
@@ -105,8 +108,10 @@ static bool wait_until(struct lmo_lv *lv, uint64_t deadline_ns)
 
 static void keep(struct lmo_lv *lv, const struct gauge *m)
 {
-    struct lmo_lv_guest *g = m->known ? lmo_lv_guest_find(lv, m->uuid) : NULL;
-    if (g) {
+    struct lmo_lv_guest *g = lmo_lv_guest_find(lv, m->uuid);
+    if (g)
+        g->dirty_under_way = false;
+    if (g && m->known) {
         g->dirty_bytes_per_s = m->bytes_per_s;
         g->dirty_ns = lmo_now_ns();
     }
@@ -161,6 +166,15 @@ static uint64_t age_ms(const struct lmo_lv_guest *g)
     return now > g->dirty_ns ? (now - g->dirty_ns) / LMO_NS_PER_MS + 1 : 1;
 }
 
+/* `lock` held. */
+static void want(struct lmo_lv *lv, struct lmo_lv_guest *g)
+{
+    if (!g->dirty_wanted && !g->dirty_under_way && measurable(g)) {
+        g->dirty_wanted = true;
+        pthread_cond_broadcast(&lv->changed);
+    }
+}
+
 void lmo_lv_dirty_facts(struct lmo_lv *lv, struct lmo_vm_facts *vm)
 {
     if (vm->state != LMO_RUN_RUNNING)
@@ -171,10 +185,8 @@ void lmo_lv_dirty_facts(struct lmo_lv *lv, struct lmo_vm_facts *vm)
         vm->dirty_bytes_per_s = g->dirty_bytes_per_s;
         vm->dirty_age_ms = age_ms(g);
     }
-    if (g && measurable(g) && !g->dirty_wanted && (!g->dirty_ns || age_ms(g) > REFRESH_MS)) {
-        g->dirty_wanted = true;
-        pthread_cond_broadcast(&lv->changed);
-    }
+    if (g && (!g->dirty_ns || age_ms(g) > REFRESH_MS))
+        want(lv, g);
     pthread_mutex_unlock(&lv->lock);
 }
 
@@ -186,10 +198,8 @@ int lmo_lv_measure_dirty(struct lmo_hypervisor *hv, const char *uuid, uint64_t f
     int r = 0;
     pthread_mutex_lock(&lv->lock);
     struct lmo_lv_guest *g = lmo_lv_guest_get(lv, uuid, NULL);
-    if (g && !(g->dirty_ns && age_ms(g) <= fresh_ms)) {
-        g->dirty_wanted = true;
-        pthread_cond_broadcast(&lv->changed);
-    }
+    if (g && !(g->dirty_ns && age_ms(g) <= fresh_ms))
+        want(lv, g);
     /* Found anew each time: a record may be dropped to make room. */
     while (r == 0 && (!(g = lmo_lv_guest_find(lv, uuid)) || !g->dirty_ns || age_ms(g) > fresh_ms)) {
         if (!g)

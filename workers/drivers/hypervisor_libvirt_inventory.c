@@ -166,8 +166,8 @@ static int run_describe(struct lmo_lv_op *op, struct lmo_err *err)
     return facts_of(op->lv, dom, op->facts, err);
 }
 
-int lmo_lv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret_vm, uint64_t timeout_ms,
-                    struct lmo_err *err)
+int lmo_lv_facts(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret_vm, uint64_t timeout_ms,
+                 struct lmo_err *err)
 {
     LMO_LV_AUTO_OP struct lmo_lv_op *op = lmo_lv_op_new((struct lmo_lv *)hv, run_describe, NULL);
     if (!op)
@@ -176,10 +176,17 @@ int lmo_lv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_fac
         return lmo_fail(err, LMO_E_INVALID, "guest '%.80s': longer than %d characters", vm, LMO_NAME_MAX - 1);
     memcpy(op->vm, vm, strlen(vm) + 1);
     int r = lmo_lv_op_call(op, timeout_ms, err);
-    if (r == 0) {
+    if (r == 0)
         *ret_vm = *op->facts;
+    return r;
+}
+
+int lmo_lv_describe(struct lmo_hypervisor *hv, const char *vm, struct lmo_vm_facts *ret_vm, uint64_t timeout_ms,
+                    struct lmo_err *err)
+{
+    int r = lmo_lv_facts(hv, vm, ret_vm, timeout_ms, err);
+    if (r == 0)
         lmo_lv_dirty_facts((struct lmo_lv *)hv, ret_vm);
-    }
     return r;
 }
 

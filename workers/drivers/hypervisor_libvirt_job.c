@@ -325,7 +325,7 @@ int lmo_lv_job_adopt(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, l
     struct lmo_lv *lv = (struct lmo_lv *)hv;
     struct lmo_vm_facts vm = {0};
     struct lmo_progress p = {0};
-    int r = lmo_lv_describe(hv, spec->uuid, &vm, ORDER_MS, err);
+    int r = lmo_lv_facts(hv, spec->uuid, &vm, ORDER_MS, err);
     if (r == 0)
         r = lmo_lv_job_progress(hv, spec->uuid, &p, err);
     if (r < 0)
@@ -350,7 +350,7 @@ int lmo_lv_job_start(struct lmo_hypervisor *hv, const struct lmo_hv_job *spec, l
 {
     struct lmo_lv *lv = (struct lmo_lv *)hv;
     struct lmo_vm_facts vm = {0};
-    int r = lmo_lv_describe(hv, spec->uuid, &vm, ORDER_MS, err);
+    int r = lmo_lv_facts(hv, spec->uuid, &vm, ORDER_MS, err);
     if (r < 0)
         return r;
     if (vm.blocker[0])
