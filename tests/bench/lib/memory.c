@@ -1,4 +1,4 @@
-/* fleet.c - workers that answer from memory, behind the engine's port. See bench.h. */
+/* memory.c - workers that answer from memory, behind the engine's port. See bench.h. */
 #include "bench/lib/bench.h"
 
 #include "base/assert.h"
