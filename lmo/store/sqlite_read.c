@@ -38,8 +38,13 @@ int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct 
     int r =
         lmo_sql_prepare(sqlite_of(s)->db,
                         "SELECT m.id, m.record, x.xml FROM migration m LEFT JOIN migration_xml x ON x.migration = m.id"
-                        " WHERE m.terminal = 0 ORDER BY m.id",
+                        " AND m.phase IN (?1, ?2, ?3) WHERE m.terminal = 0 ORDER BY m.id",
                         &stmt, err);
+    /* Later nothing asks for the guest's XML, and it is larger than the record. */
+    static const enum lmo_phase with_xml[] = {LMO_PHASE_QUEUED, LMO_PHASE_PRECHECK, LMO_PHASE_DESTINATION_CREATE};
+    for (int i = 0; r == 0 && i < 3; i++) {
+        lmo_sql_bind_text(stmt, i + 1, lmo_phase_text(with_xml[i]));
+    }
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         r = read_record(stmt, m, err);
         if (r == 0) {
