@@ -283,6 +283,7 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(TCP_KEEPIDLE, 10L);
     SET(TCP_KEEPINTVL, 5L);
     SET(BUFFERSIZE, 8192L);
+    SET(UPLOAD_BUFFERSIZE, 16384L); /* the least; 64 KiB otherwise, held as long as an answer is waited for */
     SET(SSL_CTX_FUNCTION, ssl_ctx_cb);
     SET(SSL_CTX_DATA, req);
     SET(CAINFO, NULL); /* trust comes from ssl_ctx_cb alone */
