@@ -70,7 +70,8 @@ struct lmo_store_ops {
     /* The next epoch for a guest: greater than every one handed out before. Durable with the next commit(), whatever that
      * holds, and so before anything that carries it can be sent. One that no commit followed may be handed out again. */
     int (*next_epoch)(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret, struct lmo_err *err) LMO_MUST_CHECK;
-    /* Every record that is not terminal, at start. `xml` is borrowed for the call and may be NULL. */
+    /* Every record that is not terminal, at start. `xml` is borrowed for the call and may be NULL; it is given for phases up
+     * to destination_create. */
     int (*load_open)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
                      void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     int (*get)(struct lmo_store *s, const char *id, struct lmo_migration *ret, struct lmo_err *err) LMO_MUST_CHECK;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <utlist.h>
 
 #define RESPONSE_MAX_DEFAULT ((size_t)1024 * 1024)
 #define SPARE_EASY_MAX       8
@@ -34,11 +35,55 @@ static int sockopt_cb(void *arg, curl_socket_t fd, curlsocktype purpose)
     return CURL_SOCKOPT_OK;
 }
 
+/* ---- waiting for a connection ---- */
+
+static void start_queued(void *arg);
+
+/* The request has its connection, or will never need one. */
+static void connected(struct request *req)
+{
+    struct lmo_http_client *client = req->client;
+    if (!req->connecting)
+        return;
+    req->connecting = false;
+    client->connecting--;
+    if (client->queue && !client->starter)
+        lmo_assert(lmo_loop_timer(client->loop, 0, start_queued, client, &client->starter) == 0);
+}
+
+static int start(struct request *req)
+{
+    if (curl_multi_add_handle(req->transport->multi, req->easy) != CURLM_OK)
+        return LMO_E_INTERNAL;
+    req->connecting = true;
+    req->client->connecting++;
+    return 0;
+}
+
+static bool must_wait(const struct lmo_http_client *client)
+{
+    return client->config.connecting_max > 0 && client->connecting >= client->config.connecting_max;
+}
+
+static void start_queued(void *arg)
+{
+    struct lmo_http_client *client = arg;
+    client->starter = 0;
+    while (client->queue && !must_wait(client)) {
+        struct request *req = client->queue;
+        DL_DELETE(client->queue, req);
+        req->queued = false;
+        if (start(req) < 0)
+            lmo_http_client_finish(req, CURLE_FAILED_INIT);
+    }
+}
+
 /* The connection is ready, nothing was sent. The last word on whether to send. */
 static int prereq_cb(void *arg, char *remote, char *local, int remote_port, int local_port)
 {
     (void)remote, (void)local, (void)remote_port, (void)local_port;
     struct request *req = arg;
+    connected(req);
     if (req->sending && !req->idempotent)
         return CURL_PREREQFUNC_ABORT; /* libcurl wants to send it a second time */
     const struct curl_tlssessioninfo *session = NULL;
@@ -84,8 +129,12 @@ static void release(struct request *req, bool clean)
 {
     struct lmo_http_client *client = req->client;
     lmo_loop_cancel(client->loop, &req->deadline_timer);
+    connected(req);
+    if (req->queued)
+        DL_DELETE(client->queue, req);
     if (req->easy) {
-        (void)curl_multi_remove_handle(req->transport->multi, req->easy);
+        if (!req->queued)
+            (void)curl_multi_remove_handle(req->transport->multi, req->easy);
         if (clean && client->spare_count < LMO_HTTP_SPARE_EASY_MAX) {
             curl_easy_reset(req->easy);
             client->spare[client->spare_count++] = req->easy;
@@ -234,6 +283,7 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(TCP_KEEPIDLE, 10L);
     SET(TCP_KEEPINTVL, 5L);
     SET(BUFFERSIZE, 8192L);
+    SET(UPLOAD_BUFFERSIZE, 16384L); /* the least; 64 KiB otherwise, held as long as an answer is waited for */
     SET(SSL_CTX_FUNCTION, ssl_ctx_cb);
     SET(SSL_CTX_DATA, req);
     SET(CAINFO, NULL); /* trust comes from ssl_ctx_cb alone */
@@ -303,9 +353,14 @@ static int prepare(struct request *req, const struct lmo_http_request_spec *spec
     r = configure(req, spec);
     if (r == 0)
         r = lmo_loop_timer(client->loop, spec->timeout_ms, deadline_due, req, &req->deadline_timer);
-    if (r == 0 && curl_multi_add_handle(req->transport->multi, req->easy) != CURLM_OK)
-        r = LMO_E_INTERNAL;
-    return r;
+    if (r < 0)
+        return r;
+    if (!spec->urgent && (client->queue || must_wait(client))) {
+        req->queued = true;
+        DL_APPEND(client->queue, req);
+        return 0;
+    }
+    return start(req);
 }
 
 int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http_request_spec *spec,
@@ -392,6 +447,7 @@ struct lmo_http_client *lmo_http_client_free(struct lmo_http_client *client)
             release(client->slots[i].request, false);
     }
     lmo_loop_cancel(client->loop, &client->reaper);
+    lmo_loop_cancel(client->loop, &client->starter);
     while (client->retired) {
         struct transport *t = client->retired;
         client->retired = t->next;

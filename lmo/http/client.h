@@ -37,6 +37,8 @@ struct lmo_http_client_config {
     unsigned connections_per_host; /* (8) more requests wait, their deadline running */
     unsigned connections_max;      /* (1024) kept open in all */
     unsigned requests_max;         /* (4096) in flight or waiting */
+    unsigned connecting_max;       /* (no limit) requests that wait for their connection to be made; more wait their turn,
+                                    * their deadline running: a thousand handshakes at once would all time out */
     uint64_t connect_timeout_ms;   /* (2,000) TCP and TLS; never longer than the request's own deadline */
     unsigned idle_s; /* (90) reuse of a connection idle for longer; keep below the server's idle timeout */
 };
@@ -51,6 +53,7 @@ struct lmo_http_request_spec {
     size_t response_max;     /* (1 MiB) */
     enum lmo_role peer_role; /* LMO_ROLE_NONE: verify the host name of the URL instead */
     const char *peer_name;   /* NULL or "": any name of that role */
+    bool urgent;             /* does not wait for connecting_max */
 };
 
 /* Borrowed for the length of the callback. */

@@ -39,6 +39,9 @@ struct request {
     enum lmo_role peer_role;
     char peer_name[LMO_NAME_MAX];
     bool idempotent;
+    bool queued;     /* in client->queue: libcurl has not seen it yet */
+    bool connecting; /* libcurl has it, and its connection is not ready yet: counts in client->connecting */
+    struct request *prev, *next;
     bool sending; /* bytes of the request may have left */
     bool too_large;
     bool peer_refused; /* the server is not who it should be */
@@ -61,7 +64,9 @@ struct lmo_http_client {
     uint64_t reaper;             /* timer that destroys retired transports */
     struct slot *slots;
     uint32_t slot_count, slot_free; /* allocated; head of the free list or UINT32_MAX */
-    unsigned requests;
+    unsigned requests, connecting;
+    struct request *queue; /* until others have their connections; oldest first */
+    uint64_t starter;      /* timer that starts what is queued: not from inside libcurl's callbacks */
     CURL *spare[LMO_HTTP_SPARE_EASY_MAX];
     unsigned spare_count;
     bool calling; /* inside a caller's callback */

@@ -205,6 +205,7 @@ int lmo_client_tls_apply(struct lmo_client_tls *tls, SSL_CTX *ctx)
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, verify_cb);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_default_read_buffer_len(ctx, 0); /* one record; libcurl asks for 64 KiB per connection */
     bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && SSL_CTX_use_certificate(ctx, tls->cert) == 1 &&
               SSL_CTX_use_PrivateKey(ctx, tls->key) == 1;
     for (int i = 0; ok && i < sk_X509_num(tls->chain); i++)

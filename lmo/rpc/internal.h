@@ -25,6 +25,10 @@
 /* Every one of them may hold a connection at the same time, and the stream and its observation one each. */
 #define CONNECTIONS_PER_HOST (OPS_IN_FLIGHT_MAX + OPS_URGENT_MAX + OBSERVES_MAX + 2)
 
+/* Handshakes under way at once, of all hosts: all that one core does well within a connection's time limit, also when a
+ * thousand hosts are new at the same moment. */
+#define CONNECTING_MAX 48
+
 struct workers;
 
 enum stream_state {

@@ -168,7 +168,8 @@ static void send_request(struct op_call *c)
                                                .timeout_ms = wait + ASK_MARGIN_MS,
                                                .response_max = LMO_OP_BODY_MAX,
                                                .peer_role = LMO_ROLE_WORKER,
-                                               .peer_name = c->host->name};
+                                               .peer_name = c->host->name,
+                                               .urgent = c->urgent};
     c->state = CALL_UNDER_WAY;
     c->sent_ns = lmo_now_ns();
     arm(c, c->deadline_ns);

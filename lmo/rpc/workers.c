@@ -139,7 +139,8 @@ int lmo_workers_http_open(struct lmo_loop *loop, const struct lmo_tls_files *tls
     const struct lmo_http_client_config config = {.tls = *tls,
                                                   .connections_per_host = CONNECTIONS_PER_HOST,
                                                   .connections_max = 2 * HOSTS_MAX,
-                                                  .requests_max = 4 * HOSTS_MAX};
+                                                  .requests_max = 4 * HOSTS_MAX,
+                                                  .connecting_max = CONNECTING_MAX};
     int r = lmo_http_client_new(loop, &config, &w->client, err);
     if (r < 0) {
         return r;

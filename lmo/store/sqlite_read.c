@@ -55,8 +55,16 @@ int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct 
         r = lmo_sql_prepare(
             sqlite_of(s)->db,
             "SELECT m.id, m.record, x.xml, m.vm_uuid, m.updated_ms FROM migration m"
-            " LEFT JOIN migration_xml x ON x.migration = m.id WHERE m.terminal = 0 ORDER BY m.id",
+            " LEFT JOIN migration_xml x ON x.migration = m.id AND m.phase IN (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            " WHERE m.terminal = 0 ORDER BY m.id",
             &stmt, err);
+    }
+    /* Elsewhere nothing asks for the guest's XML, and it is larger than the record. */
+    static const enum lmo_phase with_xml[] = {LMO_PHASE_QUEUED,        LMO_PHASE_PRECHECK, LMO_PHASE_DESTINATION_CREATE,
+                                              LMO_PHASE_VOLUME_ATTACH, LMO_PHASE_CUTOVER,  LMO_PHASE_ROLLBACK,
+                                              LMO_PHASE_ATTENTION};
+    for (int i = 0; r == 0 && i < 7; i++) {
+        lmo_sql_bind_text(stmt, i + 1, lmo_phase_text(with_xml[i]));
     }
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         struct lmo_err why = {0};

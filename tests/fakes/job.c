@@ -140,8 +140,10 @@ void fake_job_begin_locked(struct fake_world *w, struct fake_guest *g, struct fa
     to->process = to->incoming = true;
     to->loaded = to->vcpus = to->stopped = to->ran_after_pause = false;
     to->paused_by_user = from->paused_by_user;
+    if (j->remaining == 0 || w->cfg.rate_bytes_per_s) {
+        j->total = j->remaining = g->memory_bytes; /* all of it, until the gate opens */
+    }
     if (w->cfg.rate_bytes_per_s) {
-        j->total = j->remaining = g->memory_bytes;
         due(w, g, j->iteration_ns + time_ns(j->remaining, rate_of(w, j)));
     }
     fake_emit_locked(w, g, to->host, LMO_HV_EV_INCOMING, "migrated", 0);
@@ -221,6 +223,19 @@ static void happen(struct fake_world *w, struct fake_guest *g, uint64_t now)
         suspend(w, g);
         due(w, g, now + w->cfg.load_ms * LMO_NS_PER_MS);
     }
+}
+
+void fake_hold(struct fake_world *w, bool hold)
+{
+    fake_lock(w);
+    w->cfg.automatic = !hold;
+    for (unsigned n = 0; n < w->guest_count && !hold; n++) {
+        struct fake_guest *g = fake_guest(w, n);
+        if (g->job.running && g->job.gate_open && !g->job.suspended) {
+            due(w, g, lmo_now_ns());
+        }
+    }
+    fake_unlock(w);
 }
 
 /* ------------------------------------------------------------------ on demand */

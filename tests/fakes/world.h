@@ -184,6 +184,9 @@ void fake_seat(struct fake_seat *seat, struct fake_world *w, int host, bool serv
 /* What a worker of a fleet advertises. */
 void fake_facts(const struct fake_world *w, unsigned host, bool services, struct lmo_host_facts *ret);
 
+/* Held: no job goes beyond its open gate. Let go: those that wait there converge. */
+void fake_hold(struct fake_world *w, bool hold);
+
 /* ---- what hypervisors do by themselves, on demand (a private world's guest) ---- */
 void fake_suspend(struct fake_world *w);   /* switch-over: the source is paused */
 void fake_load(struct fake_world *w);      /* the destination has everything */

@@ -838,6 +838,96 @@ START_TEST(hurried_request__reaches_the_server_before_the_loop_turns)
 }
 END_TEST
 
+struct ordered {
+    int answers, normal_at, urgent_at, silent;
+};
+static void silent_answer(void *arg, const struct lmo_http_response *response)
+{
+    struct ordered *o = arg;
+    ck_assert_int_eq(response->result, LMO_E_UNAVAILABLE);
+    o->silent++;
+    if (++o->answers == 5)
+        lmo_loop_stop(loop);
+}
+static void normal_answer(void *arg, const struct lmo_http_response *response)
+{
+    struct ordered *o = arg;
+    ck_assert_int_eq(response->result, 0);
+    o->normal_at = ++o->answers;
+    if (o->answers == 5)
+        lmo_loop_stop(loop);
+}
+static void urgent_answer(void *arg, const struct lmo_http_response *response)
+{
+    struct ordered *o = arg;
+    ck_assert_int_eq(response->result, 0);
+    o->urgent_at = ++o->answers;
+}
+
+/* Two handshakes may be under way; two hosts that never answer one take them, until their connect time-out. */
+START_TEST(handshakes_that_hang__hold_up_others_for_their_time_limit_but_nothing_urgent)
+{
+    server = start_server(&(struct lmo_http_server_config){0});
+    struct lmo_http_client_config config = {
+        .tls = test_tls(dir, "ca", "coordinator", 1), .connecting_max = 2, .connect_timeout_ms = 400};
+    LMO_AUTO_HTTP_CLIENT struct lmo_http_client *client = NULL;
+    ck_assert_int_eq(lmo_http_client_new(loop, &config, &client, &err), 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, len), 0);
+    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+    ck_assert_int_eq(listen(fd, 8), 0);
+    char target[64];
+    snprintf(target, sizeof target, "https://127.0.0.1:%u/small", ntohs(in.sin_port));
+    struct lmo_http_request_spec dead = {
+        .method = "GET", .url = target, .timeout_ms = 5000, .peer_role = LMO_ROLE_WORKER};
+    struct ordered o = {0};
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(lmo_http_request_async(client, &dead, silent_answer, &o, NULL, &err), 0);
+    struct lmo_http_request_spec good = GET("/small");
+    uint64_t cancelled = 0;
+    ck_assert_int_eq(lmo_http_request_async(client, &good, never, &o, &cancelled, &err), 0);
+    ck_assert_int_eq(lmo_http_request_async(client, &good, normal_answer, &o, NULL, &err), 0);
+    lmo_http_cancel(client, &cancelled); /* while it waits */
+    good.urgent = true;
+    ck_assert_int_eq(lmo_http_request_async(client, &good, urgent_answer, &o, NULL, &err), 0);
+    ck_assert_int_eq(lmo_loop_run(loop), 0);
+    close(fd);
+    ck_assert_int_eq(o.silent, 3);
+    ck_assert_int_eq(o.urgent_at, 1);
+    ck_assert_int_gt(o.normal_at, 2); /* behind the first two, in the order of asking */
+    ck_assert_uint_eq(lmo_http_client_load(client), 0);
+}
+END_TEST
+
+START_TEST(request_whose_time_is_up_while_it_waits_for_its_connection__was_not_sent)
+{
+    struct lmo_http_client_config config = {
+        .tls = test_tls(dir, "ca", "coordinator", 1), .connecting_max = 1, .connect_timeout_ms = 2000};
+    LMO_AUTO_HTTP_CLIENT struct lmo_http_client *client = NULL;
+    ck_assert_int_eq(lmo_http_client_new(loop, &config, &client, &err), 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&in, len), 0);
+    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+    ck_assert_int_eq(listen(fd, 8), 0);
+    char target[64];
+    unsigned status;
+    snprintf(target, sizeof target, "https://127.0.0.1:%u/small", ntohs(in.sin_port));
+    struct lmo_http_request_spec spec = {
+        .method = "GET", .url = target, .timeout_ms = 5000, .peer_role = LMO_ROLE_WORKER};
+    uint64_t first = 0;
+    ck_assert_int_eq(lmo_http_request_async(client, &spec, never, NULL, &first, &err), 0);
+    spec.timeout_ms = 100;
+    ck_assert_int_eq(fetch(client, spec, &status, NULL), LMO_E_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(err.text, "nothing was sent"));
+    lmo_http_cancel(client, &first);
+    close(fd);
+}
+END_TEST
+
 static void stop_loop(void *arg)
 {
     (void)arg;
@@ -976,6 +1066,8 @@ Suite *http_suite(void)
     tcase_add_test(tc, server_that_dies_mid_request__is_unknown_and_a_post_is_never_sent_twice);
     tcase_add_test(tc, many_at_once__are_bounded_in_connections_and_all_answered);
     tcase_add_test(tc, hurried_request__reaches_the_server_before_the_loop_turns);
+    tcase_add_test(tc, handshakes_that_hang__hold_up_others_for_their_time_limit_but_nothing_urgent);
+    tcase_add_test(tc, request_whose_time_is_up_while_it_waits_for_its_connection__was_not_sent);
     tcase_add_test(tc, answers_deadlines_and_disconnects_at_once__lose_nothing);
     tcase_add_test(tc, client_freed_with_requests_under_way__calls_nobody);
     tcase_add_test(tc, slow_and_silent_clients__block_nobody_and_are_cut_off);

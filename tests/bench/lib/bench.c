@@ -48,6 +48,28 @@ void samples_done(struct samples *s)
     *s = (struct samples){0};
 }
 
+static void finish(void);
+
+#define ENDINGS_MAX 4
+static void (*endings[ENDINGS_MAX])(void);
+static unsigned ending_count;
+
+void at_the_end(void (*fn)(void))
+{
+    lmo_assert(ending_count < ENDINGS_MAX);
+    if (ending_count == 0) {
+        (void)atexit(finish);
+    }
+    endings[ending_count++] = fn;
+}
+
+static void finish(void)
+{
+    while (ending_count > 0) {
+        endings[--ending_count]();
+    }
+}
+
 void die(const char *fmt, ...)
 {
     va_list ap;
@@ -55,7 +77,8 @@ void die(const char *fmt, ...)
     (void)vfprintf(stderr, fmt, ap);
     va_end(ap);
     (void)fputc('\n', stderr);
-    exit(2);
+    finish();
+    _exit(2); /* other threads may still run: nothing of the libraries' is taken down under them */
 }
 
 void check(int r, const struct lmo_err *err, const char *what)
@@ -85,12 +108,12 @@ static void remove_made(void)
 void make_dir(const char *dir, const char *name, char ret[LMO_PATH_MAX])
 {
     lmo_assert(made_count < DIRS_MAX);
-    snprintf(ret, LMO_PATH_MAX, "%s/%s", dir, name);
+    snprintf(ret, LMO_PATH_MAX, name[0] ? "%s/%s" : "%s%s", dir, name);
     if (mkdir(ret, 0700) < 0) {
         die("%s: %s", ret, strerror(errno));
     }
     if (made_count == 0) {
-        (void)atexit(remove_made);
+        at_the_end(remove_made);
     }
     snprintf(made[made_count++], LMO_PATH_MAX, "%s", ret);
 }

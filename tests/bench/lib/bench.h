@@ -7,6 +7,8 @@
 #include "engine/ports.h"
 
 #include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,10 +24,12 @@ void samples_add(struct samples *s, uint64_t ns);
 uint64_t samples_percentile(struct samples *s, double percent);
 void samples_done(struct samples *s);
 
+/* Called at the end of the program, the last one first; also by die(). */
+void at_the_end(void (*fn)(void));
 /* Ends the program with a message. */
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void check(int r, const struct lmo_err *err, const char *what);
-/* Makes DIR/name, which must not exist; removed with everything in it at exit. */
+/* Makes DIR/name (name "": DIR), which must not exist; removed with everything in it at exit. */
 void make_dir(const char *dir, const char *name, char ret[LMO_PATH_MAX]);
 /* Median and p99 of writing `bytes` at the end of a file in `dir` and waiting until they are on disk. */
 void measure_fdatasync(const char *dir, size_t bytes, unsigned rounds, uint64_t *ret_p50_ns, uint64_t *ret_p99_ns);
@@ -33,7 +37,7 @@ void measure_fdatasync(const char *dir, size_t bytes, unsigned rounds, uint64_t 
 size_t heap_in_use(void);
 double rounded(double x, int digits);
 
-/* ------------------------------------------------------------------ workers without a network (fleet.c)
+/* ------------------------------------------------------------------ workers without a network (memory.c)
  *
  * Hosts h1... of which the last serves all volumes and the fabric; guests with uuid 00000000-0000-4000-8000-<number> at
  * h(1 + number % (hosts - 1)). Every call is answered well, `answer_us` later (0: in the next turn). */
@@ -57,5 +61,34 @@ void memory_guest_uuid(unsigned n, char uuid[LMO_UUID_MAX]);
 /* A record as the engine makes it, for filling a store: guest n, in pre-copy behind its open gate. */
 void memory_record(const struct memory_workers *w, unsigned n, struct lmo_migration *ret);
 void memory_hosts(const struct memory_workers *w, struct lmo_store *store);
+
+/* ------------------------------------------------------------------ a whole coordinator (coordinator.c)
+ *
+ * Store, engine, workers over mutual TLS and the REST API, on a thread of its own, as in lmod; with ears: how many workers
+ * are up, and when each guest's migration ended. `poll_ms` > 0 makes it a coordinator that looks for answers and events only
+ * so often: the same binary, the comparator for what events are worth. */
+#define BENCH_HOSTS_MAX 8192
+struct coordinator {
+    bool host_up[BENCH_HOSTS_MAX]; /* by the number in the name */
+    struct lmo_loop *loop;
+    struct lmo_store *store;
+    struct lmo_permit_key *key;
+    struct lmo_engine *engine;
+    struct lmo_workers *workers; /* the engine's: the real ones, or those behind the poll */
+    struct lmo_api *api;
+    pthread_t thread;
+    unsigned poll_ms;
+    struct poller *poller;
+    struct lmo_workers_callbacks callbacks, inner_callbacks;
+    struct lmo_store_ops store_ops;
+    const struct lmo_store_ops *inner_store;
+    _Atomic unsigned up, ended, ended_well;
+    _Atomic uint64_t transitions;
+    unsigned guests;
+    _Atomic uint64_t *ended_ns; /* by guest; 0: not since it was cleared */
+};
+/* `dir`: the fleet's, with its certificates; `state`: where the store is. Dies on failure. */
+struct coordinator *coordinator_start(const char *dir, const char *state, unsigned guests, unsigned poll_ms);
+void coordinator_stop(struct coordinator *c);
 
 #endif

@@ -1,4 +1,4 @@
-/* fleet.c - workers that answer from memory, behind the engine's port. See bench.h. */
+/* memory.c - workers that answer from memory, behind the engine's port. See bench.h. */
 #include "bench/lib/bench.h"
 
 #include "base/assert.h"
@@ -357,9 +357,13 @@ void memory_record(const struct memory_workers *w, unsigned n, struct lmo_migrat
         m->dispatched |= UINT64_C(1) << kind;
     }
     m->dispatched &= ~(UINT64_C(1) << LMO_OP_OPEN_GATE);
-    m->task_count = 2; /* the job is under way, the permit is being asked for: a restart asks for both again */
-    m->tasks[0] = (struct lmo_task){.kind = LMO_OP_PERMIT, .ordinal = 12};
-    m->tasks[1] = (struct lmo_task){.kind = LMO_OP_JOB_START, .ordinal = 13};
+    /* One in four is being given its permit and its job, the others' jobs wait for the network. */
+    bool first = n % 4 == 0;
+    m->group = first ? 0 : 1;
+    m->task_count = 2;
+    m->tasks[0] = (struct lmo_task){.kind = first ? LMO_OP_PERMIT : LMO_OP_AWAIT_BOUND, .ordinal = 12};
+    m->tasks[1] = (struct lmo_task){.kind = first ? LMO_OP_JOB_START : LMO_OP_AWAIT_INSTALLED, .ordinal = 13};
+    m->tasks[0].group = m->tasks[1].group = m->group;
     for (unsigned i = 0; i < 2; i++) {
         m->tasks[i].state = LMO_TASK_SENT;
         m->tasks[i].attempts = 1;
