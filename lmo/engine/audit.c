@@ -37,6 +37,9 @@ void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line)
 
 int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line)
 {
+    if (atomic_load(&e->closed)) {
+        return 0; /* the outcome of what is refused because the coordinator stops: nothing was changed */
+    }
     struct line *l = malloc(sizeof *l);
     if (!l) {
         return LMO_E_NO_MEMORY;

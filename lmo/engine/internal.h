@@ -5,6 +5,7 @@
 #include "core/breaker.h"
 #include "engine/engine.h"
 
+#include <stdatomic.h>
 #include <uthash.h>
 
 #define LMO_HOSTS_MAX 4096
@@ -84,6 +85,7 @@ struct lmo_engine {
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty;             /* what the next commit holds */
     bool flush_posted, stalled, stopping;
+    atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
 };

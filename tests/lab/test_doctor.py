@@ -55,10 +55,14 @@ class DoctorTest(LabTest):
         return [f for f in self.doctor()["findings"] if kind is None or f["kind"] == kind]
 
     def stopped(self, pid):
-        """SIGSTOP, and SIGCONT whatever happens."""
+        """SIGSTOP, and SIGCONT whatever happens. nsenter, which started it, stops with its child and must be woken too."""
+        parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
         def wake():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            for one in (pid, parent):
+                if one > 1:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(one, signal.SIGCONT)
         os.kill(pid, signal.SIGSTOP)
         self.healers.append(wake)
         return wake
