@@ -105,12 +105,11 @@ void lmo_resource_settle(struct lmo_migration *m, enum lmo_op_kind op, unsigned 
 {
     for (unsigned i = 0; i < m->resource_count; i++) {
         struct lmo_resource *r = &m->resources[i];
-        uint16_t bit = bit_of(m, r->kind, index) & r->intended;
-        if (rows[r->kind].made_by == op) {
-            r->made = (uint16_t)(r->made | bit);
+        if (rows[r->kind].made_by == op) { /* only then `index` is one of this kind's */
+            r->made = (uint16_t)(r->made | (bit_of(m, r->kind, index) & r->intended));
         }
         if (rows[r->kind].undone_by == op) {
-            r->undone = (uint16_t)(r->undone | bit);
+            r->undone = (uint16_t)(r->undone | (bit_of(m, r->kind, index) & r->intended));
         }
     }
 }

@@ -246,6 +246,33 @@ START_TEST(a_header_that_is_no_term_is_refused)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ what the doctor asks of workers */
+
+START_TEST(a_worker_shows_all_volumes_and_every_migration_that_it_still_remembers)
+{
+    struct cluster *c = cluster_new();
+    unsigned status = 0;
+    LMO_AUTO_FREE char *volumes = NULL;
+    LMO_AUTO_FREE char *before = NULL;
+    LMO_AUTO_FREE char *after = NULL;
+    LMO_AUTO_FREE char *none = NULL;
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/migrations", NULL, 5000, &status, &before), 0);
+    ck_assert_ptr_null(strstr(before, c->migration));
+    ck_assert_int_eq(cluster_op_volume(c, LMO_OP_ATTACH, 0), 0);
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/volumes", NULL, 5000, &status, &volumes), 0);
+    ck_assert_uint_eq(status, 200);
+    for (int i = 0; i < FAKE_VOLUMES; i++) {
+        ck_assert_msg(strstr(volumes, c->volumes[i].volume) != NULL, "%s", volumes);
+    }
+    ck_assert_msg(strstr(volumes, "\"exports\"") != NULL, "%s", volumes);
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/migrations", NULL, 5000, &status, &after), 0);
+    ck_assert_msg(strstr(after, c->migration) && strstr(after, "\"volume\""), "%s", after);
+    ck_assert_int_eq(cluster_request(c, NULL, HV1, "GET", "/v1/observe/volumes", NULL, 5000, &status, &none), 0);
+    ck_assert_uint_ge(status, 400); /* not an empty list: it has no volume service */
+    cluster_free(c);
+}
+END_TEST
+
 Suite *term_suite(void)
 {
     Suite *s = suite_create("term");
@@ -265,6 +292,7 @@ Suite *term_suite(void)
     tcase_add_test(t, the_term_outlives_the_worker);
     tcase_add_test(t, a_call_of_the_old_one_for_an_open_migration_is_refused_although_its_epoch_is_right);
     tcase_add_test(t, a_header_that_is_no_term_is_refused);
+    tcase_add_test(t, a_worker_shows_all_volumes_and_every_migration_that_it_still_remembers);
     suite_add_tcase(s, t);
     return s;
 }
