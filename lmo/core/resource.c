@@ -11,11 +11,10 @@ static const struct row {
     enum lmo_resource_scope scope;
     enum lmo_op_kind made_by, undone_by;
     enum lmo_resource_state afterwards;
-} rows[LMO_RES_COUNT] = {
-    [LMO_RES_NONE] = {"none", LMO_SCOPE_ONE, LMO_OP_NONE, LMO_OP_NONE, LMO_RES_ABSENT},
+} rows[LMO_RES_COUNT] = {[LMO_RES_NONE] = {"none", LMO_SCOPE_ONE, LMO_OP_NONE, LMO_OP_NONE, LMO_RES_ABSENT},
 #define X(name, text, scope, made_by, undone_by, afterwards) \
     [LMO_RES_##name] = {text, LMO_SCOPE_##scope, LMO_OP_##made_by, LMO_OP_##undone_by, LMO_RES_##afterwards},
-    LMO_RESOURCES(X)
+                         LMO_RESOURCES(X)
 #undef X
 };
 

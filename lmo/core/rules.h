@@ -25,31 +25,31 @@ enum lmo_at_deadline {
 
 /*  phase             deadline ms             at the deadline tries  what undoes it
  *  the first question after a restart or a lost reply */
-#define LMO_PHASE_RULES(X)                                                                                             \
-    X(QUEUED,             0,                      NOTHING,        1, "forgotten: nothing was asked of any host",         \
-      "none")                                                                                                           \
-    X(PRECHECK,           60000,                  ROLLBACK,       5, "nothing: it only looks",                           \
-      "the same looks again")                                                                                           \
-    X(DESTINATION_CREATE, 60000,                  ROLLBACK,       5, "discard",                                          \
-      "destination's journal: was prepare carried out?")                                                                \
-    X(VOLUME_ATTACH,      60000,                  ROLLBACK,       5, "detach_destination, per volume",                   \
-      "volume workers' journals: which exports were made?")                                                             \
-    X(NETWORK_PRELOAD,    60000,                  ROLLBACK,       5, "nothing was made",                                 \
-      "fabric workers' journals: has the destination's controller confirmed?")                                          \
-    X(DUAL_INGRESS,       60000,                  ROLLBACK,       5, "single_source, per port",                          \
-      "fabric workers' journals: which ports are requested at both hosts?")                                             \
-    X(PRECOPY,            LMO_DEADLINE_BY_POLICY, CONVERGENCE,    5, "job_abort, then discard, then revive",             \
-      "source's journal: does the job run? its events: has it ended, is the guest paused?")                             \
-    X(CUTOVER,            60 * 60000,             ATTENTION,      0, "none, unless the source ran on",                   \
-      "destination's events: committed, resumed, back or lost?")                                                        \
-    X(FINALIZE,           30 * 60000,             ATTENTION,      0, "none: it is retried until done",                   \
-      "each worker's journal: what of the source is gone already?")                                                     \
-    X(ROLLBACK,           30 * 60000,             ATTENTION,      0, "none: it is the undo, retried until done",         \
-      "destination's journal: discarded, or committed after all?")                                                      \
-    X(COMPLETED,          0,                      NOTHING,        0, "none: it has ended", "none")                       \
-    X(ABORTED,            0,                      NOTHING,        0, "none: it has ended", "none")                       \
-    X(ATTENTION,          0,                      NOTHING,        0, "a person's decision",                              \
-      "both hosts: where is the guest, and how does each worker's record stand?")                                       \
+#define LMO_PHASE_RULES(X)                                                                                           \
+    X(QUEUED,             0,                      NOTHING,        1, "forgotten: nothing was asked of any host",     \
+      "none")                                                                                                        \
+    X(PRECHECK,           60000,                  ROLLBACK,       5, "nothing: it only looks",                       \
+      "the same looks again")                                                                                        \
+    X(DESTINATION_CREATE, 60000,                  ROLLBACK,       5, "discard",                                      \
+      "destination's journal: was prepare carried out?")                                                             \
+    X(VOLUME_ATTACH,      60000,                  ROLLBACK,       5, "detach_destination, per volume",               \
+      "volume workers' journals: which exports were made?")                                                          \
+    X(NETWORK_PRELOAD,    60000,                  ROLLBACK,       5, "nothing was made",                             \
+      "fabric workers' journals: has the destination's controller confirmed?")                                       \
+    X(DUAL_INGRESS,       60000,                  ROLLBACK,       5, "single_source, per port",                      \
+      "fabric workers' journals: which ports are requested at both hosts?")                                          \
+    X(PRECOPY,            LMO_DEADLINE_BY_POLICY, CONVERGENCE,    5, "job_abort, then discard, then revive",         \
+      "source's journal: does the job run? its events: has it ended, is the guest paused?")                          \
+    X(CUTOVER,            60 * 60000,             ATTENTION,      0, "none, unless the source ran on",               \
+      "destination's events: committed, resumed, back or lost?")                                                     \
+    X(FINALIZE,           30 * 60000,             ATTENTION,      0, "none: it is retried until done",               \
+      "each worker's journal: what of the source is gone already?")                                                  \
+    X(ROLLBACK,           30 * 60000,             ATTENTION,      0, "none: it is the undo, retried until done",     \
+      "destination's journal: discarded, or committed after all?")                                                   \
+    X(COMPLETED,          0,                      NOTHING,        0, "none: it has ended", "none")                   \
+    X(ABORTED,            0,                      NOTHING,        0, "none: it has ended", "none")                   \
+    X(ATTENTION,          0,                      NOTHING,        0, "a person's decision",                          \
+      "both hosts: where is the guest, and how does each worker's record stand?")                                    \
     X(ABANDONED,          0,                      NOTHING,        0, "none: it has ended, as it stood", "none")
 
 struct lmo_phase_rule {
@@ -64,36 +64,36 @@ const struct lmo_phase_rule *lmo_phase_rule(enum lmo_phase p);
 #define LMO_TRIES_DRAIN 5
 
 /*  call                undone by           what tells whether it happened, beside the worker's journal under its id */
-#define LMO_OP_RULES(X)                                                                                                \
-    X(DESCRIBE,           NONE,               "nothing: it only looks")                                                 \
-    X(PRECHECK_INCOMING,  NONE,               "nothing: it only looks")                                                 \
-    X(CHECK_VOLUME,       NONE,               "nothing: it only looks")                                                 \
-    X(CHECK_PORT,         NONE,               "nothing: it only looks")                                                 \
-    X(PREPARE,            DISCARD,            "the destination's record of the migration")                              \
-    X(ATTACH,             DETACH_DESTINATION, "the volume's exports: one for the destination under this epoch")         \
-    X(PRELOAD,            NONE,               "the fabric: the destination's controller is up to date")                 \
-    X(DUAL,               SINGLE_SOURCE,      "the port's requested hosts")                                             \
-    X(PERMIT,             DISCARD,            "the destination's record: armed")                                        \
-    X(JOB_START,          REVIVE,             "the guest's job at the source")                                          \
-    X(AWAIT_BOUND,        NONE,               "nothing: it only looks")                                                 \
-    X(AWAIT_INSTALLED,    NONE,               "nothing: it only looks")                                                 \
-    X(OPEN_GATE,          JOB_ABORT,          "the job's limits at the source")                                         \
-    X(RELAY_FREEZE,       REVIVE,             "the source's record: frozen, gone, ran")                                 \
-    X(RELAY_ANSWER,       NONE,               "the destination's record: committed or not")                             \
-    X(REMOVE_SOURCE,      NONE,               "the source: no process, no definition")                                  \
-    X(SETTLE,             NONE,               "the destination's definition of the guest")                              \
-    X(DETACH_SOURCE,      NONE,               "the volume's exports: none for the source")                              \
-    X(SINGLE_DESTINATION, NONE,               "the port's requested hosts")                                             \
-    X(JOB_ABORT,          NONE,               "the source: no job")                                                     \
-    X(DISCARD,            NONE,               "the destination's record: discarded, or committed")                      \
-    X(DETACH_DESTINATION, NONE,               "the volume's exports: none for the destination")                         \
-    X(SINGLE_SOURCE,      NONE,               "the port's requested hosts")                                             \
-    X(REVIVE,             NONE,               "the source: the guest as its owner left it")                             \
-    X(CLOSE_SOURCE,       NONE,               "the worker's record: gone")                                              \
-    X(CLOSE_DESTINATION,  NONE,               "the worker's record: gone")                                              \
-    X(CLOSE_VOLUME,       NONE,               "the worker's record: gone")                                              \
-    X(CLOSE_FABRIC,       NONE,               "the worker's record: gone")                                              \
-    X(VOLUME_PROVISION,   VOLUME_RETIRE,      "the volume's exports")                                                   \
+#define LMO_OP_RULES(X)                                                                                              \
+    X(DESCRIBE,           NONE,               "nothing: it only looks")                                              \
+    X(PRECHECK_INCOMING,  NONE,               "nothing: it only looks")                                              \
+    X(CHECK_VOLUME,       NONE,               "nothing: it only looks")                                              \
+    X(CHECK_PORT,         NONE,               "nothing: it only looks")                                              \
+    X(PREPARE,            DISCARD,            "the destination's record of the migration")                           \
+    X(ATTACH,             DETACH_DESTINATION, "the volume's exports: one for the destination under this epoch")      \
+    X(PRELOAD,            NONE,               "the fabric: the destination's controller is up to date")              \
+    X(DUAL,               SINGLE_SOURCE,      "the port's requested hosts")                                          \
+    X(PERMIT,             DISCARD,            "the destination's record: armed")                                     \
+    X(JOB_START,          REVIVE,             "the guest's job at the source")                                       \
+    X(AWAIT_BOUND,        NONE,               "nothing: it only looks")                                              \
+    X(AWAIT_INSTALLED,    NONE,               "nothing: it only looks")                                              \
+    X(OPEN_GATE,          JOB_ABORT,          "the job's limits at the source")                                      \
+    X(RELAY_FREEZE,       REVIVE,             "the source's record: frozen, gone, ran")                              \
+    X(RELAY_ANSWER,       NONE,               "the destination's record: committed or not")                          \
+    X(REMOVE_SOURCE,      NONE,               "the source: no process, no definition")                               \
+    X(SETTLE,             NONE,               "the destination's definition of the guest")                           \
+    X(DETACH_SOURCE,      NONE,               "the volume's exports: none for the source")                           \
+    X(SINGLE_DESTINATION, NONE,               "the port's requested hosts")                                          \
+    X(JOB_ABORT,          NONE,               "the source: no job")                                                  \
+    X(DISCARD,            NONE,               "the destination's record: discarded, or committed")                   \
+    X(DETACH_DESTINATION, NONE,               "the volume's exports: none for the destination")                      \
+    X(SINGLE_SOURCE,      NONE,               "the port's requested hosts")                                          \
+    X(REVIVE,             NONE,               "the source: the guest as its owner left it")                          \
+    X(CLOSE_SOURCE,       NONE,               "the worker's record: gone")                                           \
+    X(CLOSE_DESTINATION,  NONE,               "the worker's record: gone")                                           \
+    X(CLOSE_VOLUME,       NONE,               "the worker's record: gone")                                           \
+    X(CLOSE_FABRIC,       NONE,               "the worker's record: gone")                                           \
+    X(VOLUME_PROVISION,   VOLUME_RETIRE,      "the volume's exports")                                                \
     X(VOLUME_RETIRE,      NONE,               "the volume is unknown to its service")
 
 struct lmo_op_rule {

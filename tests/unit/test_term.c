@@ -1,4 +1,5 @@
-/* test_term.c - two coordinators on one store, and the one that was asleep: it writes nothing, and no worker obeys it. */
+/* test_term.c - two coordinators on one store, and the one that was asleep: it writes nothing, and no worker obeys
+ * it. */
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/ports.h"
@@ -155,16 +156,22 @@ END_TEST
 /* ------------------------------------------------------------------ workers */
 
 /* A request under a term; returns the status. */
-static unsigned ask(struct cluster *c, int member, uint64_t term, const char *method, const char *path, const char *body)
+static unsigned ask(struct cluster *c, int member, uint64_t term, const char *method, const char *path,
+                    const char *body)
 {
     static const char *const names[] = {"hv1", "hv2", "ctl"};
     char url[2 * LMO_URL_MAX], header[64];
     snprintf(url, sizeof url, "%s%s", c->m[member].url, path);
     snprintf(header, sizeof header, LMO_TERM_HEADER ": %llu", (unsigned long long)term);
     const char *headers[] = {header, NULL};
-    struct lmo_http_request_spec spec = {.method = method, .url = url, .headers = headers, .body = body,
-                                         .body_len = body ? strlen(body) : 0, .timeout_ms = 10000,
-                                         .peer_role = LMO_ROLE_WORKER, .peer_name = names[member]};
+    struct lmo_http_request_spec spec = {.method = method,
+                                         .url = url,
+                                         .headers = headers,
+                                         .body = body,
+                                         .body_len = body ? strlen(body) : 0,
+                                         .timeout_ms = 10000,
+                                         .peer_role = LMO_ROLE_WORKER,
+                                         .peer_name = names[member]};
     struct lmo_http_answer answer = {0};
     struct lmo_err err = {0};
     ck_assert_msg(lmo_http_request_sync(c->client, &spec, &answer, &err) == 0, "%s", err.text);
@@ -235,8 +242,12 @@ START_TEST(a_header_that_is_no_term_is_refused)
         snprintf(url, sizeof url, "%s/v1/observe/host", c->m[HV1].url);
         snprintf(header, sizeof header, LMO_TERM_HEADER ": %s", bad[i]);
         const char *headers[] = {header, NULL};
-        struct lmo_http_request_spec spec = {.method = "GET", .url = url, .headers = headers, .timeout_ms = 10000,
-                                             .peer_role = LMO_ROLE_WORKER, .peer_name = "hv1"};
+        struct lmo_http_request_spec spec = {.method = "GET",
+                                             .url = url,
+                                             .headers = headers,
+                                             .timeout_ms = 10000,
+                                             .peer_role = LMO_ROLE_WORKER,
+                                             .peer_name = "hv1"};
         struct lmo_http_answer answer = {0};
         ck_assert_int_eq(lmo_http_request_sync(c->client, &spec, &answer, NULL), 0);
         ck_assert_msg(answer.status == 400 || i == 4, "%s: %u", bad[i], answer.status);
