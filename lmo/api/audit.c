@@ -1,5 +1,6 @@
 /* audit.c - who changed what: every request that is not a GET leaves two lines, before it is looked at and when it is
- * answered, refused ones included. The request's id is the client's X-Request-Id, or made here; the answer carries it. */
+ * answered, refused ones included. The request's id is the client's X-Request-Id, or made here; the answer carries
+ * it. */
 #include "api/internal.h"
 
 #include "base/id.h"
@@ -88,7 +89,7 @@ void audit_list(void *api, struct lmo_http_request *req, const struct lmo_http_p
     } else if (host && !lmo_name_valid(host)) {
         refuse(req, LMO_E_INVALID, "host", "host: must be a name");
     } else if (read_number(req, "limit", 1, LIST_MAX, &limit) && read_number(req, "before", 1, INT64_MAX, &before)) {
-        asked(req, lmo_engine_audit_list(((struct lmo_api *)api)->engine, migration ? migration : "", host ? host : "", before,
-                                         (unsigned)limit, reply_to_request, req));
+        asked(req, lmo_engine_audit_list(((struct lmo_api *)api)->engine, migration ? migration : "", host ? host : "",
+                                         before, (unsigned)limit, reply_to_request, req));
     }
 }

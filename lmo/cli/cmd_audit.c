@@ -9,7 +9,8 @@
 
 static void render(const json_t *answer, const struct lmo_style *style, FILE *out)
 {
-    static const char *const names[] = {"WHEN", "WHO", "FROM", "WHAT", "OUTCOME", "MIGRATION", "HOST", "REQUEST", "DETAIL"};
+    static const char *const names[] = {"WHEN",      "WHO",  "FROM",    "WHAT",  "OUTCOME",
+                                        "MIGRATION", "HOST", "REQUEST", "DETAIL"};
     struct lmo_grid t = {.columns = 9};
     char buf[LMO_FORMAT_MAX];
     size_t i = 0;
@@ -18,8 +19,8 @@ static void render(const json_t *answer, const struct lmo_style *style, FILE *ou
         lmo_grid_cell(&t, names[n]);
     json_array_foreach(json_object_get(answer, "audit"), i, l)
     {
-        static const char *const fields[] = {"principal", "remote", "action", "outcome", "migration", "host", "request",
-                                             "detail"};
+        static const char *const fields[] = {"principal", "remote", "action",  "outcome",
+                                             "migration", "host",   "request", "detail"};
         lmo_grid_cell(&t, lmo_format_time(lmo_api_u64(l, "at_ms"), buf));
         for (size_t n = 0; n < 8; n++)
             lmo_grid_cell(&t, *lmo_api_text(l, fields[n]) ? lmo_api_text(l, fields[n]) : "-");
@@ -35,8 +36,8 @@ int lmo_cmd_audit_list(struct lmo_cli *cli)
 {
     const struct lmo_cli_args *a = &cli->args;
     char path[LMO_API_PATH_MAX] = "/v1/audit";
-    if (!lmo_api_query(path, "migration", a->text[LMO_OPT_MIGRATION]) || !lmo_api_query(path, "host", a->text[LMO_OPT_HOST]) ||
-        !lmo_api_query(path, "limit", a->text[LMO_OPT_LIMIT])) {
+    if (!lmo_api_query(path, "migration", a->text[LMO_OPT_MIGRATION]) ||
+        !lmo_api_query(path, "host", a->text[LMO_OPT_HOST]) || !lmo_api_query(path, "limit", a->text[LMO_OPT_LIMIT])) {
         lmo_cli_message(cli, "--migration or --host is too long");
         return LMO_EXIT_USAGE;
     }

@@ -6,7 +6,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static void add(char lines[][LMO_TEXT_MAX], unsigned *count, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void add(char lines[][LMO_TEXT_MAX], unsigned *count, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static void add(char lines[][LMO_TEXT_MAX], unsigned *count, const char *fmt, ...)
 {
     if (*count == LMO_ATTENTION_LINES) {
@@ -18,7 +19,8 @@ static void add(char lines[][LMO_TEXT_MAX], unsigned *count, const char *fmt, ..
     va_end(ap);
 }
 
-static void allow(struct lmo_attention *a, const char *effect, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void allow(struct lmo_attention *a, const char *effect, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static void allow(struct lmo_attention *a, const char *effect, const char *fmt, ...)
 {
     if (a->safe_count == LMO_ATTENTION_LINES) {
@@ -54,10 +56,12 @@ static void describe_known(const struct lmo_migration *m, struct lmo_attention *
         add(a->known, &a->known_count, "the guest is at %s; what is left is to clear the source away", m->destination);
     }
     if (m->destination_discarded) {
-        add(a->known, &a->known_count, "nothing is at %s any more, and nothing will run there for this migration", m->destination);
+        add(a->known, &a->known_count, "nothing is at %s any more, and nothing will run there for this migration",
+            m->destination);
     }
     if (m->job_ended) {
-        add(a->known, &a->known_count, "the hypervisor's job has ended: it returned %s", m->job_call_ok ? "success" : "an error");
+        add(a->known, &a->known_count, "the hypervisor's job has ended: it returned %s",
+            m->job_call_ok ? "success" : "an error");
     }
 }
 
@@ -84,7 +88,8 @@ static void describe_unknown(const struct lmo_migration *m, struct lmo_attention
         owed += (m->resources[i].intended & ~m->resources[i].undone) != 0 && !c->resumed;
     }
     if (owed > 0) {
-        add(a->unknown, &a->unknown_count, "what is left of %u kind(s) of resources that this migration made (shown with it)", owed);
+        add(a->unknown, &a->unknown_count,
+            "what is left of %u kind(s) of resources that this migration made (shown with it)", owed);
     }
     if (m->waiting_for[0]) {
         add(a->unknown, &a->unknown_count, "%.250s", m->waiting_for);
@@ -97,9 +102,11 @@ void lmo_attention_describe(const struct lmo_migration *m, struct lmo_attention 
     describe_known(m, ret);
     describe_unknown(m, ret);
     allow(ret, "looks at both hosts and says what is there now; changes nothing", "lmo doctor");
-    bool again = m->failed_in == LMO_PHASE_CUTOVER || m->failed_in == LMO_PHASE_FINALIZE || m->failed_in == LMO_PHASE_ROLLBACK;
+    bool again =
+        m->failed_in == LMO_PHASE_CUTOVER || m->failed_in == LMO_PHASE_FINALIZE || m->failed_in == LMO_PHASE_ROLLBACK;
     if (again) {
-        allow(ret, "goes on where it stopped, with a fresh deadline", "lmo migration resolve %s retry --reason TEXT", m->id);
+        allow(ret, "goes on where it stopped, with a fresh deadline", "lmo migration resolve %s retry --reason TEXT",
+              m->id);
     }
     if (!m->cutover.resumed && !m->cutover.committed) {
         allow(ret, "gives the guest back to the source; refused unless the destination's copy is seen to be absent",

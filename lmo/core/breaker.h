@@ -5,8 +5,9 @@
  *                                    +-----------------pause doubled----------------+
  *
  * A failure is a call whose outcome is unknown or that could not be sent; a refusal is an answer, and good here. What
- * makes something (forward) waits while it is open. What undoes, finishes or decides may not wait for ever: it probes, one
- * call every LMO_BREAKER_PROBE_MS. The calls that a paused guest waits for are not asked about here at all. */
+ * makes something (forward) waits while it is open. What undoes, finishes or decides may not wait for ever: it
+ * probes, one call every LMO_BREAKER_PROBE_MS. The calls that a paused guest waits for are not asked about here at
+ * all. */
 #ifndef LMO_CORE_BREAKER_H
 #define LMO_CORE_BREAKER_H
 
@@ -31,7 +32,8 @@ struct lmo_breaker {
     int64_t trial_ms;      /* half-open: the trial call under way is given up then; 0: none is */
 };
 
-/* May a call go to the host now? If not, *ret_again_ms says when to ask again. `patient`: it makes something and can wait. */
+/* May a call go to the host now? If not, *ret_again_ms says when to ask again. `patient`: it makes something and can
+ * wait. */
 bool lmo_breaker_admit(struct lmo_breaker *b, bool patient, int64_t now_ms, int64_t *ret_again_ms);
 /* What came of a call. True if the state changed. */
 bool lmo_breaker_answered(struct lmo_breaker *b, bool good, int64_t now_ms, uint32_t random);

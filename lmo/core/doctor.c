@@ -10,10 +10,9 @@
 static const struct {
     const char *text;
     enum lmo_severity severity;
-} kinds[LMO_FINDING_COUNT] = {
-    [LMO_FINDING_NONE] = {"none", LMO_SEVERITY_UNKNOWN},
+} kinds[LMO_FINDING_COUNT] = {[LMO_FINDING_NONE] = {"none", LMO_SEVERITY_UNKNOWN},
 #define X(name, text, severity) [LMO_FINDING_##name] = {text, LMO_SEVERITY_##severity},
-    LMO_FINDINGS(X)
+                              LMO_FINDINGS(X)
 #undef X
 };
 
@@ -44,8 +43,8 @@ struct exam {
     struct lmo_finding *out;
     unsigned count, max;
     bool more;
-    enum lmo_severity pass; /* the worst first: one pass for each */
-    bool all_seen;          /* every host that may run a guest */
+    enum lmo_severity pass;   /* the worst first: one pass for each */
+    bool all_seen;            /* every host that may run a guest */
     struct lmo_finding spare; /* what is not of this pass, or does not fit, is written here and lost */
 };
 
@@ -152,7 +151,8 @@ static enum lmo_run_state state_at(const struct lmo_doctor_world *w, const char 
     return g ? g->state : is_seen(w, host) ? LMO_RUN_ABSENT : LMO_RUN_UNKNOWN;
 }
 
-static const char *stage_of(const struct lmo_doctor_world *w, const char *migration, const char *host, enum lmo_op_role role)
+static const char *stage_of(const struct lmo_doctor_world *w, const char *migration, const char *host,
+                            enum lmo_op_role role)
 {
     for (unsigned i = 0; i < w->record_count; i++) {
         const struct lmo_doctor_record *r = &w->records[i];
@@ -179,14 +179,17 @@ static void examine_guest(struct exam *x, const struct lmo_doctor_guest *g)
         LMO_COPY(f->vm, g->uuid);
         LMO_COPY(f->host, g->host);
         LMO_COPY(f->other, o->host);
-        (void)snprintf(f->text, sizeof f->text, two_copies ? "guest %s is on two hosts, %s and %s"
-                                                           : "guest %s is defined on two hosts, %s and %s",
+        (void)snprintf(f->text, sizeof f->text,
+                       two_copies ? "guest %s is on two hosts, %s and %s"
+                                  : "guest %s is defined on two hosts, %s and %s",
                        g->name, g->host, o->host);
         (void)snprintf(f->evidence, sizeof f->evidence, "%s at %s, %s at %s%s%s", lmo_run_state_name(g->state), g->host,
                        lmo_run_state_name(o->state), o->host, m ? "; open migration " : "", m ? m->id : "");
         command(f, "lmo vm show %s", g->uuid);
         if (two_copies) {
-            command(f, "virsh -c qemu:///system suspend %s    # on the host whose copy is NOT the guest; find out first", g->name);
+            command(f,
+                    "virsh -c qemu:///system suspend %s    # on the host whose copy is NOT the guest; find out first",
+                    g->name);
         } else {
             command(f, "virsh -c qemu:///system undefine %s    # on %s, where it does not run", g->name,
                     is_live(g->state) ? o->host : g->host);
@@ -204,7 +207,8 @@ static enum lmo_repair what_happened(const struct lmo_doctor_world *w, const str
     if (!undecided || m->cutover.resumed) {
         return LMO_REPAIR_NONE;
     }
-    enum lmo_run_state source = state_at(w, m->vm.uuid, m->source), destination = state_at(w, m->vm.uuid, m->destination);
+    enum lmo_run_state source = state_at(w, m->vm.uuid, m->source),
+                       destination = state_at(w, m->vm.uuid, m->destination);
     const char *stage = stage_of(w, m->id, m->destination, LMO_OP_ROLE_DESTINATION);
     bool resumed = strcmp(stage, "resumed") == 0 || strcmp(stage, "done") == 0;
     bool discarded = strcmp(stage, "discarded") == 0;
@@ -231,9 +235,11 @@ static void examine_migration(struct exam *x, const struct lmo_migration *m)
         LMO_COPY(f->other, m->source);
         (void)snprintf(f->text, sizeof f->text, "migration of %s waits in %s for what has happened: %s", m->vm.name,
                        lmo_phase_text(m->phase),
-                       happened == LMO_REPAIR_RESUMED ? "the guest is at the destination" : "the guest ran on at the source");
-        (void)snprintf(f->evidence, sizeof f->evidence, "%s's record stands at '%s'; the guest is %s there and %s at %s",
-                       m->destination, stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION),
+                       happened == LMO_REPAIR_RESUMED ? "the guest is at the destination"
+                                                      : "the guest ran on at the source");
+        (void)snprintf(f->evidence, sizeof f->evidence,
+                       "%s's record stands at '%s'; the guest is %s there and %s at %s", m->destination,
+                       stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION),
                        lmo_run_state_name(state_at(x->w, m->vm.uuid, m->destination)),
                        lmo_run_state_name(state_at(x->w, m->vm.uuid, m->source)), m->source);
         command(f, "lmo doctor --repair");
@@ -273,7 +279,8 @@ static bool same_volume(const struct lmo_doctor_export *a, const struct lmo_doct
     return strcmp(a->worker, b->worker) == 0 && strcmp(a->volume, b->volume) == 0;
 }
 
-/* Whoever uses the volume through another export, or NULL. Most volumes have one export, and are done with here at once. */
+/* Whoever uses the volume through another export, or NULL. Most volumes have one export, and are done with here at
+ * once. */
 static const struct lmo_doctor_use *other_use(const struct lmo_doctor_world *w, const struct lmo_doctor_export *e)
 {
     const struct lmo_doctor_export *first = e, *end = w->exports + w->export_count;
@@ -306,13 +313,14 @@ static bool moves(const struct lmo_doctor_world *w, const char *volume)
     return false;
 }
 
-/* One export alone that no guest uses may be the cloud's, for a guest that is off or not started yet. A second one beside
- * the one in use is what a migration left behind. Safe to withdraw: no guest on any host that could run one is attached
- * through it, no open migration is about the volume, and the guest goes on through the other one. */
+/* One export alone that no guest uses may be the cloud's, for a guest that is off or not started yet. A second one
+ * beside the one in use is what a migration left behind. Safe to withdraw: no guest on any host that could run one
+ * is attached through it, no open migration is about the volume, and the guest goes on through the other one. */
 static void examine_export(struct exam *x, const struct lmo_doctor_export *e)
 {
     const struct lmo_doctor_use *used = other_use(x->w, e);
-    if (!e->offered || e->fenced || !used || is_used(x->w, e->name) || moves(x->w, e->volume) || is_aside(x->w, used->uuid)) {
+    if (!e->offered || e->fenced || !used || is_used(x->w, e->name) || moves(x->w, e->volume) ||
+        is_aside(x->w, used->uuid)) {
         return;
     }
     struct lmo_finding *f = add(x, LMO_FINDING_EXPORT_ORPHAN);
@@ -323,8 +331,8 @@ static void examine_export(struct exam *x, const struct lmo_doctor_export *e)
     LMO_COPY(f->other, e->host);
     LMO_COPY(f->volume, e->volume);
     LMO_COPY(f->object, e->name);
-    (void)snprintf(f->text, sizeof f->text, "volume %s is offered to %s through %.120s, which nobody uses", e->volume, e->host,
-                   e->name);
+    (void)snprintf(f->text, sizeof f->text, "volume %s is offered to %s through %.120s, which nobody uses", e->volume,
+                   e->host, e->name);
     (void)snprintf(f->evidence, sizeof f->evidence, "its guest is attached through %.120s; no open migration%s",
                    used->export_name, x->all_seen ? "" : "; not every host was seen");
     command(f, "lmo doctor --repair");
@@ -350,12 +358,13 @@ static void examine_port(struct exam *x, const struct lmo_doctor_port *p)
     }
     struct lmo_finding *f = add(x, LMO_FINDING_BINDING_ORPHAN);
     f->repair = x->all_seen && live == 1 && is_the_guest(state_at(x->w, p->uuid, p->guest_host)) ? LMO_REPAIR_SINGLE
-                                                                                               : LMO_REPAIR_NONE;
+                                                                                                 : LMO_REPAIR_NONE;
     LMO_COPY(f->vm, p->uuid);
     LMO_COPY(f->host, p->worker);
     LMO_COPY(f->other, p->guest_host);
     LMO_COPY(f->object, p->id);
-    (void)snprintf(f->text, sizeof f->text, "port %s is delivered to more hosts than its guest's, %s", p->id, p->guest_host);
+    (void)snprintf(f->text, sizeof f->text, "port %s is delivered to more hosts than its guest's, %s", p->id,
+                   p->guest_host);
     (void)snprintf(f->evidence, sizeof f->evidence, "requested %.60s, bound %.60s, additional %.60s; no open migration",
                    p->requested, p->bound, p->additional);
     command(f, "lmo doctor --repair");
@@ -401,8 +410,8 @@ static void examine_record(struct exam *x, const struct lmo_doctor_record *r)
     }
     (void)snprintf(f->text, sizeof f->text, "%s remembers migration %s as its %s, which is %s", r->worker, r->migration,
                    roles[r->role], known ? lmo_phase_text(e->phase) : "not known here");
-    (void)snprintf(f->evidence, sizeof f->evidence, "its record stands at '%s', epoch %llu", r->stage[0] ? r->stage : "ops",
-                   (unsigned long long)r->epoch);
+    (void)snprintf(f->evidence, sizeof f->evidence, "its record stands at '%s', epoch %llu",
+                   r->stage[0] ? r->stage : "ops", (unsigned long long)r->epoch);
     if (over) {
         command(f, "lmo doctor --repair");
     } else if (known) {
@@ -429,8 +438,10 @@ static void examine_hosts(struct exam *x)
         struct lmo_finding *f = add(x, LMO_FINDING_QUARANTINED);
         LMO_COPY(f->migration, a->migration);
         LMO_COPY(f->vm, a->vm);
-        (void)snprintf(f->text, sizeof f->text, "migration %s was set aside: nothing is done about it, and its guest takes no "
-                       "other migration", a->migration);
+        (void)snprintf(f->text, sizeof f->text,
+                       "migration %s was set aside: nothing is done about it, and its guest takes no "
+                       "other migration",
+                       a->migration);
         LMO_COPY(f->evidence, a->why);
         command(f, "lmo vm show %s", a->vm);
         command(f, "systemctl restart lmod    # with a program that can read it, or after it was repaired");

@@ -1,10 +1,11 @@
 /* doctor.h - compares what the records say with what was observed on all hosts, and says what does not fit.
  *
  * Pure: the engine gathers, this compares. Two rules:
- *  T1  What could not be observed is unknown and never guessed: a finding that an unseen host could explain is not made, or
- *      is made without a repair.
+ *  T1  What could not be observed is unknown and never guessed: a finding that an unseen host could explain is not
+ *      made, or is made without a repair.
  *  T2  A repair is offered only where it is provably safe: it takes away what nobody can be using, by an ordinary order
- *      that its worker still may refuse, or it tells a record of a fact that was seen. Everything else is for a person. */
+ *      that its worker still may refuse, or it tells a record of a fact that was seen. Everything else is for a
+ *      person. */
 #ifndef LMO_CORE_DOCTOR_H
 #define LMO_CORE_DOCTOR_H
 
@@ -71,7 +72,7 @@ struct lmo_doctor_world {
 /* ------------------------------------------------------------------ what does not fit */
 
 /*  name            text                    severity */
-#define LMO_FINDINGS(X)                                \
+#define LMO_FINDINGS(X)                                                                                              \
     X(GUEST_TWICE,    "guest_runs_twice",     CRITICAL) \
     X(QUARANTINED,    "record_set_aside",     CRITICAL) \
     X(NEEDS_PERSON,   "needs_a_person",       WARNING)  \

@@ -84,7 +84,7 @@ const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *
     case LMO_OP_ROLE_SOURCE: return m->source;
     case LMO_OP_ROLE_DESTINATION: return m->destination;
     case LMO_OP_ROLE_VOLUME: return m->vm.volumes[t->index].worker;
-    case LMO_OP_ROLE_FABRIC: return m->vm.ports[t->index].worker;
+    case LMO_OP_ROLE_FABRIC: return t->index < LMO_PORTS_MAX ? m->vm.ports[t->index].worker : "";
     case LMO_OP_ROLE_NONE: break;
     }
     lmo_unreachable("a task of no role");

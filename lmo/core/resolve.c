@@ -10,10 +10,9 @@
 
 const char *lmo_resolution_text(enum lmo_resolution r)
 {
-    static const char *const texts[LMO_RESOLVE_COUNT] = {
-        "none",
+    static const char *const texts[LMO_RESOLVE_COUNT] = {"none",
 #define X(name, text) text,
-        LMO_RESOLUTIONS(X)
+                                                         LMO_RESOLUTIONS(X)
 #undef X
     };
     return texts[r];
@@ -59,24 +58,32 @@ static int check_source(const struct lmo_migration *m, const struct lmo_resolve_
                         "forward; retry asks for that", m->source);
     }
     if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
-        return lmo_fail(err, LMO_E_UNAVAILABLE,
-                        "%s cannot be asked: whether a copy is there is not known. Bring its worker back, or take the guest "
-                        "into your own hands and use abandon", m->destination);
+        return lmo_fail(
+            err, LMO_E_UNAVAILABLE,
+            "%s cannot be asked: whether a copy is there is not known. Bring its worker back, or take the guest "
+            "into your own hands and use abandon",
+            m->destination);
     }
     if (is_live(v->destination)) {
-        return lmo_fail(err, LMO_E_CONFLICT, "a copy is at %s (%s): its worker removes it only once the source is proven "
-                        "alive; retry asks for that", m->destination, lmo_run_state_name(v->destination));
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "a copy is at %s (%s): its worker removes it only once the source is proven "
+                        "alive; retry asks for that",
+                        m->destination, lmo_run_state_name(v->destination));
     }
     if (stage_is(v->destination_stage, forward) || m->cutover.resumed) {
-        return lmo_fail(err, LMO_E_CONFLICT, "%s stands at '%s': the source was given up there, its volumes are or will be "
-                        "fenced off", m->destination, v->destination_stage);
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "%s stands at '%s': the source was given up there, its volumes are or will be "
+                        "fenced off",
+                        m->destination, v->destination_stage);
     }
     if (stage_is(v->destination_stage, lost) && m->cutover.fenced_us != 0) {
-        return lmo_fail(err, LMO_E_CONFLICT, "the source was fenced off from its volumes and cannot run on: start the guest "
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "the source was fenced off from its volumes and cannot run on: start the guest "
                         "cold from its volumes on one host, then use abandon");
     }
     if (v->source == LMO_RUN_UNKNOWN) {
-        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known", m->source);
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known",
+                        m->source);
     }
     if (!is_live(v->source)) {
         return lmo_fail(err, LMO_E_CONFLICT, "the guest is not at %s (%s)", m->source, lmo_run_state_name(v->source));
@@ -89,25 +96,31 @@ static int check_destination(const struct lmo_migration *m, const struct lmo_res
     static const char *const there[] = {"resumed", "done", NULL};
     static const char *const asking[] = {"asking", NULL};
     if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
-        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known", m->destination);
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known",
+                        m->destination);
     }
     if (may_run(v->source)) {
-        return lmo_fail(err, LMO_E_CONFLICT, "the guest is %s at %s: it ran on there", lmo_run_state_name(v->source), m->source);
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest is %s at %s: it ran on there", lmo_run_state_name(v->source),
+                        m->source);
     }
     if (may_run(v->destination)) {
         if (stage_is(v->destination_stage, there) || v->source == LMO_RUN_ABSENT || v->source == LMO_RUN_SHUT_OFF) {
             return 0;
         }
-        return lmo_fail(err, LMO_E_CONFLICT, "the guest is at %s, but its worker stands at '%s' and what is at %s is %s",
-                        m->destination, v->destination_stage, m->source, lmo_run_state_name(v->source));
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "the guest is at %s, but its worker stands at '%s' and what is at %s is %s", m->destination,
+                        v->destination_stage, m->source, lmo_run_state_name(v->source));
     }
     if (v->destination != LMO_RUN_LOADED || !stage_is(v->destination_stage, asking)) {
-        return lmo_fail(err, LMO_E_CONFLICT, "what is at %s is %s, its worker stands at '%s': nothing that could be the guest",
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "what is at %s is %s, its worker stands at '%s': nothing that could be the guest",
                         m->destination, lmo_run_state_name(v->destination), v->destination_stage);
     }
-    /* Loaded and waiting for the source's word. A person may give it in the source's place only if the source cannot. */
+    /* Loaded and waiting for the source's word. A person may give it in the source's place only if the source
+     * cannot. */
     if (v->source != LMO_RUN_UNKNOWN || strcmp(v->source_stage, LMO_STAGE_UNSEEN) != 0) {
-        return lmo_fail(err, LMO_E_CONFLICT, "the source's worker answers: its own word decides, not a person's; retry asks it");
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "the source's worker answers: its own word decides, not a person's; retry asks it");
     }
     return 0;
 }
@@ -115,7 +128,8 @@ static int check_destination(const struct lmo_migration *m, const struct lmo_res
 static int check_retry(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
 {
     if (m->failed_in != LMO_PHASE_CUTOVER && m->failed_in != LMO_PHASE_FINALIZE && m->failed_in != LMO_PHASE_ROLLBACK) {
-        return lmo_fail(err, LMO_E_CONFLICT, "what failed was %s: there is nothing to try again", lmo_phase_text(m->failed_in));
+        return lmo_fail(err, LMO_E_CONFLICT, "what failed was %s: there is nothing to try again",
+                        lmo_phase_text(m->failed_in));
     }
     if (m->failed_in == LMO_PHASE_CUTOVER && strcmp(v->destination_stage, "lost") == 0) {
         return lmo_fail(err, LMO_E_CONFLICT, "the destination's copy is gone: no cutover can follow");
@@ -173,7 +187,8 @@ int lmo_step_resolve(struct lmo_step *s, struct lmo_err *err)
         }
         lmo_step_enter(s, LMO_PHASE_CUTOVER, who);
         LMO_COPY(m->cutover.freeze_answer, lmo_freeze_answer_name(LMO_FREEZE_GONE));
-        (void)snprintf(m->cutover.evidence, sizeof m->cutover.evidence, "a person's word, not the source's: %.400s", who);
+        (void)snprintf(m->cutover.evidence, sizeof m->cutover.evidence, "a person's word, not the source's: %.400s",
+                       who);
         (void)lmo_plan_add(s, LMO_OP_RELAY_ANSWER, 0);
         break;
     case LMO_RESOLVE_RETRY:

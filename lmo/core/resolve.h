@@ -3,8 +3,8 @@
  * Observation comes first: the decision arrives with what both hosts and both workers' records showed just before. What
  * could not be seen is unknown, and unknown never permits anything that a look could have forbidden.
  *
- * A decision replaces no arbiter: `guest-at-source` still asks the destination's worker to discard (which it refuses once
- * it has committed, ADR 4), `guest-at-destination` still fences every volume before anything is resumed. */
+ * A decision replaces no arbiter: `guest-at-source` still asks the destination's worker to discard (which it refuses
+ * once it has committed, ADR 4), `guest-at-destination` still fences every volume before anything is resumed. */
 #ifndef LMO_CORE_RESOLVE_H
 #define LMO_CORE_RESOLVE_H
 

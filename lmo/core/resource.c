@@ -11,11 +11,10 @@ static const struct row {
     enum lmo_resource_scope scope;
     enum lmo_op_kind made_by, undone_by;
     enum lmo_resource_state afterwards;
-} rows[LMO_RES_COUNT] = {
-    [LMO_RES_NONE] = {"none", LMO_SCOPE_ONE, LMO_OP_NONE, LMO_OP_NONE, LMO_RES_ABSENT},
+} rows[LMO_RES_COUNT] = {[LMO_RES_NONE] = {"none", LMO_SCOPE_ONE, LMO_OP_NONE, LMO_OP_NONE, LMO_RES_ABSENT},
 #define X(name, text, scope, made_by, undone_by, afterwards) \
     [LMO_RES_##name] = {text, LMO_SCOPE_##scope, LMO_OP_##made_by, LMO_OP_##undone_by, LMO_RES_##afterwards},
-    LMO_RESOURCES(X)
+                         LMO_RESOURCES(X)
 #undef X
 };
 
@@ -105,12 +104,11 @@ void lmo_resource_settle(struct lmo_migration *m, enum lmo_op_kind op, unsigned 
 {
     for (unsigned i = 0; i < m->resource_count; i++) {
         struct lmo_resource *r = &m->resources[i];
-        uint16_t bit = bit_of(m, r->kind, index) & r->intended;
-        if (rows[r->kind].made_by == op) {
-            r->made = (uint16_t)(r->made | bit);
+        if (rows[r->kind].made_by == op) { /* only then `index` is one of this kind's */
+            r->made = (uint16_t)(r->made | (bit_of(m, r->kind, index) & r->intended));
         }
         if (rows[r->kind].undone_by == op) {
-            r->undone = (uint16_t)(r->undone | bit);
+            r->undone = (uint16_t)(r->undone | (bit_of(m, r->kind, index) & r->intended));
         }
     }
 }

@@ -1,9 +1,9 @@
 /* resource.h - what one migration makes in the world, and what became of it: the migration's resource journal.
  *
- * A row per kind, a bit per volume or port. `intended` is stored in the transaction that decides to send the making call,
- * so a coordinator that starts again knows everything that may exist; `made` and `undone` are stored with the answers.
- * The host of a resource follows from the record, which names it before the first resource is intended and never changes
- * it afterwards.
+ * A row per kind, a bit per volume or port. `intended` is stored in the transaction that decides to send the making
+ * call, so a coordinator that starts again knows everything that may exist; `made` and `undone` are stored with the
+ * answers. The host of a resource follows from the record, which names it before the first resource is intended and
+ * never changes it afterwards.
  *
  * Invariants:
  *  R1  Only what is `intended` is ever undone, on the host that it was made on: no other migration's, nobody else's.
@@ -24,11 +24,11 @@ enum lmo_resource_scope { LMO_SCOPE_ONE, LMO_SCOPE_VOLUME, LMO_SCOPE_PORT, LMO_S
 
 /* What is left of it when the guest has moved: KEPT is the guest's own from then on, SPENT has done its work. */
 /*  name               text                  one per        made by    undone by           afterwards  what it is */
-#define LMO_RESOURCES(X)                                                                                               \
-    X(PREPARATION,       "preparation",        ONE,           PREPARE,   DISCARD,            SPENT) /* destination */    \
-    X(EXPORT,            "export",             VOLUME,        ATTACH,    DETACH_DESTINATION, KEPT)  /* of a volume */    \
-    X(DELIVERY,          "delivery",           PORT,          DUAL,      SINGLE_SOURCE,      KEPT)  /* of frames */      \
-    X(PERMIT,            "permit",             ONE,           PERMIT,    DISCARD,            SPENT) /* journaled */      \
+#define LMO_RESOURCES(X)                                                                                             \
+    X(PREPARATION,       "preparation",        ONE,           PREPARE,   DISCARD,            SPENT) /* destination */ \
+    X(EXPORT,            "export",             VOLUME,        ATTACH,    DETACH_DESTINATION, KEPT)  /* of a volume */ \
+    X(DELIVERY,          "delivery",           PORT,          DUAL,      SINGLE_SOURCE,      KEPT)  /* of frames */  \
+    X(PERMIT,            "permit",             ONE,           PERMIT,    DISCARD,            SPENT) /* journaled */  \
     X(JOB,               "job",                ONE,           JOB_START, REVIVE,             SPENT) /* and its pause */  \
     X(RELEASED,          "released",           ONE,           RELEASE,   RESTORE,            SPENT) /* shut off */       \
     X(SOURCE_RECORD,     "source_record",      ONE,           JOB_START, CLOSE_SOURCE,       SPENT) /* a worker's */     \

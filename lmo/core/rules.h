@@ -25,31 +25,31 @@ enum lmo_at_deadline {
 
 /*  phase             deadline ms             at the deadline tries  what undoes it
  *  the first question after a restart or a lost reply */
-#define LMO_PHASE_RULES(X)                                                                                             \
-    X(QUEUED,             0,                      NOTHING,        1, "forgotten: nothing was asked of any host",         \
-      "none")                                                                                                           \
-    X(PRECHECK,           60000,                  ROLLBACK,       5, "nothing: it only looks",                           \
-      "the same looks again")                                                                                           \
-    X(DESTINATION_CREATE, 60000,                  ROLLBACK,       5, "discard",                                          \
-      "destination's journal: was prepare carried out?")                                                                \
-    X(VOLUME_ATTACH,      60000,                  ROLLBACK,       5, "detach_destination, per volume",                   \
-      "volume workers' journals: which exports were made?")                                                             \
-    X(NETWORK_PRELOAD,    60000,                  ROLLBACK,       5, "nothing was made",                                 \
-      "fabric workers' journals: has the destination's controller confirmed?")                                          \
-    X(DUAL_INGRESS,       60000,                  ROLLBACK,       5, "single_source, per port",                          \
-      "fabric workers' journals: which ports are requested at both hosts?")                                             \
-    X(PRECOPY,            LMO_DEADLINE_BY_POLICY, CONVERGENCE,    5, "job_abort, then discard, then revive",             \
-      "source's journal: does the job run? its events: has it ended, is the guest paused?")                             \
-    X(CUTOVER,            60 * 60000,             ATTENTION,      0, "none, unless the source ran on",                   \
-      "destination's events: committed, resumed, back or lost?")                                                        \
-    X(FINALIZE,           30 * 60000,             ATTENTION,      0, "none: it is retried until done",                   \
-      "each worker's journal: what of the source is gone already?")                                                     \
-    X(ROLLBACK,           30 * 60000,             ATTENTION,      0, "none: it is the undo, retried until done",         \
-      "destination's journal: discarded, or committed after all?")                                                      \
-    X(COMPLETED,          0,                      NOTHING,        0, "none: it has ended", "none")                       \
-    X(ABORTED,            0,                      NOTHING,        0, "none: it has ended", "none")                       \
-    X(ATTENTION,          0,                      NOTHING,        0, "a person's decision",                              \
-      "both hosts: where is the guest, and how does each worker's record stand?")                                       \
+#define LMO_PHASE_RULES(X)                                                                                           \
+    X(QUEUED,             0,                      NOTHING,        1, "forgotten: nothing was asked of any host",     \
+      "none")                                                                                                        \
+    X(PRECHECK,           60000,                  ROLLBACK,       5, "nothing: it only looks",                       \
+      "the same looks again")                                                                                        \
+    X(DESTINATION_CREATE, 60000,                  ROLLBACK,       5, "discard",                                      \
+      "destination's journal: was prepare carried out?")                                                             \
+    X(VOLUME_ATTACH,      60000,                  ROLLBACK,       5, "detach_destination, per volume",               \
+      "volume workers' journals: which exports were made?")                                                          \
+    X(NETWORK_PRELOAD,    60000,                  ROLLBACK,       5, "nothing was made",                             \
+      "fabric workers' journals: has the destination's controller confirmed?")                                       \
+    X(DUAL_INGRESS,       60000,                  ROLLBACK,       5, "single_source, per port",                      \
+      "fabric workers' journals: which ports are requested at both hosts?")                                          \
+    X(PRECOPY,            LMO_DEADLINE_BY_POLICY, CONVERGENCE,    5, "job_abort, then discard, then revive",         \
+      "source's journal: does the job run? its events: has it ended, is the guest paused?")                          \
+    X(CUTOVER,            60 * 60000,             ATTENTION,      0, "none, unless the source ran on",               \
+      "destination's events: committed, resumed, back or lost?")                                                     \
+    X(FINALIZE,           30 * 60000,             ATTENTION,      0, "none: it is retried until done",               \
+      "each worker's journal: what of the source is gone already?")                                                  \
+    X(ROLLBACK,           30 * 60000,             ATTENTION,      0, "none: it is the undo, retried until done",     \
+      "destination's journal: discarded, or committed after all?")                                                   \
+    X(COMPLETED,          0,                      NOTHING,        0, "none: it has ended", "none")                   \
+    X(ABORTED,            0,                      NOTHING,        0, "none: it has ended", "none")                   \
+    X(ATTENTION,          0,                      NOTHING,        0, "a person's decision",                          \
+      "both hosts: where is the guest, and how does each worker's record stand?")                                    \
     X(ABANDONED,          0,                      NOTHING,        0, "none: it has ended, as it stood", "none")
 
 struct lmo_phase_rule {

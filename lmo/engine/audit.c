@@ -26,7 +26,8 @@ void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line)
     if (!e->store->ops->audit) {
         return;
     }
-    if (e->store->ops->audit(e->store, line) < 0) { /* 4,096 wait for a store that cannot be written: it says so already */
+    if (e->store->ops->audit(e->store, line) <
+        0) { /* 4,096 wait for a store that cannot be written: it says so already */
         lmo_log(LMO_LOG_ERROR, "audit line lost", "request=%s principal=%s action=%s outcome=%s", line->request,
                 line->principal, line->action, line->outcome);
         return;
@@ -37,6 +38,9 @@ void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line)
 
 int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line)
 {
+    if (atomic_load(&e->closed)) {
+        return 0; /* the outcome of what is refused because the coordinator stops: nothing was changed */
+    }
     struct line *l = malloc(sizeof *l);
     if (!l) {
         return LMO_E_NO_MEMORY;
@@ -82,20 +86,22 @@ static void audit_list(struct request *r)
     const struct lmo_store_ops *ops = r->engine->store->ops;
     struct listing list = {.array = json_array()};
     struct lmo_err err = {0};
-    int rc = ops->audit_list ? ops->audit_list(r->engine->store, r->before, r->name, r->version, r->limit, list_one, &list, &err)
-                             : 0;
+    int rc = ops->audit_list
+                 ? ops->audit_list(r->engine->store, r->before, r->name, r->version, r->limit, list_one, &list, &err)
+                 : 0;
     json_t *body = json_object();
     list.failed |= lmo_json_put(body, "audit", list.array);
     if (rc < 0 || list.failed) {
         json_decref(body);
-        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the list");
+        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s",
+                          rc < 0 ? err.text : "no memory for the list");
         return;
     }
     engine_reply_ok(r->fn, r->arg, 200, body, "");
 }
 
-int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const char *host, uint64_t before, unsigned limit,
-                          lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const char *host, uint64_t before,
+                          unsigned limit, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(audit_list, fn, arg, host);
     LMO_COPY(r.before, migration);

@@ -1,11 +1,11 @@
 /* doctor.c - gathers what core/doctor.h compares, shows what does not fit, and mends what is provably safe to mend.
  *
- * Looking: every host is asked for its guests, its workers' records and its volumes; then each port of each guest that was
- * seen, at its fabric. What a host did not answer in full makes that host unseen (T1).
+ * Looking: every host is asked for its guests, its workers' records and its volumes; then each port of each guest
+ * that was seen, at its fabric. What a host did not answer in full makes that host unseen (T1).
  *
  * Mending: one thing at a time, each after everything has been looked at anew, by an ordinary order that its worker
- * journals and may refuse, or by telling the record a fact. No migration is started meanwhile. Each repair is a line in the
- * audit trail. */
+ * journals and may refuse, or by telling the record a fact. No migration is started meanwhile. Each repair is a line
+ * in the audit trail. */
 #include "core/doctor.h"
 
 #include "base/assert.h"
@@ -24,7 +24,7 @@
 #define LOOK_TIMEOUT_MS 12000 /* longer than a worker's own limit: its reason is better than ours */
 #define PORTS_AT_ONCE   32
 #define LIST_MAX        100000
-#define REPAIRS_MAX     64    /* of one request */
+#define REPAIRS_MAX     64 /* of one request */
 
 /* A growing array: GROW(list, type) makes room for one more. */
 struct list {
@@ -62,7 +62,11 @@ struct doctor {
     bool more;
     /* mending */
     unsigned repairs;
-    struct { struct lmo_finding finding; int code; char text[LMO_TEXT_MAX]; } done[REPAIRS_MAX];
+    struct {
+        struct lmo_finding finding;
+        int code;
+        char text[LMO_TEXT_MAX];
+    } done[REPAIRS_MAX];
 };
 
 struct ask {
@@ -279,7 +283,8 @@ static int add_host(struct doctor *d, struct host *h)
 
 static void forget(struct doctor *d)
 {
-    struct list *lists[] = {&d->hosts, &d->guests, &d->uses, &d->exports, &d->ports, &d->records, &d->ended, &d->aside, &d->open};
+    struct list *lists[] = {&d->hosts,   &d->guests, &d->uses,  &d->exports, &d->ports,
+                            &d->records, &d->ended,  &d->aside, &d->open};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         free(lists[i]->items);
         *lists[i] = (struct list){0};
@@ -396,15 +401,24 @@ static void compare(struct doctor *d)
         qsort(d->guests.items, d->guests.count, sizeof(struct lmo_doctor_guest), by_uuid);
     }
     const struct lmo_doctor_world w = {
-        .hosts = d->hosts.items, .host_count = d->hosts.count,
-        .guests = d->guests.items, .guest_count = d->guests.count,
-        .uses = d->uses.items, .use_count = d->uses.count,
-        .exports = d->exports.items, .export_count = d->exports.count,
-        .ports = d->ports.items, .port_count = d->ports.count,
-        .records = d->records.items, .record_count = d->records.count,
-        .ended = d->ended.items, .ended_count = d->ended.count,
-        .aside = d->aside.items, .aside_count = d->aside.count,
-        .open = d->open.items, .open_count = d->open.count,
+        .hosts = d->hosts.items,
+        .host_count = d->hosts.count,
+        .guests = d->guests.items,
+        .guest_count = d->guests.count,
+        .uses = d->uses.items,
+        .use_count = d->uses.count,
+        .exports = d->exports.items,
+        .export_count = d->exports.count,
+        .ports = d->ports.items,
+        .port_count = d->ports.count,
+        .records = d->records.items,
+        .record_count = d->records.count,
+        .ended = d->ended.items,
+        .ended_count = d->ended.count,
+        .aside = d->aside.items,
+        .aside_count = d->aside.count,
+        .open = d->open.items,
+        .open_count = d->open.count,
     };
     d->finding_count = lmo_doctor_examine(&w, d->findings, LMO_FINDINGS_MAX, &d->more);
     for (unsigned i = 0; i < d->open.count; i++) {
@@ -512,8 +526,9 @@ static void repaired(struct doctor *d, int code, const char *text)
     LMO_COPY(l.outcome, lmo_err_name(code));
     (void)snprintf(l.detail, sizeof l.detail, "%.150s %.100s", f->text, text);
     engine_audit(d->engine, &l);
-    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "doctor's repair", "repair=%s host=%s migration=%s object=%s code=%s why=%s",
-            lmo_repair_text(f->repair), f->host, f->migration, f->object, lmo_err_name(code), text);
+    lmo_log(code ? LMO_LOG_WARN : LMO_LOG_INFO, "doctor's repair",
+            "repair=%s host=%s migration=%s object=%s code=%s why=%s", lmo_repair_text(f->repair), f->host,
+            f->migration, f->object, lmo_err_name(code), text);
     d->repairs++;
     gather(d); /* everything anew: for the next repair, and for the answer */
 }
@@ -532,7 +547,8 @@ static void tell(struct doctor *d, const struct lmo_finding *f)
     struct entry *entry = engine_entry(d->engine, f->migration);
     struct lmo_err err = {0};
     struct lmo_worker_event w = {.kind = f->repair == LMO_REPAIR_RESUMED ? LMO_WEV_RESUMED : LMO_WEV_BACK,
-                                 .at_us = engine_now_ms(d->engine) * 1000, .state = LMO_RUN_RUNNING};
+                                 .at_us = engine_now_ms(d->engine) * 1000,
+                                 .state = LMO_RUN_RUNNING};
     LMO_COPY(w.evidence, f->evidence);
     struct lmo_event ev = {.kind = LMO_EV_WORKER, .worker = &w};
     int r = entry ? engine_apply(entry, &ev, &err) : LMO_E_NOT_FOUND;
@@ -621,8 +637,9 @@ static void doctor(struct request *q)
         return;
     }
     if (q->repair && (e->stalled || e->creating > 0)) {
-        engine_reply_fail(q->fn, q->arg, LMO_E_BUSY, "", e->stalled ? "the coordinator's store cannot be written now"
-                                                                    : "a migration is being started; try again");
+        engine_reply_fail(q->fn, q->arg, LMO_E_BUSY, "",
+                          e->stalled ? "the coordinator's store cannot be written now"
+                                     : "a migration is being started; try again");
         return;
     }
     struct doctor *d = calloc(1, sizeof *d);

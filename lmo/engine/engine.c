@@ -459,6 +459,7 @@ static void on_superseded(void *arg, const char *host, const char *why)
 void lmo_engine_stop(struct lmo_engine *e)
 {
     if (e) {
+        atomic_store(&e->closed, true);
         e->stopping = true;
     }
 }

@@ -1,8 +1,8 @@
 /* hold.c - what stands between a decision to call a host and the call: the host's circuit breaker (core/breaker.h).
  *
- * A held call is SENT in its record, as if it were under way: its phase's deadline runs, a coordinator that starts again
- * asks again. It is kept as migration and ordinal, and looked up when the breaker lets it pass: a record that has moved
- * on meanwhile has dropped it. */
+ * A held call is SENT in its record, as if it were under way: its phase's deadline runs, a coordinator that starts
+ * again asks again. It is kept as migration and ordinal, and looked up when the breaker lets it pass: a record that
+ * has moved on meanwhile has dropped it. */
 #include "base/assert.h"
 #include "base/id.h"
 #include "base/log.h"
@@ -59,8 +59,8 @@ static void tell(struct host *h, struct entry *entry, struct held *x)
 {
     char text[LMO_TEXT_MAX];
     struct lmo_err err = {0};
-    (void)snprintf(text, sizeof text, "%.60s does not answer (%u calls in a row): what is not urgent is held back", h->row.name,
-                   h->breaker.failures);
+    (void)snprintf(text, sizeof text, "%.60s does not answer (%u calls in a row): what is not urgent is held back",
+                   h->row.name, h->breaker.failures);
     struct lmo_event ev = {.kind = LMO_EV_HELD, .ordinal = x->ordinal, .text = text};
     x->told = true;
     if (engine_apply(entry, &ev, &err) < 0) {

@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/pack.h"
 
+#include <stdatomic.h>
 #include <uthash.h>
 
 #define LMO_HOSTS_MAX 4096
@@ -103,6 +104,7 @@ struct lmo_engine {
     struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
     unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
+    atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
 };

@@ -1,6 +1,6 @@
-/* quarantine.c - migrations that are set aside, so that one of them cannot hold up all others: stored records that cannot be
- * read (the store says which), and records that the store will never take. Nothing is ever done about one; its guest takes
- * no other migration; `lmo doctor` shows it. */
+/* quarantine.c - migrations that are set aside, so that one of them cannot hold up all others: stored records that
+ * cannot be read (the store says which), and records that the store will never take. Nothing is ever done about one;
+ * its guest takes no other migration; `lmo doctor` shows it. */
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/internal.h"
@@ -59,13 +59,13 @@ void engine_set_aside(struct entry *entry, const struct lmo_err *why)
     LMO_COPY(row.migration, entry->id);
     LMO_COPY(row.vm_uuid, entry->vm);
     LMO_COPY(row.why, why->text);
-    lmo_log(LMO_LOG_ERROR, "migration cannot be stored: set aside, nothing is done about it", "migration=%s vm=%s code=%s why=%s",
-            row.migration, row.vm_uuid, lmo_err_name(why->code), why->text);
+    lmo_log(LMO_LOG_ERROR, "migration cannot be stored: set aside, nothing is done about it",
+            "migration=%s vm=%s code=%s why=%s", row.migration, row.vm_uuid, lmo_err_name(why->code), why->text);
     if (entry->stored_version > 0) { /* else nothing of it was ever there: the request fails, and that is all */
         if (remember(e, &row) < 0 ||
             (e->store->ops->quarantine && e->store->ops->quarantine(e->store, &row, &err) < 0)) {
-            lmo_log(LMO_LOG_ERROR, "cannot be noted as set aside; the next start finds out again", "migration=%s why=%s",
-                    row.migration, err.text);
+            lmo_log(LMO_LOG_ERROR, "cannot be noted as set aside; the next start finds out again",
+                    "migration=%s why=%s", row.migration, err.text);
         }
     }
     if (entry->request) {

@@ -113,7 +113,8 @@ static void look(struct resolving *r, enum look what, const char *host, const ch
     struct lmo_err ignored = {0};
     r->calls[what] = (struct look_call){.of = r, .look = what};
     r->pending++;
-    if (e->workers->ops->observe(e->workers, host, path, LMO_OBSERVE_TIMEOUT_MS, on_look, &r->calls[what], &ignored) < 0) {
+    if (e->workers->ops->observe(e->workers, host, path, LMO_OBSERVE_TIMEOUT_MS, on_look, &r->calls[what], &ignored) <
+        0) {
         r->pending--; /* unseen: the view says so already */
     }
 }
@@ -131,8 +132,9 @@ static void migration_resolve(struct request *q)
         return;
     }
     if (entry->phase != LMO_PHASE_ATTENTION) {
-        engine_reply_fail(q->fn, q->arg, LMO_E_CONFLICT, "id", "migration %s is in %s: only one in attention needs a decision",
-                          q->name, lmo_phase_text(entry->phase));
+        engine_reply_fail(q->fn, q->arg, LMO_E_CONFLICT, "id",
+                          "migration %s is in %s: only one in attention needs a decision", q->name,
+                          lmo_phase_text(entry->phase));
         return;
     }
     if (e->stalled) {

@@ -1,10 +1,13 @@
 /* rest_codec.c - a migration as the REST API shows it. What is not known is null, never 0. */
 #include "engine/record_codec.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "core/attention.h"
 #include "proto/codec.h"
 #include "proto/vm.h"
+
+#include <stdio.h>
 
 static json_t *text_or_null(const char *text, size_t max)
 {
@@ -291,6 +294,32 @@ static json_t *attention_json(const struct lmo_migration *m)
     return o;
 }
 
+#define LONG_CALL_MS 2000 /* a call that is not answered for so long is what the migration waits for */
+
+/* What it waits for, in words: what the record says, else the call that has been under way for longest. */
+static int put_waiting(json_t *o, const struct lmo_migration *m)
+{
+    const struct lmo_task *longest = NULL;
+    int64_t now_ms = (int64_t)(lmo_realtime_us() / 1000);
+    if (m->waiting_for[0]) {
+        int r = lmo_json_put(o, "waiting_for", TEXT(m->waiting_for));
+        return r | lmo_json_put(o, "waiting_since_ms", stamp_or_null(m->waiting_since_ms));
+    }
+    for (unsigned i = 0; i < m->task_count; i++) {
+        const struct lmo_task *t = &m->tasks[i];
+        bool slow = t->state == LMO_TASK_SENT && t->first_ms > 0 && now_ms - t->first_ms > LONG_CALL_MS;
+        if (slow && (!longest || t->first_ms < longest->first_ms)) {
+            longest = t;
+        }
+    }
+    char text[LMO_TEXT_MAX] = "";
+    if (longest) {
+        (void)snprintf(text, sizeof text, "%.60s's answer to %s", lmo_task_host(m, longest), lmo_op_info(longest->kind)->text);
+    }
+    int r = lmo_json_put(o, "waiting_for", TEXT(text));
+    return r | lmo_json_put(o, "waiting_since_ms", longest ? stamp_or_null(longest->first_ms) : json_null());
+}
+
 json_t *lmo_migration_to_rest(const struct lmo_migration *m)
 {
     /* Who waits for a migration waits no longer once a person must look; that the record is open still, `resolve` knows. */
@@ -308,8 +337,7 @@ json_t *lmo_migration_to_rest(const struct lmo_migration *m)
     r |= lmo_json_put(o, "reason_code", m->reason_code ? json_string(lmo_err_name(m->reason_code)) : json_null());
     r |= lmo_json_put(o, "failed_in", m->reason_code ? json_string(lmo_phase_text(m->failed_in)) : json_null());
     r |= lmo_json_put_bool(o, "cancel_requested", m->cancel_requested);
-    r |= lmo_json_put(o, "waiting_for", TEXT(m->waiting_for));
-    r |= lmo_json_put(o, "waiting_since_ms", m->waiting_for[0] ? stamp_or_null(m->waiting_since_ms) : json_null());
+    r |= put_waiting(o, m);
     r |= lmo_json_put(o, "created_ms", stamp_or_null(m->created_ms));
     r |= lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
     r |= lmo_json_put(o, "phases", phases_json(m));

@@ -30,10 +30,11 @@ int lmo_sqlite_audit(struct lmo_store *s, const struct lmo_audit_line *l)
 static int write_line(struct sqlite_store *st, const struct lmo_audit_line *l, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db,
-                            "INSERT INTO audit (at_ms, request, principal, remote, action, migration, host, outcome, detail)"
-                            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                            &stmt, err);
+    int r = lmo_sql_prepare(
+        st->db,
+        "INSERT INTO audit (at_ms, request, principal, remote, action, migration, host, outcome, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        &stmt, err);
     if (r < 0) {
         return r;
     }
@@ -66,9 +67,9 @@ void lmo_sqlite_audit_written(struct sqlite_store *st)
 int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char *host, uint64_t before, unsigned limit,
                           int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err)
 {
-#define LIST(where)                                                                                             \
-    "SELECT n, at_ms, request, principal, remote, action, migration, host, outcome, detail FROM audit WHERE n < ?1" \
-    where " ORDER BY n DESC LIMIT ?2"
+#define LIST(where)                                                                                               \
+    "SELECT n, at_ms, request, principal, remote, action, migration, host, outcome, detail FROM audit WHERE n < " \
+    "?1" where " ORDER BY n DESC LIMIT ?2"
     static const char *const sql[4] = {LIST(""), LIST(" AND migration = ?3"), LIST(" AND host = ?4"),
                                        LIST(" AND migration = ?3 AND host = ?4")};
 #undef LIST
@@ -90,9 +91,12 @@ int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char
         struct lmo_audit_line l = {.n = lmo_sql_u64(stmt, 0), .at_ms = lmo_sql_i64(stmt, 1)};
         if (lmo_sql_copy(stmt, 2, l.request, sizeof l.request) < 0 ||
             lmo_sql_copy(stmt, 3, l.principal, sizeof l.principal) < 0 ||
-            lmo_sql_copy(stmt, 4, l.remote, sizeof l.remote) < 0 || lmo_sql_copy(stmt, 5, l.action, sizeof l.action) < 0 ||
-            lmo_sql_copy(stmt, 6, l.migration, sizeof l.migration) < 0 || lmo_sql_copy(stmt, 7, l.host, sizeof l.host) < 0 ||
-            lmo_sql_copy(stmt, 8, l.outcome, sizeof l.outcome) < 0 || lmo_sql_copy(stmt, 9, l.detail, sizeof l.detail) < 0) {
+            lmo_sql_copy(stmt, 4, l.remote, sizeof l.remote) < 0 ||
+            lmo_sql_copy(stmt, 5, l.action, sizeof l.action) < 0 ||
+            lmo_sql_copy(stmt, 6, l.migration, sizeof l.migration) < 0 ||
+            lmo_sql_copy(stmt, 7, l.host, sizeof l.host) < 0 ||
+            lmo_sql_copy(stmt, 8, l.outcome, sizeof l.outcome) < 0 ||
+            lmo_sql_copy(stmt, 9, l.detail, sizeof l.detail) < 0) {
             return lmo_fail(err, LMO_E_CORRUPT, "a stored audit line is too long");
         }
         r = cb(arg, &l);
@@ -119,12 +123,12 @@ int lmo_sqlite_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *
     return lmo_sql_run(stmt, NULL, err);
 }
 
-int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
-                               struct lmo_err *err)
+int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row),
+                               void *arg, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT migration, vm_uuid, at_ms, why FROM quarantine ORDER BY migration", &stmt,
-                            err);
+    int r = lmo_sql_prepare(sqlite_of(s)->db,
+                            "SELECT migration, vm_uuid, at_ms, why FROM quarantine ORDER BY migration", &stmt, err);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         struct lmo_quarantine_row row = {.at_ms = lmo_sql_i64(stmt, 2)};
         (void)!lmo_sql_copy(stmt, 0, row.migration, sizeof row.migration); /* cut or empty: what is there is shown */

@@ -42,10 +42,11 @@ int lmo_sqlite_check_term(struct lmo_store *s, struct lmo_err *err)
         return r;
     }
     uint64_t now = r == 1 ? lmo_sql_u64(stmt, 0) : 0;
-    return now == st->term ? 0
-                           : lmo_fail(err, LMO_E_CONFLICT,
-                                      "another coordinator has taken over: its term is %" PRIu64 ", this one's %" PRIu64, now,
-                                      st->term);
+    return now == st->term
+               ? 0
+               : lmo_fail(err, LMO_E_CONFLICT,
+                          "another coordinator has taken over: its term is %" PRIu64 ", this one's %" PRIu64, now,
+                          st->term);
 }
 
 uint64_t lmo_sqlite_term(const struct lmo_store *s)

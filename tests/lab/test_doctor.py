@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import harness
-from harness import LabTest, alive, domain_state, hosts_with, lab, labinfo, settled_check, wait_until, where
+from harness import LabTest, alive, domain_state, lab, labinfo, settled_check, wait_until, where
 
 SLOW = {"bandwidth_bytes_per_s": 16 << 20}
 STORE = labinfo.BIG / "hosts" / "ctl" / "var" / "lib" / "lmo" / "lmod.db"
@@ -55,10 +55,14 @@ class DoctorTest(LabTest):
         return [f for f in self.doctor()["findings"] if kind is None or f["kind"] == kind]
 
     def stopped(self, pid):
-        """SIGSTOP, and SIGCONT whatever happens."""
+        """SIGSTOP, and SIGCONT whatever happens. nsenter, which started it, stops with its child and must be woken too."""
+        parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
         def wake():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            for one in (pid, parent):
+                if one > 1:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(one, signal.SIGCONT)
         os.kill(pid, signal.SIGSTOP)
         self.healers.append(wake)
         return wake
@@ -222,7 +226,8 @@ class Hangs(DoctorTest):
     waits for, and it ends by itself when the hang is over."""
 
     def comes_back(self, ident, wake, seconds=60):
-        wait_until("the guest to run at its source", lambda: hosts_with(self.guest) == ["hv1"], seconds)
+        # Its host alone is asked: who asks the hung one hangs, too.
+        wait_until("the guest to run at its source", lambda: domain_state("hv1", self.guest) == "running", seconds)
         alive(self.guest)
         record = self.rest.migration(ident)
         if record["phase"] not in harness.ENDS:
@@ -258,8 +263,7 @@ class Hangs(DoctorTest):
         source.wait("SUSPENDED/MIGRATED")
         wait_until("libvirtd to be stopped", lambda: hung)
         time.sleep(8)  # long enough for keepalives to give up and for whoever would act too early to act
-        self.assertLessEqual(len(hosts_with(self.guest) if not hung else
-                                 [h for h in ("hv1", "hv3") if domain_state(h, self.guest) == "running"]), 1)
+        self.assertEqual(domain_state("hv1", self.guest), "running")  # libvirt's keepalive has given up there
         hung[0]()
         record = self.rest.ended(ident)
         self.assertIn(record["phase"], ("completed", "aborted"), record)

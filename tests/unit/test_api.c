@@ -524,6 +524,83 @@ START_TEST(stopping_while_a_client_waits__answers_it)
 END_TEST
 
 Suite *api_suite(void);
+/* ------------------------------------------------------------------ decisions, the doctor, the audit trail */
+
+START_TEST(a_decision__is_checked_before_anybody_is_asked)
+{
+    char id[LMO_ID_MAX], path[128];
+    add_hosts();
+    ck_assert_uint_eq(ask("POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}"), 202);
+    snprintf(id, sizeof(id), "%s", member("id"));
+    snprintf(path, sizeof(path), "/v1/migrations/%s/resolve", id);
+    ck_assert_uint_eq(ask("POST", path, "{\"decision\":\"flip-a-coin\",\"reason\":\"x\"}"), 400);
+    ck_assert_str_eq(member("field"), "decision");
+    ck_assert_uint_eq(ask("POST", path, "{\"decision\":\"retry\"}"), 400); /* without a reason nobody decides */
+    ck_assert_uint_eq(ask("POST", path, "{\"decision\":\"retry\",\"reason\":\"x\"}"), 409);
+    ck_assert_msg(strstr(member("detail"), "only one in attention") != NULL, "%s", member("detail"));
+    ck_assert_uint_eq(ask("POST", "/v1/migrations/01JD2Z3W5X6Y7Z8A9B0C1D2E3F/resolve",
+                          "{\"decision\":\"retry\",\"reason\":\"x\"}"), 404);
+    ck_assert_uint_eq(ask_as(LMO_ROLE_VIEWER, "POST", path, "{\"decision\":\"retry\",\"reason\":\"x\"}", NULL), 403);
+}
+END_TEST
+
+START_TEST(the_doctor__answers_and_is_not_a_viewers)
+{
+    add_hosts();
+    ck_assert_uint_eq(ask("POST", "/v1/doctor", "{}"), 200);
+    ck_assert_int_eq(json_integer_value(json_object_get(body, "hosts")), 2);
+    ck_assert(json_is_array(json_object_get(body, "findings")));
+    ck_assert_uint_eq(ask("POST", "/v1/doctor", "{\"repair\":\"yes\"}"), 400);
+    ck_assert_uint_eq(ask_as(LMO_ROLE_VIEWER, "POST", "/v1/doctor", "{}", NULL), 403);
+    ck_assert_uint_eq(ask("GET", "/v1/doctor", NULL), 405);
+}
+END_TEST
+
+/* Lines of that request, newest first, as "outcome outcome ...". */
+static void outcomes_of(const char *request, char *ret, size_t size)
+{
+    size_t i;
+    const json_t *l;
+    ret[0] = '\0';
+    ck_assert_uint_eq(ask("GET", "/v1/audit?limit=100", NULL), 200);
+    json_array_foreach(json_object_get(body, "audit"), i, l)
+    {
+        if (strcmp(json_string_value(json_object_get(l, "request")), request) == 0) {
+            size_t used = strlen(ret);
+            snprintf(ret + used, size - used, "%s ", json_string_value(json_object_get(l, "outcome")));
+        }
+    }
+}
+
+START_TEST(every_change__leaves_who_what_and_what_came_of_it)
+{
+    static const char *const made[] = {"X-Request-Id: move-1", NULL}, *const denied[] = {"X-Request-Id: sneak-1", NULL};
+    char id[LMO_ID_MAX], path[128], text[256] = "";
+    add_hosts();
+    ck_assert_uint_eq(ask_as(LMO_ROLE_OPERATOR, "POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}", made), 202);
+    snprintf(id, sizeof(id), "%s", member("id"));
+    ck_assert_uint_eq(ask_as(LMO_ROLE_VIEWER, "DELETE", "/v1/hosts/hv1", NULL, denied), 403);
+    for (int i = 0; i < 100 && strcmp(text, "ok asked ") != 0; i++) { /* an outcome follows its answer */
+        outcomes_of("move-1", text, sizeof(text));
+    }
+    ck_assert_str_eq(text, "ok asked ");
+    for (int i = 0; i < 100 && strcmp(text, "forbidden asked ") != 0; i++) {
+        outcomes_of("sneak-1", text, sizeof(text));
+    }
+    ck_assert_str_eq(text, "forbidden asked ");
+    snprintf(path, sizeof(path), "/v1/audit?migration=%s", id);
+    ck_assert_uint_eq(ask("GET", path, NULL), 200);
+    const json_t *line = json_array_get(json_object_get(body, "audit"), 0);
+    ck_assert_str_eq(json_string_value(json_object_get(line, "principal")), "operator:tester");
+    ck_assert_str_eq(json_string_value(json_object_get(line, "action")), "POST /v1/migrations");
+    ck_assert_uint_eq(ask("GET", "/v1/audit?host=hv1", NULL), 200);
+    line = json_array_get(json_object_get(body, "audit"), 0);
+    ck_assert_str_eq(json_string_value(json_object_get(line, "principal")), "viewer:tester");
+    ck_assert_uint_eq(ask("GET", "/v1/audit?migration=x", NULL), 400);
+    ck_assert_uint_eq(ask_as(LMO_ROLE_VIEWER, "GET", "/v1/audit", NULL, NULL), 200); /* looking is a viewer's right */
+}
+END_TEST
+
 Suite *api_suite(void)
 {
     Suite *s = suite_create("api");
@@ -542,6 +619,9 @@ Suite *api_suite(void)
     tcase_add_test(t, body_above_the_cap__is_413);
     tcase_add_test(t, roles__may_do_what_they_may);
     tcase_add_test(t, stopping_while_a_client_waits__answers_it);
+    tcase_add_test(t, a_decision__is_checked_before_anybody_is_asked);
+    tcase_add_test(t, the_doctor__answers_and_is_not_a_viewers);
+    tcase_add_test(t, every_change__leaves_who_what_and_what_came_of_it);
     suite_add_tcase(s, t);
     return s;
 }

@@ -42,8 +42,12 @@ static void answered(const struct lmo_task *t, int code)
 {
     struct lmo_vm_facts facts = m.vm;
     facts.state = LMO_RUN_RUNNING;
-    struct lmo_event ev = {.kind = code ? LMO_EV_TASK_FAILED : LMO_EV_TASK_DONE, .ordinal = t->ordinal, .code = code,
-                           .text = "why", .answer = "unknown", .evidence = ""};
+    struct lmo_event ev = {.kind = code ? LMO_EV_TASK_FAILED : LMO_EV_TASK_DONE,
+                           .ordinal = t->ordinal,
+                           .code = code,
+                           .text = "why",
+                           .answer = "unknown",
+                           .evidence = ""};
     ev.facts = t->kind == LMO_OP_DESCRIBE ? &facts : NULL;
     ev.export_name = t->kind == LMO_OP_ATTACH ? "v.hv2.e32" : NULL;
     ck_assert_int_eq(step(ev), 0);
@@ -145,7 +149,8 @@ static struct lmo_resolve_view view(enum lmo_run_state source, const char *sourc
 
 static int decide(enum lmo_resolution r, struct lmo_resolve_view v)
 {
-    return step((struct lmo_event){.kind = LMO_EV_RESOLVE, .resolution = r, .view = &v, .text = "by operator:test: because"});
+    return step(
+        (struct lmo_event){.kind = LMO_EV_RESOLVE, .resolution = r, .view = &v, .text = "by operator:test: because"});
 }
 
 /* ------------------------------------------------------------------ resources */
@@ -292,8 +297,9 @@ START_TEST(what_the_destination_asked_for_lives_on_while_the_record_rests)
     time_out();
     struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
     ck_assert_ptr_nonnull(t);
-    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "running",
-                                             .evidence = "it ran"}), 0);
+    ck_assert_int_eq(step((struct lmo_event){
+                         .kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "running", .evidence = "it ran"}),
+                     0);
     ck_assert_ptr_nonnull(sent(LMO_OP_RELAY_ANSWER));
 }
 END_TEST
@@ -337,7 +343,9 @@ END_TEST
 START_TEST(guest_at_source_rolls_back_through_the_destinations_own_word)
 {
     to_attention();
-    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE, view(LMO_RUN_PAUSED_MIGRATION, "frozen", LMO_RUN_ABSENT, "discarded")), 0);
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE,
+                            view(LMO_RUN_PAUSED_MIGRATION, "frozen", LMO_RUN_ABSENT, "discarded")),
+                     0);
     ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
     ck_assert_ptr_null(sent(LMO_OP_REVIVE));
     done(LMO_OP_JOB_ABORT);
@@ -353,7 +361,8 @@ START_TEST(guest_at_destination_is_refused_while_the_source_runs_or_can_speak_fo
     to_attention();
     ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_RUNNING, "ran", LMO_RUN_LOADED, "asking")),
                      LMO_E_CONFLICT);
-    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_UNKNOWN, "frozen", LMO_RUN_LOADED, "asking")),
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION,
+                            view(LMO_RUN_UNKNOWN, "frozen", LMO_RUN_LOADED, "asking")),
                      LMO_E_CONFLICT);
     ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_UNKNOWN, "?", LMO_RUN_ABSENT, "lost")),
                      LMO_E_CONFLICT);
@@ -377,7 +386,8 @@ END_TEST
 START_TEST(guest_at_destination_that_runs_there_goes_on_to_finalize)
 {
     to_attention();
-    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_ABSENT, "killed", LMO_RUN_RUNNING, "done")), 0);
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_ABSENT, "killed", LMO_RUN_RUNNING, "done")),
+                     0);
     ck_assert_int_eq(m.phase, LMO_PHASE_FINALIZE);
     run_to(LMO_PHASE_COMPLETED);
 }

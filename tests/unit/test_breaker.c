@@ -118,7 +118,8 @@ START_TEST(every_short_history_leaves_it_usable)
             again = 0;
             bool held = !lmo_breaker_admit(&copy, true, now, &again);
             if (held && (again <= now || again > now + LMO_BREAKER_TRIAL_MS)) {
-                ck_abort_msg("history %x: asked at %lld to come again at %lld", history, (long long)now, (long long)again);
+                ck_abort_msg("history %x: asked at %lld to come again at %lld", history, (long long)now,
+                             (long long)again);
             }
         }
     }

@@ -8,7 +8,7 @@
 
 Suite *doctor_suite(void);
 
-#define GUEST "11111111-2222-3333-4444-555555555555"
+#define GUEST     "11111111-2222-3333-4444-555555555555"
 #define MIGRATION "01J00000000000000000000000"
 
 static struct {
@@ -46,8 +46,16 @@ static void fresh(void)
     x.m.vm.volume_count = 1;
     LMO_COPY(x.m.vm.volumes[0].volume, "vol");
     x.open[0] = &x.m;
-    w = (struct lmo_doctor_world){.hosts = x.hosts, .host_count = 3, .guests = x.guests, .uses = x.uses, .exports = x.exports,
-                                  .ports = x.ports, .records = x.records, .ended = x.ended, .aside = x.aside, .open = x.open};
+    w = (struct lmo_doctor_world){.hosts = x.hosts,
+                                  .host_count = 3,
+                                  .guests = x.guests,
+                                  .uses = x.uses,
+                                  .exports = x.exports,
+                                  .ports = x.ports,
+                                  .records = x.records,
+                                  .ended = x.ended,
+                                  .aside = x.aside,
+                                  .open = x.open};
 }
 
 static void guest(const char *host, enum lmo_run_state state)
@@ -252,7 +260,7 @@ START_TEST(a_workers_record_is_closed_only_when_its_migration_is_known_to_be_ove
     ended_as(LMO_PHASE_COMPLETED);
     one(LMO_FINDING_RECORD_ORPHAN, LMO_REPAIR_CLOSE);
     ck_assert_uint_eq(found[0].epoch, 33); /* the migration's own last one */
-    ended_as(LMO_PHASE_ABANDONED); /* a person has it in hand */
+    ended_as(LMO_PHASE_ABANDONED);         /* a person has it in hand */
     one(LMO_FINDING_RECORD_ORPHAN, LMO_REPAIR_NONE);
     w.ended_count = 0; /* another coordinator's, or of a store that was lost */
     ck_assert_uint_eq(examine(), 1);

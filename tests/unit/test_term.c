@@ -1,4 +1,5 @@
-/* test_term.c - two coordinators on one store, and the one that was asleep: it writes nothing, and no worker obeys it. */
+/* test_term.c - two coordinators on one store, and the one that was asleep: it writes nothing, and no worker obeys
+ * it. */
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/ports.h"
@@ -156,16 +157,22 @@ END_TEST
 /* ------------------------------------------------------------------ workers */
 
 /* A request under a term; returns the status. */
-static unsigned ask(struct cluster *c, int member, uint64_t term, const char *method, const char *path, const char *body)
+static unsigned ask(struct cluster *c, int member, uint64_t term, const char *method, const char *path,
+                    const char *body)
 {
     static const char *const names[] = {"hv1", "hv2", "ctl"};
     char url[2 * LMO_URL_MAX], header[64];
     snprintf(url, sizeof url, "%s%s", c->m[member].url, path);
     snprintf(header, sizeof header, LMO_TERM_HEADER ": %llu", (unsigned long long)term);
     const char *headers[] = {header, NULL};
-    struct lmo_http_request_spec spec = {.method = method, .url = url, .headers = headers, .body = body,
-                                         .body_len = body ? strlen(body) : 0, .timeout_ms = 10000,
-                                         .peer_role = LMO_ROLE_WORKER, .peer_name = names[member]};
+    struct lmo_http_request_spec spec = {.method = method,
+                                         .url = url,
+                                         .headers = headers,
+                                         .body = body,
+                                         .body_len = body ? strlen(body) : 0,
+                                         .timeout_ms = 10000,
+                                         .peer_role = LMO_ROLE_WORKER,
+                                         .peer_name = names[member]};
     struct lmo_http_answer answer = {0};
     struct lmo_err err = {0};
     ck_assert_msg(lmo_http_request_sync(c->client, &spec, &answer, &err) == 0, "%s", err.text);
@@ -236,13 +243,44 @@ START_TEST(a_header_that_is_no_term_is_refused)
         snprintf(url, sizeof url, "%s/v1/observe/host", c->m[HV1].url);
         snprintf(header, sizeof header, LMO_TERM_HEADER ": %s", bad[i]);
         const char *headers[] = {header, NULL};
-        struct lmo_http_request_spec spec = {.method = "GET", .url = url, .headers = headers, .timeout_ms = 10000,
-                                             .peer_role = LMO_ROLE_WORKER, .peer_name = "hv1"};
+        struct lmo_http_request_spec spec = {.method = "GET",
+                                             .url = url,
+                                             .headers = headers,
+                                             .timeout_ms = 10000,
+                                             .peer_role = LMO_ROLE_WORKER,
+                                             .peer_name = "hv1"};
         struct lmo_http_answer answer = {0};
         ck_assert_int_eq(lmo_http_request_sync(c->client, &spec, &answer, NULL), 0);
         ck_assert_msg(answer.status == 400 || i == 4, "%s: %u", bad[i], answer.status);
         lmo_http_answer_done(&answer);
     }
+    cluster_free(c);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ what the doctor asks of workers */
+
+START_TEST(a_worker_shows_all_volumes_and_every_migration_that_it_still_remembers)
+{
+    struct cluster *c = cluster_new();
+    unsigned status = 0;
+    LMO_AUTO_FREE char *volumes = NULL;
+    LMO_AUTO_FREE char *before = NULL;
+    LMO_AUTO_FREE char *after = NULL;
+    LMO_AUTO_FREE char *none = NULL;
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/migrations", NULL, 5000, &status, &before), 0);
+    ck_assert_ptr_null(strstr(before, c->migration));
+    ck_assert_int_eq(cluster_op_volume(c, LMO_OP_ATTACH, 0), 0);
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/volumes", NULL, 5000, &status, &volumes), 0);
+    ck_assert_uint_eq(status, 200);
+    for (int i = 0; i < FAKE_VOLUMES; i++) {
+        ck_assert_msg(strstr(volumes, c->volumes[i].volume) != NULL, "%s", volumes);
+    }
+    ck_assert_msg(strstr(volumes, "\"exports\"") != NULL, "%s", volumes);
+    ck_assert_int_eq(cluster_request(c, NULL, CTL, "GET", "/v1/observe/migrations", NULL, 5000, &status, &after), 0);
+    ck_assert_msg(strstr(after, c->migration) && strstr(after, "\"volume\""), "%s", after);
+    ck_assert_int_eq(cluster_request(c, NULL, HV1, "GET", "/v1/observe/volumes", NULL, 5000, &status, &none), 0);
+    ck_assert_uint_ge(status, 400); /* not an empty list: it has no volume service */
     cluster_free(c);
 }
 END_TEST
@@ -266,6 +304,7 @@ Suite *term_suite(void)
     tcase_add_test(t, the_term_outlives_the_worker);
     tcase_add_test(t, a_call_of_the_old_one_for_an_open_migration_is_refused_although_its_epoch_is_right);
     tcase_add_test(t, a_header_that_is_no_term_is_refused);
+    tcase_add_test(t, a_worker_shows_all_volumes_and_every_migration_that_it_still_remembers);
     suite_add_tcase(s, t);
     return s;
 }

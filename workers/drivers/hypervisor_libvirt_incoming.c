@@ -221,7 +221,8 @@ static int run_discard(struct lmo_lv_op *op, struct lmo_err *err)
         if (r < 0)
             return r;
         /* Ends the stream, so the source's job fails and its guest goes on: what a discard is for. */
-        if (state == LMO_RUN_INCOMING && virDomainDestroy(dom) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+        if (state == LMO_RUN_INCOMING && virDomainDestroy(dom) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN &&
+            virGetLastErrorCode() != VIR_ERR_OPERATION_INVALID) /* it has ended meanwhile */
             return lmo_lv_fail(err, true, "destroying the incoming domain");
     }
     made_path(op->lv, op->uuid, list, sizeof list);

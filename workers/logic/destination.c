@@ -536,7 +536,13 @@ void lmo_dst_step(const struct lmo_dst *current, const struct lmo_dst_event *ev,
     case LMO_DSTE_PERMIT: on_permit(next, out, ev); break;
     case LMO_DSTE_SUSPENDED: on_suspended(next, out); break;
     case LMO_DSTE_LOADED: on_loaded(next, out, ev); break;
-    case LMO_DSTE_COPY_GONE: on_copy_gone(next, out, ev); break;
+    case LMO_DSTE_COPY_GONE:
+        if (next->stage != LMO_DST_DISCARDING) {
+            on_copy_gone(next, out, ev);
+        } else if (!next->removing) {
+            next->retry_ms = ev->now_ms; /* the process is gone; what it leaves (a definition) is the removal's to take */
+        }
+        break;
     case LMO_DSTE_ANSWER: on_answer(next, out, ev); break;
     case LMO_DSTE_NO_ANSWER:
         if (next->stage == LMO_DST_ASKING) {
