@@ -40,6 +40,11 @@ void lmo_plan_dispatch(struct lmo_step *s);
 /* tasks.c */
 void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t);
 void lmo_step_task_failed(struct lmo_step *s, struct lmo_task *t);
+/* bandwidth.c */
+void lmo_step_admitted(struct lmo_step *s);
+void lmo_step_share(struct lmo_step *s);
+/* OPEN_GATE was carried out: what it ordered is in force, and nothing else. */
+void lmo_step_limits_in_force(struct lmo_step *s);
 /* reports.c */
 void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w);
 

@@ -157,6 +157,8 @@ void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
         discarded(m);
     } else if (t->kind == LMO_OP_RELAY_FREEZE) {
         relayed_answer(s, t);
+    } else if (t->kind == LMO_OP_OPEN_GATE) {
+        lmo_step_limits_in_force(s);
     }
 }
 
@@ -264,11 +266,13 @@ static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_e
 
 static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
-    if (t->kind == LMO_OP_OPEN_GATE && s->m->downtime_iteration > 0) {
-        t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
+    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;
+    bool open = t->kind == LMO_OP_OPEN_GATE && (s->m->gate_open || s->m->downtime_iteration > 0);
+    if (open && !again) {
+        t->state = LMO_TASK_DONE; /* other limits for an open gate: those in force stay, and the job may just have ended */
+        no_longer_waited_for(s, t);
         return;
     }
-    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < ATTEMPTS_FORWARD;
     if (again) {
         retry(s, t, cls == LMO_CLASS_UNKNOWN);
         return;

@@ -244,7 +244,7 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
         return sign_permit(entry, t->epoch, &r->permit, err);
     }
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_OPEN_GATE) {
-        r->bandwidth_bytes_per_s = m->policy.bandwidth_bytes_per_s;
+        r->bandwidth_bytes_per_s = lmo_migration_bandwidth(m);
         r->downtime_ms = m->downtime_ms;
         r->deadman_ms = DEADMAN_MS;
     }
