@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #define STALL_RETRY_MS 500
 
@@ -32,12 +33,26 @@ struct entry *engine_entry(struct lmo_engine *e, const char *id)
 
 struct entry *engine_entry_of_vm(struct lmo_engine *e, const char *uuid)
 {
-    for (struct entry *entry = e->entries; entry; entry = entry->hh.next) {
-        if (strcmp(entry->m->vm.uuid, uuid) == 0) {
-            return entry;
-        }
-    }
-    return NULL;
+    struct entry *entry;
+    HASH_FIND(hh_vm, e->entries_by_vm, uuid, strlen(uuid), entry);
+    return entry;
+}
+
+static void entry_free(struct entry *entry)
+{
+    struct lmo_engine *e = entry->engine;
+    lmo_loop_cancel(e->loop, &entry->timer);
+    char *key = (char *)entry->hh.key;
+    engine_admission_entry_remove(entry);
+    HASH_DELETE(hh_vm, e->entries_by_vm, entry);
+    HASH_DEL(e->entries, entry);
+    free(key);
+    free(entry->journal);
+    free(entry->xml);
+    free(entry->request);
+    free(entry->m);
+    free(entry->spare);
+    free(entry);
 }
 
 struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration *m, uint64_t stored_version)
@@ -64,23 +79,16 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
         free(entry);
         return NULL;
     }
+    (void)snprintf(entry->vm_uuid, sizeof entry->vm_uuid, "%s", m->vm.uuid);
+    entry->item = LMO_NONE;
     HASH_ADD_KEYPTR(hh, e->entries, key, strlen(key), entry);
+    HASH_ADD_KEYPTR(hh_vm, e->entries_by_vm, entry->vm_uuid, strlen(entry->vm_uuid), entry);
+    struct lmo_err err = {0};
+    if (engine_admission_entry_add(entry, &err) < 0) {
+        entry_free(entry);
+        return NULL;
+    }
     return entry;
-}
-
-static void entry_free(struct entry *entry)
-{
-    struct lmo_engine *e = entry->engine;
-    lmo_loop_cancel(e->loop, &entry->timer);
-    char *key = (char *)entry->hh.key;
-    HASH_DEL(e->entries, entry);
-    free(key);
-    free(entry->journal);
-    free(entry->xml);
-    free(entry->request);
-    free(entry->m);
-    free(entry->spare);
-    free(entry);
 }
 
 void engine_journal(struct entry *entry, const char *what, const char *why)
@@ -111,6 +119,13 @@ static void mark_dirty(struct entry *entry)
         entry->engine->dirty = entry;
     }
     engine_flush_soon(entry->engine);
+}
+
+void engine_inserted(struct entry *entry)
+{
+    entry->durable = true;
+    entry->wake_ms = entry->m->deadline_ms;
+    mark_dirty(entry);
 }
 
 static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
@@ -171,6 +186,7 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     entry->durable |= effects.durable;
     entry->ended |= effects.ended;
     entry->wake_ms = effects.wake_ms;
+    engine_admission_stepped(entry);
     mark_dirty(entry);
     return 0;
 }
@@ -183,6 +199,11 @@ static void on_timer(void *arg)
     entry->timer = 0;
     struct lmo_event ev = {.kind = LMO_EV_TIMER};
     struct lmo_err err = {0};
+    char held[LMO_TEXT_MAX];
+    if (engine_admission_hold(entry)) {
+        engine_admission_hold_text(entry, held, sizeof held);
+        ev.text = held;
+    }
     if (engine_apply(entry, &ev, &err) < 0) {
         lmo_log(LMO_LOG_ERROR, "timer event refused", "migration=%s why=%s", entry->m->id, err.text);
     }
@@ -259,8 +280,8 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
     for (struct entry *en = e->dirty; en; en = en->next_dirty) {
         count += en->durable;
     }
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        cursor_count += h->seen_cursor > h->row.cursor;
+    for (const struct host *h = e->moved_hosts; h; h = h->next) {
+        cursor_count++;
     }
     if (count == 0 && cursor_count == 0) {
         return 0;
@@ -286,10 +307,8 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
         }
     }
     unsigned c = 0;
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        if (h->seen_cursor > h->row.cursor) {
-            cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
-        }
+    for (const struct host *h = e->moved_hosts; h; h = h->next) {
+        cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
     }
     return e->store->ops->commit(e->store, items, count, cursors, cursor_count, err);
 }
@@ -297,9 +316,14 @@ static int commit_batch(struct lmo_engine *e, struct lmo_err *err)
 static void flush(void *arg)
 {
     struct lmo_engine *e = arg;
-    e->flush_posted = false;
     if (e->stalled) {
+        e->flush_posted = false;
         return;
+    }
+    engine_admission_run(e); /* what it steps is part of this commit: no other flush is asked for */
+    e->flush_posted = false;
+    if (e->admission.due) {
+        engine_flush_soon(e);
     }
     struct lmo_err err = {0};
     if (commit_batch(e, &err) < 0) {
@@ -310,11 +334,12 @@ static void flush(void *arg)
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
     }
-    for (struct host *h = e->hosts; h; h = h->hh.next) {
-        if (h->seen_cursor > h->row.cursor) {
-            h->row.cursor = h->seen_cursor;
-            e->workers->ops->acknowledge(e->workers, h->row.name, h->row.cursor); /* E2 */
-        }
+    while (e->moved_hosts) {
+        struct host *h = e->moved_hosts;
+        DL_DELETE(e->moved_hosts, h);
+        h->prev = h->next = NULL;
+        h->row.cursor = h->seen_cursor;
+        e->workers->ops->acknowledge(e->workers, h->row.name, h->row.cursor); /* E2 */
     }
     struct entry *list = e->dirty;
     e->dirty = NULL;
@@ -402,10 +427,15 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
         struct lmo_err err = {0};
         if (engine_apply(entry, &ev, &err) < 0) {
             lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->m->id, host, err.text);
+        } else if (events[i].kind == LMO_WEV_PROGRESS) {
+            engine_admission_sample(entry);
         }
     }
     if (next > h->seen_cursor) {
         h->seen_cursor = next;
+        if (!h->prev) {
+            DL_APPEND(e->moved_hosts, h);
+        }
         engine_flush_soon(e);
     }
 }
@@ -427,10 +457,12 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
     h->up = up;
     if (facts) {
         h->facts = *facts;
+        h->facts_ns = lmo_now_ns();
         h->last_error[0] = '\0';
     } else {
         (void)snprintf(h->last_error, sizeof h->last_error, "%s", why ? why : "unreachable");
     }
+    engine_admission_host_changed(e, h);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -444,6 +476,11 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
+    int r = engine_admission_init(e, cfg->limits, err);
+    if (r < 0) {
+        free(e);
+        return r;
+    }
     e->booted_ms = (int64_t)(lmo_realtime_us() / 1000) - (int64_t)lmo_now_ms();
     e->callbacks = (struct lmo_workers_callbacks){.arg = e, .events = on_events, .host_state = on_host_state};
     *ret = e;
@@ -474,6 +511,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         }
         entry_free(entry);
     }
+    engine_admission_done(e);
     struct host *h, *htmp;
     HASH_ITER(hh, e->hosts, h, htmp) {
         HASH_DEL(e->hosts, h);
@@ -495,7 +533,8 @@ static int load_host(void *arg, const struct lmo_host_row *row)
     h->seen_cursor = row->cursor;
     HASH_ADD_STR(e->hosts, row.name, h);
     struct lmo_err err = {0};
-    return e->workers->ops->host_add(e->workers, row->name, row->url, row->cursor, &err);
+    int r = engine_admission_host_add(e, h, &err);
+    return r < 0 ? r : e->workers->ops->host_add(e->workers, row->name, row->url, row->cursor, &err);
 }
 
 static int load_open(void *arg, const struct lmo_migration *m, const char *xml)

@@ -19,6 +19,14 @@ struct host {
     struct lmo_host_facts facts;    /* last seen; valid once it was up */
     char last_error[LMO_TEXT_MAX];
     uint64_t seen_cursor;           /* events up to here have been stepped, not yet committed */
+    struct host *prev, *next;       /* in moved_hosts; prev NULL: not in it */
+    /* admission.c */
+    uint32_t slot;                  /* in the fleet's hosts */
+    uint64_t facts_ns;              /* when its memory was last heard of */
+    uint64_t landed_bytes[LMO_POOLS_MAX];  /* of guests that came since: not yet seen in its free memory */
+    uint64_t asked_landed[LMO_POOLS_MAX];  /* how much of that was there when it was asked last */
+    bool asking;
+    uint64_t ask_again_ns;          /* the last question failed: not before */
     UT_hash_handle hh;
 };
 
@@ -55,7 +63,32 @@ struct entry {
     lmo_engine_reply_fn *created_fn;
     void *created_arg;
     struct entry *next_dirty;
+    struct entry *prev_created, *next_created; /* in creations, while `request` is there */
+    char vm_uuid[LMO_UUID_MAX];      /* the key of hh_vm: m moves */
+    /* admission.c */
+    uint32_t item;                   /* in the fleet's items; LMO_NONE: it takes nothing any more */
+    struct lmo_demand demand;
+    bool hold_told;                  /* the journal says that it had to wait */
+    enum lmo_limit told_limit;       /* who waits for news of it was told that */
+    uint32_t told_position;
     UT_hash_handle hh;               /* by id */
+    UT_hash_handle hh_vm;            /* by the guest's UUID */
+};
+
+/* What admission.c keeps: the snapshot of core/admission.h, updated as records and hosts change. */
+struct admission {
+    struct lmo_limits limits;
+    struct lmo_adm_fleet fleet;
+    struct entry **entries;          /* of each item */
+    struct host **hosts;             /* of each host's slot */
+    uint32_t item_size, host_size;   /* allocated */
+    uint32_t free_item, free_host;   /* chains of free ones, through `next` and `line[0]`; LMO_NONE: none */
+    uint32_t queue_tail;
+    uint32_t *queue_prev;            /* of each item */
+    bool *watched;                   /* of each item: somebody may be waiting for news of what holds it */
+    bool due;                        /* something changed since the last evaluation */
+    uint64_t timer;
+    uint64_t evaluations;            /* for tests and for people who wonder */
 };
 
 struct lmo_engine {
@@ -66,7 +99,10 @@ struct lmo_engine {
     int64_t booted_ms;               /* since 1970, by CLOCK_REALTIME as it stood when the engine was made */
     struct lmo_workers_callbacks callbacks;
     struct host *hosts;
-    struct entry *entries;
+    struct entry *entries, *entries_by_vm;
+    struct entry *creations;         /* those whose insert is not committed yet */
+    struct host *moved_hosts;        /* those with a cursor to commit */
+    struct admission admission;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty;             /* what the next commit holds */
     bool flush_posted, stalled, stopping;
@@ -84,7 +120,43 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
 /* Steps the record; what follows is committed and carried out at the end of this turn of the loop. */
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
 void engine_flush_soon(struct lmo_engine *e);
+/* A new record that nothing has happened to yet: it is inserted with the next commit. */
+void engine_inserted(struct entry *entry);
 void engine_journal(struct entry *entry, const char *what, const char *why);
+
+/* admission.c. The model is made at the start; a failure is one of memory. */
+int engine_admission_init(struct lmo_engine *e, const struct lmo_limits *limits, struct lmo_err *err);
+void engine_admission_done(struct lmo_engine *e);
+int engine_admission_host_add(struct lmo_engine *e, struct host *h, struct lmo_err *err);
+void engine_admission_host_remove(struct lmo_engine *e, struct host *h);
+/* Its facts, its state or its limits are not what they were. */
+void engine_admission_host_changed(struct lmo_engine *e, struct host *h);
+int engine_admission_entry_add(struct entry *entry, struct lmo_err *err);
+void engine_admission_entry_remove(struct entry *entry);
+/* After a step: what it takes of the fleet may be another thing now. */
+void engine_admission_stepped(struct entry *entry);
+/* A sample of a job that runs. */
+void engine_admission_sample(struct entry *entry);
+/* Before the commit: evaluates if something changed, and steps the records that this decides. */
+void engine_admission_run(struct lmo_engine *e);
+uint64_t engine_admission_keep_free(const struct lmo_engine *e, const struct host *h);
+/* admission_show.c */
+/* Somebody waits for news of it from now on. */
+void engine_admission_watch(struct entry *entry);
+/* What holds it is another thing than when it was last shown: makes that a newer version. */
+void engine_admission_tell(struct entry *entry);
+/* `entry`: if the record is open. */
+json_t *engine_migration_json(const struct lmo_migration *m, const struct entry *entry);
+int engine_admission_host_json(const struct lmo_engine *e, const struct host *h, json_t *to);
+/* What holds a queued record, or NULL. */
+const struct lmo_hold *engine_admission_hold(const struct entry *entry);
+/* "2nd in line for an incoming slot of host hv2 (2 of 2 are in use)" */
+void engine_admission_hold_text(const struct entry *entry, char *ret, size_t size);
+/* Asks for its free memory if what is known is old, so that the answer is there when it is needed. */
+void engine_admission_prefetch(struct lmo_engine *e, struct host *h);
+/* 0, or why no migration between these two can ever start as they are configured. */
+int engine_admission_possible(const struct lmo_engine *e, const struct host *source, const struct host *destination,
+                              const struct lmo_vm_facts *vm, struct lmo_err *err);
 
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);
@@ -97,7 +169,7 @@ void engine_wake_waiters(struct entry *entry);
 void engine_created(struct entry *entry, int code, const char *text);
 
 /* inventory.c */
-json_t *engine_host_json(const struct host *h);
+json_t *engine_host_json(const struct lmo_engine *e, const struct host *h);
 /* Asks every hypervisor host for one guest; `fn` gets where it is. */
 struct found_vm {
     unsigned count;                  /* hosts that have it */

@@ -12,7 +12,7 @@
 #include <string.h>
 
 
-json_t *engine_host_json(const struct host *h)
+json_t *engine_host_json(const struct lmo_engine *e, const struct host *h)
 {
     json_t *j = json_object();
     int r = lmo_json_put_str(j, "name", h->row.name);
@@ -22,6 +22,7 @@ json_t *engine_host_json(const struct host *h)
     r |= lmo_json_put(j, "capabilities", h->facts.host[0] ? lmo_host_facts_to_json(&h->facts) : json_null());
     json_t *error = h->last_error[0] ? lmo_codec_string(h->last_error, sizeof h->last_error - 1) : json_null();
     r |= lmo_json_put(j, "last_error", error);
+    r |= engine_admission_host_json(e, h, j);
     if (r) {
         json_decref(j);
         return NULL;

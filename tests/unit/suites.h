@@ -31,8 +31,9 @@
     X(cli_wait)       \
     X(domain_xml)     \
     X(reach)          \
-    X(freeze_evidence) \
-    X(hypervisor_event)
+    X(freeze_evidence)\
+    X(hypervisor_event)\
+    X(admission)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

@@ -43,7 +43,8 @@ static void later(struct fake_workers *w, lmo_loop_fn *fn, struct later l)
 static void report_up(void *arg)
 {
     struct later *l = arg;
-    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x", .migration_uri = "tcp://x"};
+    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x",
+                               .link_count = 1, .links = {{"migration", "10.0.0.1", 1U << 30}}};
     memcpy(f.host, l->host, sizeof(f.host));
     l->w->cb->host_state(l->w->cb->arg, l->host, &f, "");
     free(l);

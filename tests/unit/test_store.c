@@ -114,6 +114,9 @@ static void fill(struct lmo_migration *m)
     }
     strcpy(m->peer_uri, "qemu+tls://10.0.0.2/system");
     strcpy(m->migration_uri, "tcp://10.0.0.2");
+    m->share_bytes_per_s = m->share_held_bytes_per_s = 1U << 20;
+    m->gate_open = true;
+    m->vm.huge_page_bytes = 2U << 20;
     strcpy(m->source_url, "https://10.0.0.1:8443");
     m->source_clock = (struct lmo_clock_sample){.stamp_us = 1790000000123456, .from_ms = 1790000000100, .to_ms = 1790000000200};
     strcpy(m->destination_url, "https://10.0.0.2:8443");
