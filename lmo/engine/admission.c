@@ -20,6 +20,7 @@
 #define FRESH_MS       10000 /* so old may be what is known of a destination's memory */
 #define ASK_AGAIN_MS   1000
 #define ASK_TIMEOUT_MS 5000
+#define ROUNDS_MAX     3     /* evaluations in one turn */
 #define NOBODY         0U    /* slot of a host that is not registered: it never takes part */
 
 /* ------------------------------------------------------------------ arrays that grow */
@@ -464,7 +465,7 @@ static void start(struct lmo_engine *e, struct entry *entry, uint64_t share)
     ev.code = engine_admission_possible(e, s, d, &entry->m->vm, &why);
     if (ev.code < 0) { /* its hosts were told other things while it waited; what was meant for it is free again */
         ev.text = why.text;
-        e->admission.due = true;
+        e->admission.again = true;
     } else {
         migration_uri(lmo_host_link(&d->facts, e->admission.limits.link), uri);
         ev.migration_uri = uri;
@@ -508,17 +509,15 @@ static void act_on_shares(struct lmo_engine *e)
             struct lmo_err err = {0};
             struct lmo_event ev = {.kind = LMO_EV_SHARE, .share_bytes_per_s = i->new_share_bytes_per_s};
             a->fleet.changed--;
+            a->again = a->again || !i->ordered; /* what it gives up is free already */
             log_refused(engine_apply(a->entries[n], &ev, &err), a->entries[n], &err);
         }
     }
 }
 
-void engine_admission_run(struct lmo_engine *e)
+static void evaluate(struct lmo_engine *e)
 {
     struct admission *a = &e->admission;
-    if (!a->due || e->stopping || !e->workers) {
-        return;
-    }
     uint64_t now = lmo_now_ns();
     for (uint32_t n = a->fleet.queue; n != LMO_NONE; n = a->fleet.items[n].next) {
         uint32_t to = a->fleet.items[n].destination;
@@ -531,9 +530,10 @@ void engine_admission_run(struct lmo_engine *e)
         lmo_unreachable("admission broke an invariant");
     }
     a->evaluations++;
-    act_on_shares(e); /* first: what is found of the items is still what was decided on */
-    a->due = false;   /* the steps make true what the evaluation has counted with already ... */
-    act_on_queue(e);  /* ... but for a start that is refused, which sets it again */
+    a->again = false;
+    act_on_shares(e);
+    act_on_queue(e);
+    a->due = a->again; /* all else that was stepped makes true what the evaluation has counted with already */
     for (uint32_t n = 0; n < a->fleet.host_count; n++) {
         if (a->fleet.hosts[n].ask_memory && a->hosts[n]) {
             ask(e, a->hosts[n]);
@@ -541,6 +541,13 @@ void engine_admission_run(struct lmo_engine *e)
     }
     if (a->fleet.waits_for_memory) {
         look_again(e, FRESH_MS);
+    }
+}
+
+void engine_admission_run(struct lmo_engine *e)
+{
+    for (unsigned round = 0; round < ROUNDS_MAX && e->admission.due && !e->stopping && e->workers; round++) {
+        evaluate(e); /* what then is still due is looked at in the next turn */
     }
 }
 

@@ -87,6 +87,7 @@ struct admission {
     uint32_t *queue_prev;            /* of each item */
     bool *watched;                   /* of each item: somebody may be waiting for news of what holds it */
     bool due;                        /* something changed since the last evaluation */
+    bool again;                      /* carrying out the present one changes what it was made from */
     uint64_t timer;
     uint64_t evaluations;            /* for tests and for people who wonder */
 };

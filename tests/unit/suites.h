@@ -33,7 +33,8 @@
     X(reach)          \
     X(freeze_evidence)\
     X(hypervisor_event)\
-    X(admission)
+    X(admission)      \
+    X(engine_admission)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
