@@ -294,6 +294,7 @@ static void begin(unsigned host_count)
     w.limits.max_outgoing = 100;
     LMO_COPY(w.facts.hypervisor, "libvirt");
     LMO_COPY(w.facts.peer_uri, "sim://x");
+    LMO_COPY(w.facts.boot, "01J00000000000000000000000");
     w.facts.link_count = 1;
     LMO_COPY(w.facts.links[0].name, "migration");
     LMO_COPY(w.facts.links[0].address, "10.1.0.9");
