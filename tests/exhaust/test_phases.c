@@ -83,7 +83,7 @@ START_TEST(every_phase_and_event_is_legal_or_refused)
         for (int kind = LMO_OP_NONE; kind < LMO_OP_COUNT; kind++) {
             for (int e = LMO_EV_ADMITTED; e < LMO_EV_COUNT; e++) {
                 int variants = e == LMO_EV_WORKER ? 2 * (LMO_WEV_COUNT - 1)
-                               : e == LMO_EV_TASK_FAILED ? (int)(sizeof codes / sizeof codes[0])
+                               : e == LMO_EV_TASK_FAILED || e == LMO_EV_ADMITTED ? (int)(sizeof codes / sizeof codes[0])
                                                          : 1;
                 for (int v = 0; v < variants; v++) {
                     before = record((enum lmo_phase)p);
@@ -101,7 +101,8 @@ START_TEST(every_phase_and_event_is_legal_or_refused)
                     }
                     struct lmo_worker_event w = {.kind = (enum lmo_worker_event_kind)(1 + v / 2), .ok = v % 2};
                     struct lmo_event ev = {.kind = (enum lmo_event_kind)e, .now_ms = 1000, .ordinal = 3,
-                                           .code = e == LMO_EV_TASK_FAILED ? codes[v] : 0, .text = "why",
+                                           .code = e == LMO_EV_TASK_FAILED || (e == LMO_EV_ADMITTED && v) ? codes[v] : 0,
+                                           .text = "why", .share_bytes_per_s = 1U << 20,
                                            .facts = &facts, .export_name = "x", .answer = "unknown", .evidence = "",
                                            .worker = &w};
                     struct lmo_err err = {0};

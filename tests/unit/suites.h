@@ -34,7 +34,8 @@
     X(freeze_evidence)\
     X(hypervisor_event)\
     X(admission)      \
-    X(engine_admission)
+    X(engine_admission)\
+    X(worker_host)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

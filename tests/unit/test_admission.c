@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MIB       (UINT64_C(1) << 20)
 #define HOSTS_MAX 40
@@ -628,6 +629,48 @@ START_TEST(steady_stream_of_others_does_not_starve_anybody)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ size */
+
+#define MANY_HOSTS 1000U
+#define MANY_ITEMS 10000U
+
+START_TEST(ten_thousand_migrations_on_a_thousand_hosts_are_evaluated_in_milliseconds)
+{
+    static struct lmo_adm_host many_hosts[MANY_HOSTS];
+    static struct lmo_adm_item many[MANY_ITEMS];
+    begin(0);
+    limits.max_migrations = 1000;
+    seed = 4711;
+    fleet = (struct lmo_adm_fleet){.limits = &limits, .hosts = many_hosts, .host_count = MANY_HOSTS, .items = many,
+                                   .item_count = MANY_ITEMS, .queue = LMO_NONE};
+    for (uint32_t h = 0; h < MANY_HOSTS; h++) {
+        many_hosts[h] = (struct lmo_adm_host){.usable = true, .max_incoming = 2, .max_outgoing = 2, .rate_bytes_per_s = 1000};
+    }
+    uint32_t last = LMO_NONE;
+    for (uint32_t n = 0; n < MANY_ITEMS; n++) {
+        uint32_t source = draw(MANY_HOSTS);
+        many[n] = (struct lmo_adm_item){.state = n % 10 ? LMO_ADM_QUEUED : LMO_ADM_RUNNING,
+                                        .source = source,
+                                        .destination = (source + 1 + draw(MANY_HOSTS - 1)) % MANY_HOSTS,
+                                        .next = LMO_NONE,
+                                        .stream = n % 10 == 0,
+                                        .adjustable = n % 10 == 0};
+        if (n % 10) {
+            *(last == LMO_NONE ? &fleet.queue : &many[last].next) = n;
+            last = n;
+        }
+    }
+    enum { TIMES = 20 };
+    clock_t began = clock();
+    for (unsigned i = 0; i < TIMES; i++) {
+        lmo_admission_decide(&fleet);
+    }
+    double ms = (double)(clock() - began) * 1000 / CLOCKS_PER_SEC / TIMES;
+    printf("    one evaluation of %u on %u hosts: %.2f ms\n", MANY_ITEMS, MANY_HOSTS, ms);
+    ck_assert(ms < 100); /* sanitizers included */
+}
+END_TEST
+
 Suite *admission_suite(void)
 {
     Suite *s = suite_create("admission");
@@ -658,5 +701,8 @@ Suite *admission_suite(void)
     tcase_add_test(p, no_limit_is_ever_exceeded_and_everybody_starts_in_bounded_time);
     tcase_add_test(p, steady_stream_of_others_does_not_starve_anybody);
     suite_add_tcase(s, p);
+    TCase *z = tcase_create("size");
+    tcase_add_test(z, ten_thousand_migrations_on_a_thousand_hosts_are_evaluated_in_milliseconds);
+    suite_add_tcase(s, z);
     return s;
 }
