@@ -19,6 +19,7 @@
 
 #define FRESH_MS       10000 /* so old may be what is known of a destination's memory */
 #define ASK_AGAIN_MS   1000
+#define ORDER_AGAIN_MS 1000 /* a share that the worker refused: the job is about to end, as a rule */
 #define ASK_TIMEOUT_MS 5000
 #define ROUNDS_MAX     3     /* evaluations in one turn */
 #define NOBODY         0U    /* slot of a host that is not registered: it never takes part */
@@ -230,10 +231,40 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     to->cap_bytes_per_s = m->policy.bandwidth_bytes_per_s;
     to->demand_bytes_per_s = entry->demand.bytes_per_s;
     to->stream = lmo_migration_streams(m);
-    to->adjustable = lmo_migration_adjustable(m);
+    to->adjustable = lmo_migration_adjustable(m) && entry->quiet_until_ns == 0;
     to->ordered = (m->dispatched >> LMO_OP_OPEN_GATE) & 1U;
     to->share_bytes_per_s = m->share_bytes_per_s;
     to->held_bytes_per_s = m->share_held_bytes_per_s;
+}
+
+static void look_again(struct lmo_engine *e, uint64_t ms);
+
+static void on_timer(void *arg)
+{
+    struct lmo_engine *e = arg;
+    struct admission *a = &e->admission;
+    uint64_t now = lmo_now_ns();
+    bool quiet = false;
+    a->timer = 0;
+    for (uint32_t n = 0; n < a->fleet.item_count; n++) {
+        struct entry *entry = a->entries[n];
+        if (entry && entry->quiet_until_ns && entry->quiet_until_ns <= now) {
+            entry->quiet_until_ns = 0;
+            fill_item(entry, &a->fleet.items[n]);
+        }
+        quiet = quiet || (entry && entry->quiet_until_ns);
+    }
+    if (quiet) {
+        look_again(e, ORDER_AGAIN_MS);
+    }
+    due(e);
+}
+
+static void look_again(struct lmo_engine *e, uint64_t ms)
+{
+    if (!e->admission.timer && lmo_loop_timer(e->loop, ms, on_timer, e, &e->admission.timer) < 0) {
+        lmo_unreachable("no timer for admission");
+    }
 }
 
 static bool same(const struct lmo_adm_item *a, const struct lmo_adm_item *b)
@@ -334,6 +365,12 @@ void engine_admission_stepped(struct entry *entry)
         engine_admission_entry_remove(entry);
         return;
     }
+    bool unconfirmed = entry->m->share_held_bytes_per_s > entry->m->share_bytes_per_s;
+    if (before.state == LMO_ADM_RUNNING && !before.adjustable && before.ordered && unconfirmed && !entry->quiet_until_ns &&
+        lmo_migration_adjustable(entry->m)) {
+        entry->quiet_until_ns = lmo_now_ns() + ORDER_AGAIN_MS * LMO_NS_PER_MS;
+        look_again(entry->engine, ORDER_AGAIN_MS);
+    }
     fill_item(entry, i);
     if (before.state == LMO_ADM_QUEUED && i->state == LMO_ADM_RUNNING) {
         queue_remove(a, entry->item);
@@ -364,20 +401,6 @@ struct question {
     char host[LMO_NAME_MAX];
     uint64_t sent_ns;
 };
-
-static void on_timer(void *arg)
-{
-    struct lmo_engine *e = arg;
-    e->admission.timer = 0;
-    due(e);
-}
-
-static void look_again(struct lmo_engine *e, uint64_t ms)
-{
-    if (!e->admission.timer && lmo_loop_timer(e->loop, ms, on_timer, e, &e->admission.timer) < 0) {
-        lmo_unreachable("no timer for admission");
-    }
-}
 
 static void on_answer(void *arg, int code, const char *text, const json_t *body)
 {

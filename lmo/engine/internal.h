@@ -68,6 +68,7 @@ struct entry {
     /* admission.c */
     uint32_t item;                   /* in the fleet's items; LMO_NONE: it takes nothing any more */
     struct lmo_demand demand;
+    uint64_t quiet_until_ns;         /* its worker would not take its last share: not to be asked before; 0: no */
     bool hold_told;                  /* the journal says that it had to wait */
     enum lmo_limit told_limit;       /* who waits for news of it was told that */
     uint32_t told_position;

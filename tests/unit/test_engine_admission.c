@@ -738,6 +738,10 @@ START_TEST(refused_change_of_an_open_gate_is_no_failure_of_the_migration)
     run(2);
     ck_assert_int_eq(w.records[a]->phase, LMO_PHASE_PRECOPY);
     ck_assert_uint_eq(w.records[a]->share_held_bytes_per_s, 1000 * MIB); /* nobody said that it is less */
+    run(100);
+    ck_assert_ptr_null(pending(a, LMO_OP_OPEN_GATE)); /* nor is it asked for in a loop */
+    run(1200);
+    ck_assert_uint_eq(pending(a, LMO_OP_OPEN_GATE)->req.bandwidth_bytes_per_s, 500 * MIB);
     end();
 }
 END_TEST
