@@ -74,10 +74,13 @@ static void read_huge_pages(const char *root, struct lmo_host_facts *f, uint64_t
         }
         (void)snprintf(pool, sizeof pool, "%s/%s", directory, entry->d_name);
         /* Reserved ones are promised to somebody who has not touched them yet. */
-        uint64_t size = kib * 1024, total = read_number(pool, "nr_hugepages"), free = read_number(pool, "free_hugepages");
+        uint64_t size = kib * 1024, total = read_number(pool, "nr_hugepages"),
+                 free = read_number(pool, "free_hugepages");
         uint64_t promised = read_number(pool, "resv_hugepages");
-        f->huge_pages[f->huge_page_count++] = (struct lmo_huge_pages){
-            .size_bytes = size, .total_bytes = total * size, .free_bytes = free > promised ? (free - promised) * size : 0};
+        f->huge_pages[f->huge_page_count++] =
+            (struct lmo_huge_pages){.size_bytes = size,
+                                    .total_bytes = total * size,
+                                    .free_bytes = free > promised ? (free - promised) * size : 0};
         *ret_reserved += total * size;
     }
     if (d) {
@@ -146,7 +149,8 @@ static bool same_address(const union address *a, const union address *b)
                                        : memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof a->v6.sin6_addr) == 0;
 }
 
-int lmo_host_route_check(const struct lmo_host_facts *f, const char *link, const char *migration_uri, struct lmo_err *err)
+int lmo_host_route_check(const struct lmo_host_facts *f, const char *link, const char *migration_uri,
+                         struct lmo_err *err)
 {
     if (link[0] == '\0') {
         return 0;
@@ -156,12 +160,13 @@ int lmo_host_route_check(const struct lmo_host_facts *f, const char *link, const
     union address to, from = {0}, wanted;
     uri_address(migration_uri, to_text);
     if (!own) {
-        return lmo_fail(err, LMO_E_REFUSED, "host %s has no link '%s' ([link %s] in its worker's configuration)", f->host,
-                        link, link);
+        return lmo_fail(err, LMO_E_REFUSED, "host %s has no link '%s' ([link %s] in its worker's configuration)",
+                        f->host, link, link);
     }
     socklen_t len = parse(to_text, &to), from_len = sizeof from;
     if (len == 0 || parse(own->address, &wanted) == 0) {
-        return lmo_fail(err, LMO_E_INVALID, "link '%s': %.80s is no IP address", link, len ? own->address : migration_uri);
+        return lmo_fail(err, LMO_E_INVALID, "link '%s': %.80s is no IP address", link,
+                        len ? own->address : migration_uri);
     }
     LMO_AUTO_CLOSE int fd = socket(to.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
@@ -173,10 +178,12 @@ int lmo_host_route_check(const struct lmo_host_facts *f, const char *link, const
     }
     if (!same_address(&from, &wanted)) {
         char text[INET6_ADDRSTRLEN] = "?";
-        const void *bytes = from.any.sa_family == AF_INET ? (const void *)&from.v4.sin_addr : (const void *)&from.v6.sin6_addr;
+        const void *bytes =
+            from.any.sa_family == AF_INET ? (const void *)&from.v4.sin_addr : (const void *)&from.v6.sin6_addr;
         (void)inet_ntop(from.any.sa_family, bytes, text, sizeof text);
-        return lmo_fail(err, LMO_E_REFUSED, "host %s would send guests' memory to %s from %s, not by its link '%s' (%s)", f->host,
-                        to_text, text, link, own->address);
+        return lmo_fail(err, LMO_E_REFUSED,
+                        "host %s would send guests' memory to %s from %s, not by its link '%s' (%s)", f->host, to_text,
+                        text, link, own->address);
     }
     return 0;
 }

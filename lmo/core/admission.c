@@ -49,10 +49,11 @@ uint64_t lmo_memory_needed(const struct lmo_limits *l, uint64_t memory_bytes, bo
 }
 
 static const char *const limit_texts[] = {
-    [LMO_LIMIT_NONE] = "none",           [LMO_LIMIT_HOST] = "host",           [LMO_LIMIT_FLEET] = "fleet",
-    [LMO_LIMIT_OUTGOING] = "outgoing",   [LMO_LIMIT_INCOMING] = "incoming",   [LMO_LIMIT_BANDWIDTH] = "bandwidth",
-    [LMO_LIMIT_MEMORY] = "memory",       [LMO_LIMIT_HUGE_PAGES] = "huge_pages", [LMO_LIMIT_ASKING] = "asking",
-    [LMO_LIMIT_FREEING] = "freeing",
+    [LMO_LIMIT_NONE] = "none",         [LMO_LIMIT_HOST] = "host",
+    [LMO_LIMIT_FLEET] = "fleet",       [LMO_LIMIT_OUTGOING] = "outgoing",
+    [LMO_LIMIT_INCOMING] = "incoming", [LMO_LIMIT_BANDWIDTH] = "bandwidth",
+    [LMO_LIMIT_MEMORY] = "memory",     [LMO_LIMIT_HUGE_PAGES] = "huge_pages",
+    [LMO_LIMIT_ASKING] = "asking",     [LMO_LIMIT_FREEING] = "freeing",
 };
 _Static_assert(sizeof limit_texts / sizeof limit_texts[0] == LMO_LIMIT_COUNT, "a limit without a word");
 
@@ -221,7 +222,8 @@ static bool hold_until_freed(struct lmo_adm_fleet *f, struct lmo_adm_item *i, ui
     s->pressed = s->pressed || at_source;
     d->pressed = d->pressed || at_destination;
     const struct lmo_adm_host *h = at_source ? s : d;
-    hold(f, i, LMO_LIMIT_FREEING, at_source ? i->source : i->destination, h->held_bytes_per_s, h->rate_bytes_per_s, least);
+    hold(f, i, LMO_LIMIT_FREEING, at_source ? i->source : i->destination, h->held_bytes_per_s, h->rate_bytes_per_s,
+         least);
     i->takes_part = true; /* in the division: what is its own is what the others give up */
     claim(f, i, TAKES_ALL);
     return true;
@@ -381,7 +383,8 @@ static const char *admission_broken(const struct lmo_adm_fleet *f, const struct 
     const struct lmo_adm_host *both[] = {s, d};
     for (unsigned n = 0; n < 2; n++) {
         const struct lmo_adm_host *h = both[n];
-        if (h->rate_bytes_per_s && (h->needed_bytes_per_s > h->rate_bytes_per_s || h->held_bytes_per_s > h->rate_bytes_per_s)) {
+        if (h->rate_bytes_per_s &&
+            (h->needed_bytes_per_s > h->rate_bytes_per_s || h->held_bytes_per_s > h->rate_bytes_per_s)) {
             return "A2: admitted beyond a link's rate";
         }
     }

@@ -24,7 +24,8 @@ bool lmo_migration_is_running(const struct lmo_migration *m)
 bool lmo_migration_streams(const struct lmo_migration *m)
 {
     /* From the cutover on the destination holds all of the memory. A job that is being undone may still be sending. */
-    return lmo_migration_is_running(m) && m->phase != LMO_PHASE_CUTOVER && m->phase != LMO_PHASE_FINALIZE && !m->job_ended;
+    return lmo_migration_is_running(m) && m->phase != LMO_PHASE_CUTOVER && m->phase != LMO_PHASE_FINALIZE &&
+           !m->job_ended;
 }
 
 static bool gate_ordered(const struct lmo_migration *m)
@@ -39,7 +40,8 @@ bool lmo_migration_adjustable(const struct lmo_migration *m)
     }
     for (unsigned i = 0; i < m->task_count; i++) {
         const struct lmo_task *t = &m->tasks[i];
-        if (t->kind == LMO_OP_OPEN_GATE && t->state != LMO_TASK_DONE && (t->attempts > 0 || t->state == LMO_TASK_SENT)) {
+        if (t->kind == LMO_OP_OPEN_GATE && t->state != LMO_TASK_DONE &&
+            (t->attempts > 0 || t->state == LMO_TASK_SENT)) {
             return false;
         }
     }

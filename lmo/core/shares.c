@@ -10,7 +10,7 @@
 #include "base/assert.h"
 
 #define ROUNDS_MAX 64
-#define UNLIMITED UINT64_MAX
+#define UNLIMITED  UINT64_MAX
 
 static uint64_t lower(uint64_t a, uint64_t b)
 {

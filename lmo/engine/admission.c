@@ -4,9 +4,7 @@
  * recovered: the model is filled from the records at the start and after each of their steps, and an evaluation
  * happens before the commit of the very turn in which something changed. What it decides (a start, another share) is part of
  * that commit. Nothing is evaluated in turns in which nothing changed.
- *
- * Free memory of a destination is what its worker said last, and is asked for again when that is older than FRESH_MS and
- * somebody could start by it. Guests that have come since the question was sent are taken off by hand (`landed`). */
+ * Memory is admission_memory.c, what people see of all this admission_show.c. */
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -17,12 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FRESH_MS       10000 /* so old may be what is known of a destination's memory */
-#define ASK_AGAIN_MS   1000
 #define ORDER_AGAIN_MS 1000 /* a share that the worker refused: the job is about to end, as a rule */
-#define ASK_TIMEOUT_MS 5000
-#define ROUNDS_MAX     3     /* evaluations in one turn */
-#define NOBODY         0U    /* slot of a host that is not registered: it never takes part */
+#define ROUNDS_MAX     3    /* evaluations in one turn */
+#define NOBODY         0U   /* slot of a host that is not registered: it never takes part */
 
 /* ------------------------------------------------------------------ arrays that grow */
 
@@ -153,36 +148,6 @@ static uint32_t limit_or(const struct host *h, uint32_t bit, uint32_t own, uint3
     return h->row.limits.given & bit ? own : common;
 }
 
-uint64_t engine_admission_keep_free(const struct lmo_engine *e, const struct host *h)
-{
-    return h->row.limits.given & LMO_HOST_LIMIT_KEEP_FREE ? h->row.limits.memory_keep_free_bytes
-                                                          : e->admission.limits.memory_keep_free_bytes;
-}
-
-static void fill_memory(const struct lmo_engine *e, const struct host *h, struct lmo_adm_host *to)
-{
-    bool known = h->facts.memory_total_bytes > 0;
-    uint64_t off = engine_admission_keep_free(e, h) + h->landed_bytes[0], free_bytes = h->facts.memory_free_bytes;
-    to->pool_known[0] = known;
-    to->pool_bytes[0] = free_bytes > off ? free_bytes - off : 0;
-    for (unsigned p = 1; p < LMO_POOLS_MAX; p++) {
-        free_bytes = p <= h->facts.huge_page_count ? h->facts.huge_pages[p - 1].free_bytes : 0;
-        to->pool_known[p] = known;
-        to->pool_bytes[p] = free_bytes > h->landed_bytes[p] ? free_bytes - h->landed_bytes[p] : 0;
-    }
-}
-
-/* Index of the pool with pages of that size; 0: it has none. */
-static uint8_t pool_of(const struct host *h, uint64_t page_bytes)
-{
-    for (unsigned p = 0; h && p < h->facts.huge_page_count; p++) {
-        if (h->facts.huge_pages[p].size_bytes == page_bytes) {
-            return (uint8_t)(p + 1);
-        }
-    }
-    return 0;
-}
-
 void engine_admission_host_changed(struct lmo_engine *e, struct host *h)
 {
     struct admission *a = &e->admission;
@@ -197,11 +162,11 @@ void engine_admission_host_changed(struct lmo_engine *e, struct host *h)
         (to->rate_bytes_per_s == 0 || own->max_bandwidth_bytes_per_s < to->rate_bytes_per_s)) {
         to->rate_bytes_per_s = own->max_bandwidth_bytes_per_s;
     }
-    fill_memory(e, h, to);
+    engine_admission_fill_memory(e, h, to);
     for (uint32_t n = 0; n < a->fleet.item_count; n++) { /* sizes of pages may be told in another order now */
         struct lmo_adm_item *i = &a->fleet.items[n];
         if (i->state != LMO_ADM_FREE && i->destination == h->slot && i->huge_bytes) {
-            i->huge_pool = pool_of(h, a->entries[n]->m->vm.huge_page_bytes);
+            i->huge_pool = engine_admission_pool(h, a->entries[n]->m->vm.huge_page_bytes);
         }
     }
     due(e);
@@ -221,7 +186,7 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     struct lmo_engine *e = entry->engine;
     const struct lmo_migration *m = entry->m;
     const struct host *destination = engine_host(e, m->destination);
-    uint8_t pool = m->vm.huge_page_bytes ? pool_of(destination, m->vm.huge_page_bytes) : 0;
+    uint8_t pool = m->vm.huge_page_bytes ? engine_admission_pool(destination, m->vm.huge_page_bytes) : 0;
     to->state = lmo_migration_is_running(m) ? LMO_ADM_RUNNING : LMO_ADM_QUEUED;
     to->source = slot_of(e, m->source);
     to->destination = slot_of(e, m->destination);
@@ -237,8 +202,7 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     to->held_bytes_per_s = m->share_held_bytes_per_s;
 }
 
-static void look_again(struct lmo_engine *e, uint64_t ms);
-
+/* Whatever it was set for: those whose worker was to be left alone may be asked again, and everything is looked at. */
 static void on_timer(void *arg)
 {
     struct lmo_engine *e = arg;
@@ -255,24 +219,32 @@ static void on_timer(void *arg)
         quiet = quiet || (entry && entry->quiet_until_ns);
     }
     if (quiet) {
-        look_again(e, ORDER_AGAIN_MS);
+        engine_admission_look_again(e, ORDER_AGAIN_MS);
     }
     due(e);
 }
 
-static void look_again(struct lmo_engine *e, uint64_t ms)
+void engine_admission_look_again(struct lmo_engine *e, uint64_t ms)
 {
-    if (!e->admission.timer && lmo_loop_timer(e->loop, ms, on_timer, e, &e->admission.timer) < 0) {
+    struct admission *a = &e->admission;
+    uint64_t at_ns = lmo_now_ns() + ms * LMO_NS_PER_MS;
+    if (a->timer && a->timer_ns <= at_ns) {
+        return;
+    }
+    lmo_loop_cancel(e->loop, &a->timer);
+    a->timer_ns = at_ns;
+    if (lmo_loop_timer(e->loop, ms, on_timer, e, &a->timer) < 0) {
         lmo_unreachable("no timer for admission");
     }
 }
 
 static bool same(const struct lmo_adm_item *a, const struct lmo_adm_item *b)
 {
-    return a->state == b->state && a->stream == b->stream && a->adjustable == b->adjustable && a->ordered == b->ordered &&
-           a->share_bytes_per_s == b->share_bytes_per_s && a->held_bytes_per_s == b->held_bytes_per_s &&
-           a->memory_bytes == b->memory_bytes && a->huge_bytes == b->huge_bytes &&
-           a->demand_bytes_per_s == b->demand_bytes_per_s && a->cap_bytes_per_s == b->cap_bytes_per_s;
+    return a->state == b->state && a->stream == b->stream && a->adjustable == b->adjustable &&
+           a->ordered == b->ordered && a->share_bytes_per_s == b->share_bytes_per_s &&
+           a->held_bytes_per_s == b->held_bytes_per_s && a->memory_bytes == b->memory_bytes &&
+           a->huge_bytes == b->huge_bytes && a->demand_bytes_per_s == b->demand_bytes_per_s &&
+           a->cap_bytes_per_s == b->cap_bytes_per_s;
 }
 
 static void queue_append(struct admission *a, uint32_t n)
@@ -335,22 +307,6 @@ void engine_admission_entry_remove(struct entry *entry)
     a->due = true;
 }
 
-/* The guest is there to stay, and what is known of the host's memory may be from before. */
-static void landed(struct entry *entry)
-{
-    struct lmo_engine *e = entry->engine;
-    const struct lmo_adm_item *i = &e->admission.fleet.items[entry->item];
-    struct host *h = engine_host(e, entry->m->destination);
-    if (!h || entry->m->phase == LMO_PHASE_ABORTED) {
-        return;
-    }
-    h->landed_bytes[0] += i->memory_bytes;
-    if (i->huge_bytes) {
-        h->landed_bytes[i->huge_pool] += i->huge_bytes;
-    }
-    fill_memory(e, h, &e->admission.fleet.hosts[h->slot]);
-}
-
 void engine_admission_stepped(struct entry *entry)
 {
     struct admission *a = &entry->engine->admission;
@@ -360,16 +316,16 @@ void engine_admission_stepped(struct entry *entry)
     struct lmo_adm_item *i = &a->fleet.items[entry->item], before = *i;
     if (lmo_phase_is(entry->m->phase, LMO_PHASE_TERMINAL)) {
         if (before.state == LMO_ADM_RUNNING) {
-            landed(entry);
+            engine_admission_landed(entry);
         }
         engine_admission_entry_remove(entry);
         return;
     }
     bool unconfirmed = entry->m->share_held_bytes_per_s > entry->m->share_bytes_per_s;
-    if (before.state == LMO_ADM_RUNNING && !before.adjustable && before.ordered && unconfirmed && !entry->quiet_until_ns &&
-        lmo_migration_adjustable(entry->m)) {
+    if (before.state == LMO_ADM_RUNNING && !before.adjustable && before.ordered && unconfirmed &&
+        !entry->quiet_until_ns && lmo_migration_adjustable(entry->m)) {
         entry->quiet_until_ns = lmo_now_ns() + ORDER_AGAIN_MS * LMO_NS_PER_MS;
-        look_again(entry->engine, ORDER_AGAIN_MS);
+        engine_admission_look_again(entry->engine, ORDER_AGAIN_MS);
     }
     fill_item(entry, i);
     if (before.state == LMO_ADM_QUEUED && i->state == LMO_ADM_RUNNING) {
@@ -391,73 +347,6 @@ void engine_admission_sample(struct entry *entry)
         lmo_demand_sample(&entry->demand, m->progress.rate_bytes_per_s, m->progress.bandwidth_bytes_per_s, least)) {
         i->demand_bytes_per_s = entry->demand.bytes_per_s;
         due(e);
-    }
-}
-
-/* ------------------------------------------------------------------ asking for memory */
-
-struct question {
-    struct lmo_engine *engine;
-    char host[LMO_NAME_MAX];
-    uint64_t sent_ns;
-};
-
-static void on_answer(void *arg, int code, const char *text, const json_t *body)
-{
-    struct question q = *(struct question *)arg;
-    struct lmo_engine *e = q.engine;
-    struct host *h = e->stopping ? NULL : engine_host(e, q.host);
-    struct lmo_host_facts facts;
-    struct lmo_err err = {0};
-    free(arg);
-    if (!h) {
-        return;
-    }
-    h->asking = false;
-    if (code == 0 && lmo_host_facts_from_json(body, &facts, &err) == 0 && strcmp(facts.host, h->row.name) == 0) {
-        h->facts = facts;
-        h->facts_ns = q.sent_ns;
-        for (unsigned p = 0; p < LMO_POOLS_MAX; p++) {
-            h->landed_bytes[p] -= h->asked_landed[p];
-        }
-        engine_admission_host_changed(e, h);
-        return;
-    }
-    lmo_log(LMO_LOG_WARN, "host did not tell its free memory", "host=%s why=%s", q.host, code ? text : err.text);
-    h->ask_again_ns = lmo_now_ns() + ASK_AGAIN_MS * LMO_NS_PER_MS;
-    look_again(e, ASK_AGAIN_MS);
-}
-
-static void ask(struct lmo_engine *e, struct host *h)
-{
-    struct lmo_err err = {0};
-    uint64_t now = lmo_now_ns();
-    if (h->asking || now < h->ask_again_ns) {
-        return;
-    }
-    struct question *q = calloc(1, sizeof *q);
-    lmo_assert(q);
-    *q = (struct question){.engine = e, .sent_ns = now};
-    LMO_COPY(q->host, h->row.name);
-    if (e->workers->ops->observe(e->workers, h->row.name, "/v1/observe/host", ASK_TIMEOUT_MS, on_answer, q, &err) < 0) {
-        free(q);
-        h->ask_again_ns = now + ASK_AGAIN_MS * LMO_NS_PER_MS;
-        look_again(e, ASK_AGAIN_MS);
-        return;
-    }
-    h->asking = true;
-    memcpy(h->asked_landed, h->landed_bytes, sizeof h->asked_landed);
-}
-
-static bool stale(const struct host *h, uint64_t now_ns)
-{
-    return h && h->facts.memory_total_bytes > 0 && now_ns - h->facts_ns > FRESH_MS * LMO_NS_PER_MS;
-}
-
-void engine_admission_prefetch(struct lmo_engine *e, struct host *h)
-{
-    if (h && h->up && stale(h, lmo_now_ns() + FRESH_MS / 2 * LMO_NS_PER_MS)) {
-        ask(e, h);
     }
 }
 
@@ -544,7 +433,7 @@ static void evaluate(struct lmo_engine *e)
     uint64_t now = lmo_now_ns();
     for (uint32_t n = a->fleet.queue; n != LMO_NONE; n = a->fleet.items[n].next) {
         uint32_t to = a->fleet.items[n].destination;
-        a->fleet.hosts[to].memory_stale = stale(a->hosts[to], now);
+        a->fleet.hosts[to].memory_stale = engine_admission_stale(a->hosts[to], now);
     }
     lmo_admission_decide(&a->fleet);
     const char *broken = lmo_admission_broken(&a->fleet);
@@ -559,11 +448,11 @@ static void evaluate(struct lmo_engine *e)
     a->due = a->again; /* all else that was stepped makes true what the evaluation has counted with already */
     for (uint32_t n = 0; n < a->fleet.host_count; n++) {
         if (a->fleet.hosts[n].ask_memory && a->hosts[n]) {
-            ask(e, a->hosts[n]);
+            engine_admission_ask(e, a->hosts[n]);
         }
     }
     if (a->fleet.waits_for_memory) {
-        look_again(e, FRESH_MS);
+        engine_admission_look_again(e, LMO_MEMORY_FRESH_MS);
     }
 }
 
@@ -572,40 +461,4 @@ void engine_admission_run(struct lmo_engine *e)
     for (unsigned round = 0; round < ROUNDS_MAX && e->admission.due && !e->stopping && e->workers; round++) {
         evaluate(e); /* what then is still due is looked at in the next turn */
     }
-}
-
-int engine_admission_possible(const struct lmo_engine *e, const struct host *source, const struct host *destination,
-                              const struct lmo_vm_facts *vm, struct lmo_err *err)
-{
-    const struct lmo_limits *l = &e->admission.limits;
-    const struct host *const both[] = {source, destination};
-    for (unsigned i = 0; i < 2; i++) {
-        if (!lmo_host_link(&both[i]->facts, l->link)) {
-            return lmo_fail(err, LMO_E_REFUSED,
-                            "host %s has no link '%s', which guests' memory has to take: [link %s] in its worker's configuration",
-                            both[i]->row.name, l->link, l->link);
-        }
-    }
-    const struct lmo_host_facts *f = &destination->facts;
-    if (f->memory_total_bytes == 0) {
-        return 0; /* it does not say */
-    }
-    uint8_t pool = vm->huge_page_bytes ? pool_of(destination, vm->huge_page_bytes) : 0;
-    if (vm->huge_page_bytes && pool == 0) {
-        return lmo_fail(err, LMO_E_REFUSED, "guest %s needs huge pages of %llu KiB, and host %s has none", vm->name,
-                        (unsigned long long)(vm->huge_page_bytes >> 10), destination->row.name);
-    }
-    if (pool && vm->memory_bytes > f->huge_pages[pool - 1].total_bytes) {
-        return lmo_fail(err, LMO_E_REFUSED, "guest %s needs %llu MiB of huge pages, and host %s has %llu MiB in all", vm->name,
-                        (unsigned long long)(vm->memory_bytes >> 20), destination->row.name,
-                        (unsigned long long)(f->huge_pages[pool - 1].total_bytes >> 20));
-    }
-    uint64_t needed = lmo_memory_needed(l, vm->memory_bytes, pool != 0), keep = engine_admission_keep_free(e, destination);
-    if (f->memory_total_bytes < keep || needed > f->memory_total_bytes - keep) {
-        return lmo_fail(err, LMO_E_REFUSED,
-                        "guest %s needs %llu MiB, and host %s has %llu MiB in all, of which %llu are to be kept free", vm->name,
-                        (unsigned long long)(needed >> 20), destination->row.name,
-                        (unsigned long long)(f->memory_total_bytes >> 20), (unsigned long long)(keep >> 20));
-    }
-    return 0;
 }

@@ -63,7 +63,9 @@ void engine_admission_hold_text(const struct entry *entry, char *ret, size_t siz
     char what[LMO_TEXT_MAX] = "";
     switch (h->limit) {
     case LMO_LIMIT_HOST: (void)snprintf(what, sizeof what, "host %s, which cannot be reached", host); break;
-    case LMO_LIMIT_FLEET: (void)snprintf(what, sizeof what, "the fleet's limit (%llu of %llu migrations run)", in_use, max); break;
+    case LMO_LIMIT_FLEET:
+        (void)snprintf(what, sizeof what, "the fleet's limit (%llu of %llu migrations run)", in_use, max);
+        break;
     case LMO_LIMIT_OUTGOING:
         (void)snprintf(what, sizeof what, "an outgoing slot of host %s (%llu of %llu in use)", host, in_use, max);
         break;
@@ -71,16 +73,16 @@ void engine_admission_hold_text(const struct entry *entry, char *ret, size_t siz
         (void)snprintf(what, sizeof what, "an incoming slot of host %s (%llu of %llu in use)", host, in_use, max);
         break;
     case LMO_LIMIT_BANDWIDTH:
-        (void)snprintf(what, sizeof what, "bandwidth of host %s's link '%s' (%llu of %llu MiB/s promised, needs %llu)", host,
-                       link, in_use >> 20, max >> 20, needed >> 20);
+        (void)snprintf(what, sizeof what, "bandwidth of host %s's link '%s' (%llu of %llu MiB/s promised, needs %llu)",
+                       host, link, in_use >> 20, max >> 20, needed >> 20);
         break;
     case LMO_LIMIT_MEMORY:
-        (void)snprintf(what, sizeof what, "memory of host %s (%llu of %llu MiB reserved, needs %llu)", host, in_use >> 20,
-                       max >> 20, needed >> 20);
+        (void)snprintf(what, sizeof what, "memory of host %s (%llu of %llu MiB reserved, needs %llu)", host,
+                       in_use >> 20, max >> 20, needed >> 20);
         break;
     case LMO_LIMIT_HUGE_PAGES:
-        (void)snprintf(what, sizeof what, "huge pages of host %s (%llu of %llu MiB reserved, needs %llu)", host, in_use >> 20,
-                       max >> 20, needed >> 20);
+        (void)snprintf(what, sizeof what, "huge pages of host %s (%llu of %llu MiB reserved, needs %llu)", host,
+                       in_use >> 20, max >> 20, needed >> 20);
         break;
     case LMO_LIMIT_ASKING: (void)snprintf(what, sizeof what, "host %s to tell its free memory", host); break;
     case LMO_LIMIT_FREEING:
@@ -142,7 +144,8 @@ int engine_admission_host_json(const struct lmo_engine *e, const struct host *h,
     r |= lmo_json_put(limits, "max_bandwidth_bytes_per_s",
                       a->rate_bytes_per_s ? json_integer((json_int_t)a->rate_bytes_per_s) : json_null());
     r |= lmo_json_put_u64(limits, "memory_keep_free_bytes", engine_admission_keep_free(e, h));
-    static const char *const names[] = {"max_incoming", "max_outgoing", "max_bandwidth_bytes_per_s", "memory_keep_free_bytes"};
+    static const char *const names[] = {"max_incoming", "max_outgoing", "max_bandwidth_bytes_per_s",
+                                        "memory_keep_free_bytes"};
     for (unsigned bit = 0; bit < sizeof names / sizeof names[0]; bit++) {
         r |= (given >> bit) & 1U ? lmo_json_add(own, json_string(names[bit])) : 0;
     }

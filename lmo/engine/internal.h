@@ -89,7 +89,7 @@ struct admission {
     bool *watched;                   /* of each item: somebody may be waiting for news of what holds it */
     bool due;                        /* something changed since the last evaluation */
     bool again;                      /* carrying out the present one changes what it was made from */
-    uint64_t timer;
+    uint64_t timer, timer_ns;        /* to look again, and when */
     uint64_t evaluations;            /* for tests and for people who wonder */
 };
 
@@ -141,7 +141,18 @@ void engine_admission_stepped(struct entry *entry);
 void engine_admission_sample(struct entry *entry);
 /* Before the commit: evaluates if something changed, and steps the records that this decides. */
 void engine_admission_run(struct lmo_engine *e);
+/* Evaluates in so many ms, if not before. */
+void engine_admission_look_again(struct lmo_engine *e, uint64_t ms);
+/* admission_memory.c */
+#define LMO_MEMORY_FRESH_MS 10000 /* so old may be what is known of a destination's memory */
 uint64_t engine_admission_keep_free(const struct lmo_engine *e, const struct host *h);
+void engine_admission_fill_memory(const struct lmo_engine *e, const struct host *h, struct lmo_adm_host *to);
+/* Index of the pool with pages of that size; 0: the host (which may be NULL) has none. */
+uint8_t engine_admission_pool(const struct host *h, uint64_t page_bytes);
+/* The migration has ended, and its guest may be there to stay: what is known of the host's memory may be from before. */
+void engine_admission_landed(struct entry *entry);
+bool engine_admission_stale(const struct host *h, uint64_t now_ns);
+void engine_admission_ask(struct lmo_engine *e, struct host *h);
 /* admission_show.c */
 /* Somebody waits for news of it from now on. */
 void engine_admission_watch(struct entry *entry);

@@ -28,7 +28,8 @@ static void begin(uint32_t host_count)
     fleet = (struct lmo_adm_fleet){
         .limits = &limits, .hosts = hosts, .host_count = host_count, .items = items, .queue = LMO_NONE};
     for (uint32_t h = 0; h < host_count; h++) {
-        hosts[h] = (struct lmo_adm_host){.usable = true, .max_incoming = 2, .max_outgoing = 2, .rate_bytes_per_s = 1000};
+        hosts[h] =
+            (struct lmo_adm_host){.usable = true, .max_incoming = 2, .max_outgoing = 2, .rate_bytes_per_s = 1000};
     }
 }
 
@@ -371,7 +372,7 @@ START_TEST(demand_is_found_from_samples_and_grows_again)
         ck_assert(!lmo_demand_sample(&d, 400, 1000, 100));
     }
     ck_assert(lmo_demand_sample(&d, 300, 1000, 100));
-    ck_assert_uint_eq(d.bytes_per_s, 500); /* the best it did, and a quarter */
+    ck_assert_uint_eq(d.bytes_per_s, 500);            /* the best it did, and a quarter */
     ck_assert(!lmo_demand_sample(&d, 420, 500, 100)); /* 84 %: neither short nor full */
     ck_assert(lmo_demand_sample(&d, 490, 500, 100));
     ck_assert_uint_eq(d.bytes_per_s, 1000);
@@ -406,7 +407,8 @@ static void random_division(uint32_t round)
     }
     uint32_t count = 1 + draw(120);
     for (uint32_t n = 0; n < count; n++) {
-        uint32_t source = draw(fleet.host_count), destination = (source + 1 + draw(fleet.host_count - 1)) % fleet.host_count;
+        uint32_t source = draw(fleet.host_count),
+                 destination = (source + 1 + draw(fleet.host_count - 1)) % fleet.host_count;
         struct lmo_adm_item *i = running(source, destination, 1);
         i->takes_part = true;
         i->cap_bytes_per_s = draw(3) == 0 ? 1 + draw(20000) : 0;
@@ -513,7 +515,8 @@ static void check_limits(void)
             pool[0] += i->destination == h ? i->memory_bytes : 0;
             pool[i->huge_pool] += i->destination == h ? i->huge_bytes : 0;
         }
-        ck_assert_msg(incoming <= hosts[h].max_incoming && outgoing <= hosts[h].max_outgoing, "seed %u: slots of host %u", seed, h);
+        ck_assert_msg(incoming <= hosts[h].max_incoming && outgoing <= hosts[h].max_outgoing,
+                      "seed %u: slots of host %u", seed, h);
         ck_assert_msg(hosts[h].rate_bytes_per_s == 0 || held <= hosts[h].rate_bytes_per_s, "host %u: %llu of %llu", h,
                       (unsigned long long)held, (unsigned long long)hosts[h].rate_bytes_per_s);
         for (unsigned p = 0; p < LMO_POOLS_MAX; p++) {
@@ -545,7 +548,8 @@ static void live(void)
                 if (!i->ordered) {
                     i->held_bytes_per_s = i->share_bytes_per_s;
                 } else {
-                    i->held_bytes_per_s = i->share_bytes_per_s > i->held_bytes_per_s ? i->share_bytes_per_s : i->held_bytes_per_s;
+                    i->held_bytes_per_s =
+                        i->share_bytes_per_s > i->held_bytes_per_s ? i->share_bytes_per_s : i->held_bytes_per_s;
                     i->adjustable = false;
                 }
             } else if (!i->adjustable && draw(2)) {
@@ -641,10 +645,15 @@ START_TEST(ten_thousand_migrations_on_a_thousand_hosts_are_evaluated_in_millisec
     begin(0);
     limits.max_migrations = 1000;
     seed = 4711;
-    fleet = (struct lmo_adm_fleet){.limits = &limits, .hosts = many_hosts, .host_count = MANY_HOSTS, .items = many,
-                                   .item_count = MANY_ITEMS, .queue = LMO_NONE};
+    fleet = (struct lmo_adm_fleet){.limits = &limits,
+                                   .hosts = many_hosts,
+                                   .host_count = MANY_HOSTS,
+                                   .items = many,
+                                   .item_count = MANY_ITEMS,
+                                   .queue = LMO_NONE};
     for (uint32_t h = 0; h < MANY_HOSTS; h++) {
-        many_hosts[h] = (struct lmo_adm_host){.usable = true, .max_incoming = 2, .max_outgoing = 2, .rate_bytes_per_s = 1000};
+        many_hosts[h] =
+            (struct lmo_adm_host){.usable = true, .max_incoming = 2, .max_outgoing = 2, .rate_bytes_per_s = 1000};
     }
     uint32_t last = LMO_NONE;
     for (uint32_t n = 0; n < MANY_ITEMS; n++) {

@@ -98,8 +98,8 @@ static int fake_next_epoch(struct lmo_store *s, const char *uuid, uint64_t at_le
     return 0;
 }
 
-static int fake_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml), void *arg,
-                          struct lmo_err *err)
+static int fake_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
+                          void *arg, struct lmo_err *err)
 {
     (void)s, (void)err;
     for (unsigned i = 0; i < w.record_count; i++) {
@@ -129,7 +129,8 @@ static void host_name(unsigned n, char ret[LMO_NAME_MAX])
     (void)snprintf(ret, LMO_NAME_MAX, "hv%u", n + 1);
 }
 
-static int fake_host_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg, struct lmo_err *err)
+static int fake_host_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
+                          struct lmo_err *err)
 {
     (void)s, (void)err;
     for (unsigned i = 0; i < w.host_count; i++) {
@@ -197,8 +198,10 @@ static int fake_observe(struct lmo_workers *x, const char *host, const char *pat
     return 0;
 }
 
-static const struct lmo_workers_ops workers_ops = {
-    .host_add = fake_host_add, .acknowledge = fake_acknowledge, .op = fake_op, .observe = fake_observe};
+static const struct lmo_workers_ops workers_ops = {.host_add = fake_host_add,
+                                                   .acknowledge = fake_acknowledge,
+                                                   .op = fake_op,
+                                                   .observe = fake_observe};
 static struct lmo_store store = {.ops = &store_ops};
 static struct lmo_workers workers = {.ops = &workers_ops};
 
@@ -337,7 +340,8 @@ static void answer_observations(bool memory)
             j = lmo_host_facts_to_json(&f);
         } else if (strcmp(o.host, w.guest_host[0] ? w.guest_host : "hv1") == 0) {
             struct lmo_vm_facts f = {.state = LMO_RUN_RUNNING, .memory_bytes = 100 * MIB};
-            (void)snprintf(f.uuid, sizeof f.uuid, "11111111-2222-3333-4444-%012u", (unsigned)atoi(strrchr(o.path, '/') + 2));
+            (void)snprintf(f.uuid, sizeof f.uuid, "11111111-2222-3333-4444-%012u",
+                           (unsigned)atoi(strrchr(o.path, '/') + 2));
             LMO_COPY(f.name, strrchr(o.path, '/') + 1);
             j = lmo_vm_facts_to_json(&f);
         }
@@ -455,7 +459,7 @@ START_TEST(queue_of_many_keeps_to_the_limits_and_each_says_its_place)
     cancel(3); /* one of the queue: those behind move up, nobody starts */
     ck_assert_int_eq(w.records[3]->phase, LMO_PHASE_ABORTED);
     assert_held(4, "incoming", "hv2", 2);
-    cancel(0); /* one that runs: the oldest of the queue starts */
+    cancel(0);                /* one that runs: the oldest of the queue starts */
     done(0, LMO_OP_DESCRIBE); /* nothing to undo */
     ck_assert_int_eq(w.records[0]->phase, LMO_PHASE_ABORTED);
     ck_assert_int_eq(w.records[2]->phase, LMO_PHASE_PRECHECK);
@@ -564,7 +568,9 @@ START_TEST(waiting_client_hears_when_the_place_in_line_changes)
     ck_assert_uint_eq(w.status, 0); /* nothing new */
     static bool answered;
     answered = false;
-    ck_assert_int_eq(lmo_engine_migration_cancel(w.engine, w.records[2]->id, "operator:test", on_other_reply, &answered), 0);
+    ck_assert_int_eq(lmo_engine_migration_cancel(w.engine, w.records[2]->id, "operator:test", on_other_reply,
+                                                 &answered),
+                     0);
     run(10);
     ck_assert(answered);
     ck_assert_uint_eq(w.status, 200); /* the one that waited */
@@ -760,7 +766,9 @@ START_TEST(job_that_cannot_use_its_share_leaves_it_to_the_other)
     ck_assert_uint_eq(w.records[slow]->share_held_bytes_per_s, 500 * MIB);
     uint64_t evaluations = w.engine->admission.evaluations;
     struct lmo_worker_event e = {.kind = LMO_WEV_PROGRESS,
-                                 .progress = {.total_bytes = 1, .iteration = 1, .rate_bytes_per_s = 80 * MIB,
+                                 .progress = {.total_bytes = 1,
+                                              .iteration = 1,
+                                              .rate_bytes_per_s = 80 * MIB,
                                               .bandwidth_bytes_per_s = 500 * MIB}};
     for (unsigned i = 1; i < LMO_DEMAND_SAMPLES; i++) {
         says(slow, "hv1", e);
@@ -794,7 +802,8 @@ START_TEST(thousands_of_open_records_on_a_thousand_hosts_start_in_turns_that_sta
     all_up();
     run(50);
     ck_assert_uint_eq(running(), 500);
-    ck_assert_ptr_eq(engine_entry_of_vm(w.engine, w.records[2999]->vm.uuid), engine_entry(w.engine, w.records[2999]->id));
+    ck_assert_ptr_eq(engine_entry_of_vm(w.engine, w.records[2999]->vm.uuid),
+                     engine_entry(w.engine, w.records[2999]->id));
     uint64_t before = w.engine->admission.evaluations, began = lmo_now_ns();
     for (unsigned i = 0; i < 20; i++) {
         cancel(1000 + i);

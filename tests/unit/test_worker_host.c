@@ -39,8 +39,9 @@ static void tear_down(void)
 START_TEST(memory_is_read_and_huge_pages_are_no_part_of_it)
 {
     struct lmo_host_facts f = {0};
-    put("proc/meminfo", "MemTotal:        1048576 kB\nMemFree:  1 kB\nMemAvailable:     300000 kB\nHugePages_Total:  64\n"
-                        "Hugepagesize:       2048 kB\n");
+    put("proc/meminfo",
+        "MemTotal:        1048576 kB\nMemFree:  1 kB\nMemAvailable:     300000 kB\nHugePages_Total:  64\n"
+        "Hugepagesize:       2048 kB\n");
     put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "64\n");
     put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "20\n");
     put("sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "5\n");
