@@ -420,7 +420,11 @@ static void act_on_shares(struct lmo_engine *e)
         if (i->state == LMO_ADM_RUNNING && i->changed) {
             struct lmo_err err = {0};
             struct lmo_event ev = {.kind = LMO_EV_SHARE, .share_bytes_per_s = i->new_share_bytes_per_s};
+            const struct host *source = engine_host(e, a->entries[n]->m->source);
             a->fleet.changed--;
+            if (i->ordered && !(source && source->up)) {
+                continue; /* when it is back, it is looked at again */
+            }
             a->again = a->again || !i->ordered; /* what it gives up is free already */
             log_refused(engine_apply(a->entries[n], &ev, &err), a->entries[n], &err);
         }

@@ -684,6 +684,7 @@ Suite *admission_suite(void)
 {
     Suite *s = suite_create("admission");
     TCase *t = tcase_create("rules");
+    tcase_set_timeout(t, 30);
     tcase_add_test(t, slots_are_given_in_order_and_those_behind_know_their_place);
     tcase_add_test(t, outgoing_slots_and_fleet_limit_hold_likewise);
     tcase_add_test(t, unrelated_host_does_not_hold_up_what_is_behind);
@@ -711,6 +712,7 @@ Suite *admission_suite(void)
     tcase_add_test(p, steady_stream_of_others_does_not_starve_anybody);
     suite_add_tcase(s, p);
     TCase *z = tcase_create("size");
+    tcase_set_timeout(z, 30);
     tcase_add_test(z, ten_thousand_migrations_on_a_thousand_hosts_are_evaluated_in_milliseconds);
     suite_add_tcase(s, z);
     return s;

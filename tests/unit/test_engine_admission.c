@@ -31,6 +31,8 @@ struct observation {
     void *arg;
 };
 
+static struct op ops[OPS_MAX]; /* apart: 160 MiB that most tests never touch */
+
 static struct {
     struct lmo_loop *loop;
     struct lmo_engine *engine;
@@ -40,7 +42,6 @@ static struct {
     char limits_host[LMO_NAME_MAX];
     struct lmo_migration *records[RECORDS_MAX];
     unsigned record_count, most_running;
-    struct op ops[OPS_MAX];
     unsigned op_count;
     struct observation observations[256];
     unsigned observation_count;
@@ -179,7 +180,7 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
 {
     (void)x, (void)timeout_ms, (void)err;
     ck_assert_uint_lt(w.op_count, OPS_MAX);
-    struct op *op = &w.ops[w.op_count++];
+    struct op *op = &ops[w.op_count++];
     *op = (struct op){.req = *req, .done = done, .arg = arg};
     op->req.xml = op->req.permit = NULL;
     LMO_COPY(op->host, host);
@@ -275,8 +276,8 @@ static void stop_engine(void)
 {
     lmo_engine_stop(w.engine);
     for (unsigned i = 0; i < w.op_count; i++) {
-        if (w.ops[i].done) {
-            w.ops[i].done(w.ops[i].arg, LMO_E_UNKNOWN, "", NULL);
+        if (ops[i].done) {
+            ops[i].done(ops[i].arg, LMO_E_UNKNOWN, "", NULL);
         }
     }
     for (unsigned i = 0; i < w.observation_count; i++) {
@@ -394,8 +395,8 @@ static void cancel(unsigned n)
 static struct op *pending(unsigned n, enum lmo_op_kind kind)
 {
     for (unsigned i = 0; i < w.op_count; i++) {
-        if (w.ops[i].done && w.ops[i].req.kind == kind && strcmp(w.ops[i].req.migration, w.records[n]->id) == 0) {
-            return &w.ops[i];
+        if (ops[i].done && ops[i].req.kind == kind && strcmp(ops[i].req.migration, w.records[n]->id) == 0) {
+            return &ops[i];
         }
     }
     return NULL;
@@ -818,6 +819,7 @@ Suite *engine_admission_suite(void)
 {
     Suite *s = suite_create("engine_admission");
     TCase *t = tcase_create("slots");
+    tcase_set_timeout(t, 60);
     tcase_add_test(t, queue_of_many_keeps_to_the_limits_and_each_says_its_place);
     tcase_add_test(t, new_coordinator_keeps_to_the_limits_and_to_the_order);
     tcase_add_test(t, limits_of_one_host_take_effect_at_once_and_are_kept);
@@ -828,6 +830,7 @@ Suite *engine_admission_suite(void)
     tcase_add_test(t, guest_that_can_never_fit_is_refused_and_huge_pages_are_counted_apart);
     suite_add_tcase(s, t);
     TCase *b = tcase_create("jobs");
+    tcase_set_timeout(b, 60);
     tcase_add_unchecked_fixture(b, set_up_key, tear_down_key);
     tcase_add_test(b, memory_is_reserved_until_the_guest_is_seen_in_it);
     tcase_add_test(b, bandwidth_goes_from_one_to_two_and_back_and_never_twice);
