@@ -251,8 +251,6 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_CHECK_REACH) {
         LMO_COPY(r->peer_uri, m->peer_uri);
         LMO_COPY(r->migration_uri, m->migration_uri);
-    }
-    if (t->kind == LMO_OP_JOB_START) {
         LMO_COPY(r->link, entry->engine->admission.limits.link);
     }
     if (t->kind == LMO_OP_RELAY_ANSWER) {

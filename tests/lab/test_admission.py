@@ -130,7 +130,7 @@ class Admission(LabTest):
         self.healers.append(lambda: (source.write_text(kept), lab("worker", "stop", "hv1"), lab("worker", "start", "hv1")))
         self.restart_worker("hv1", source, kept.replace(f"address = {labinfo.MIGRATION}.11", f"address = {labinfo.UNDERLAY}.11"))
         record = self.rest.ended(self.rest.migrate(self.guest, "hv3")["id"])
-        self.assertEqual(record["phase"], "aborted", record)
+        self.assertEqual((record["phase"], record["failed_in"]), ("aborted", "precheck"), record)
         self.assertReason(record, "not by its link 'migration'")
         self.assertEqual(where(self.guest), "hv1")
 

@@ -422,8 +422,8 @@ static void done(unsigned n, enum lmo_op_kind kind)
 /* A guest without volumes and ports, up to the order that opens its gate. */
 static void to_the_gate(unsigned n)
 {
-    static const enum lmo_op_kind way[] = {LMO_OP_DESCRIBE, LMO_OP_PRECHECK_INCOMING, LMO_OP_PREPARE, LMO_OP_PERMIT,
-                                           LMO_OP_JOB_START};
+    static const enum lmo_op_kind way[] = {LMO_OP_DESCRIBE, LMO_OP_PRECHECK_INCOMING, LMO_OP_CHECK_REACH,
+                                           LMO_OP_PREPARE,  LMO_OP_PERMIT,            LMO_OP_JOB_START};
     for (size_t i = 0; i < sizeof way / sizeof way[0]; i++) {
         done(n, way[i]);
     }
