@@ -23,9 +23,10 @@ bool lmo_migration_is_running(const struct lmo_migration *m)
 
 bool lmo_migration_streams(const struct lmo_migration *m)
 {
-    /* From the cutover on the destination holds all of the memory. A job that is being undone may still be sending. */
-    return lmo_migration_is_running(m) && m->phase != LMO_PHASE_CUTOVER && m->phase != LMO_PHASE_FINALIZE &&
-           !m->job_ended;
+    /* Once it was loaded, the destination holds all of the memory, whatever becomes of it. A job that is being undone
+     * before that may still be sending. */
+    bool there = m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_FINALIZE || m->cutover.loaded_us != 0;
+    return lmo_migration_is_running(m) && !there && !m->job_ended;
 }
 
 static bool gate_ordered(const struct lmo_migration *m)

@@ -723,6 +723,11 @@ START_TEST(bandwidth_goes_from_one_to_two_and_back_and_never_twice)
     done(b, LMO_OP_OPEN_GATE);
     ck_assert_uint_eq(w.records[b]->share_held_bytes_per_s, 1000 * MIB);
     ck_assert_ptr_null(pending(b, LMO_OP_OPEN_GATE));
+    /* The source ran on: the first is undone, and that takes nothing of the link any more. */
+    says(a, "hv2", (struct lmo_worker_event){.kind = LMO_WEV_BACK});
+    ck_assert_int_eq(w.records[a]->phase, LMO_PHASE_ROLLBACK);
+    ck_assert(lmo_migration_is_running(w.records[a]) && !lmo_migration_streams(w.records[a]));
+    ck_assert_ptr_null(pending(b, LMO_OP_OPEN_GATE));
     end();
 }
 END_TEST
