@@ -20,6 +20,20 @@ static const struct lmo_conf_key keys[] = {
     {"coordinator", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the store; made if it is missing"},
     {"coordinator", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
     {"coordinator", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
+    {"limits", "max_migrations", LMO_CONF_UINT, false, NULL, 1, 20000, "migrations at once in the whole fleet"},
+    {"limits", "max_incoming", LMO_CONF_UINT, false, NULL, 0, 256, "migrations to one host at once"},
+    {"limits", "max_outgoing", LMO_CONF_UINT, false, NULL, 0, 256, "migrations from one host at once"},
+    {"limits", "link", LMO_CONF_NAME, false, NULL, 0, 0,
+     "name of the link that guests' memory takes, as in [link NAME] of the workers"},
+    {"limits", "min_share", LMO_CONF_UINT, false, NULL, 1, INT64_MAX,
+     "bytes per second below which a migration does not start: it waits until its links can give it as much"},
+    {"limits", "memory_keep_free", LMO_CONF_UINT, false, NULL, 0, INT64_MAX,
+     "bytes of a destination's memory that stay free"},
+    {"limits", "memory_overhead", LMO_CONF_UINT, false, NULL, 0, INT64_MAX,
+     "bytes that a guest's process takes beside the guest's memory"},
+    {"limits", "memory_overhead_percent", LMO_CONF_UINT, false, NULL, 0, 100, "and in proportion to that memory"},
+    {"limits", "queue_timeout", LMO_CONF_UINT, false, NULL, 1, 31536000,
+     "seconds after which a migration that still waits is given up"},
     {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
     {"tls", "crl", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA's revocation list"},
     {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "the coordinator's certificate"},
@@ -108,6 +122,28 @@ static int load_config(const char *path, struct lmo_conf **ret_conf, struct lmo_
     return 0;
 }
 
+/* What the file sets, and the defaults of core/admission.c for the rest. */
+static void read_limits(const struct lmo_conf *conf, struct lmo_limits *ret)
+{
+    lmo_limits_default(ret);
+#define NUMBER(key, member, scale)                                                              \
+    if (lmo_conf_is_set(conf, "limits", key)) {                                                 \
+        ret->member = (__typeof__(ret->member))(lmo_conf_uint(conf, "limits", key) * (scale)); \
+    }
+    NUMBER("max_migrations", max_migrations, 1)
+    NUMBER("max_incoming", max_incoming, 1)
+    NUMBER("max_outgoing", max_outgoing, 1)
+    NUMBER("min_share", min_share_bytes_per_s, 1)
+    NUMBER("memory_keep_free", memory_keep_free_bytes, 1)
+    NUMBER("memory_overhead", memory_overhead_bytes, 1)
+    NUMBER("memory_overhead_percent", memory_overhead_percent, 1)
+    NUMBER("queue_timeout", queue_timeout_ms, 1000)
+#undef NUMBER
+    if (lmo_conf_is_set(conf, "limits", "link")) {
+        LMO_COPY(ret->link, lmo_conf_str(conf, "limits", "link"));
+    }
+}
+
 static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, struct lmo_err *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
@@ -121,7 +157,9 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
         (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
         return r;
     }
-    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key};
+    struct lmo_limits limits;
+    read_limits(conf, &limits);
+    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits};
     if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
         (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0) {
         return r;

@@ -42,6 +42,7 @@ static const struct lmo_field request_fields[] = {
     LMO_F_TEXT(lmo_op_request, destination_url, 0),
     LMO_F_TEXT(lmo_op_request, peer_uri, 0),
     LMO_F_TEXT(lmo_op_request, migration_uri, 0),
+    LMO_F_TEXT(lmo_op_request, link, LMO_FIELD_HOST),
     LMO_F_TEXT(lmo_op_request, host, LMO_FIELD_HOST),
     LMO_F_TEXT(lmo_op_request, path, 0),
     LMO_F_TEXT(lmo_op_request, format, 0),

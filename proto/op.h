@@ -40,6 +40,7 @@ struct lmo_op_request {
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];     /* hosts */
     char source_url[LMO_URL_MAX], destination_url[LMO_URL_MAX]; /* their workers */
     char peer_uri[LMO_URL_MAX], migration_uri[LMO_URL_MAX];   /* JOB_START, CHECK_REACH */
+    char link[LMO_NAME_MAX];         /* JOB_START, CHECK_REACH: the one that the memory must take; empty: any */
     char host[LMO_NAME_MAX];         /* ATTACH, VOLUME_PROVISION: for whom */
     char path[LMO_PATH_MAX], format[16]; /* VOLUME_PROVISION */
     char answer[16], evidence[512];  /* RELAY_ANSWER */

@@ -81,6 +81,7 @@ static const struct lmo_field vm_facts_fields[] = {
     LMO_F_BOOL(lmo_vm_facts, persistent),
     LMO_F_BOOL(lmo_vm_facts, autostart),
     LMO_F_UINT(lmo_vm_facts, memory_bytes, 0),
+    LMO_F_UINT(lmo_vm_facts, huge_page_bytes, 0),
     LMO_F_UINT(lmo_vm_facts, vcpus, LMO_VCPUS_MAX),
     LMO_F_TEXT(lmo_vm_facts, machine, 0),
     LMO_F_UINT(lmo_vm_facts, dirty_bytes_per_s, 0),

@@ -1,8 +1,11 @@
 /* config.c - one table of keys, one table of drivers per kind. A new driver is one more row. */
 #include "workers/config.h"
 
+#include "base/id.h"
 #include "base/str.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <string.h>
 
 static const struct lmo_conf_key keys[] = {
@@ -21,8 +24,9 @@ static const struct lmo_conf_key keys[] = {
     {"hypervisor", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "libvirt"},
     {"hypervisor", "uri", LMO_CONF_STRING, false, "qemu:///system", 1, 255, "how this worker reaches its hypervisor"},
     {"hypervisor", "peer_uri", LMO_CONF_STRING, false, NULL, 0, 255, "how another host's hypervisor reaches this one"},
-    {"hypervisor", "migration_uri", LMO_CONF_STRING, false, NULL, 0, 255,
-     "where a guest's memory is sent: tcp://ADDRESS"},
+    {"link *", "address", LMO_CONF_STRING, true, NULL, 2, LMO_ADDRESS_MAX - 1, "this host's own address in that network"},
+    {"link *", "rate", LMO_CONF_UINT, true, NULL, 1, INT64_MAX,
+     "bytes per second that migrations may use of it, in both directions together"},
     {"network", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "ovn"},
     {"network", "fabric", LMO_CONF_NAME, false, NULL, 0, 0, "name of the fabric that this host is part of"},
     {"network", "chassis", LMO_CONF_NAME, false, NULL, 0, 0,
@@ -83,7 +87,7 @@ static const struct driver {
     const char *needs[4]; /* keys of the section that this driver cannot do without */
     int (*open)(const struct opened *o, struct lmo_err *err);
 } drivers[] = {
-    {"hypervisor", "libvirt", {"peer_uri", "migration_uri"}, open_libvirt},
+    {"hypervisor", "libvirt", {"peer_uri"}, open_libvirt},
     {"network", "ovn", {"fabric"}, open_ovn_network},
     {"fabric", "ovn", {"name", "northbound", "southbound"}, open_ovn_fabric},
     {"volume", "nbd", {"service", "address", "qmp"}, open_nbd},
@@ -166,6 +170,33 @@ static int check_section(const struct lmo_conf *conf, const char *path, const ch
     return 0;
 }
 
+/* [link NAME] sections: the networks of this host that have a name. */
+static int read_links(const struct lmo_conf *conf, const char *path, struct lmo_host_facts *f, struct lmo_err *err)
+{
+    const char *section, *name;
+    unsigned char binary[sizeof(struct in6_addr)];
+    for (size_t i = 0; (section = lmo_conf_section_at(conf, i)); i++) {
+        if (!(name = lmo_conf_section_name(section, "link"))) {
+            continue;
+        }
+        const char *address = lmo_conf_str(conf, section, "address");
+        if (!lmo_name_valid(name)) {
+            return lmo_fail(err, LMO_E_INVALID, "%s: [%s]: the name must be of letters, digits, '.', '_', '-'", path, section);
+        }
+        if (inet_pton(AF_INET, address, binary) != 1 && inet_pton(AF_INET6, address, binary) != 1) {
+            return lmo_fail(err, LMO_E_INVALID, "%s: [%s] address: must be an IP address, without a port", path, section);
+        }
+        if (f->link_count == LMO_LINKS_MAX) {
+            return lmo_fail(err, LMO_E_LIMIT, "%s: [%s]: more than %d links", path, section, LMO_LINKS_MAX);
+        }
+        struct lmo_link *l = &f->links[f->link_count++];
+        LMO_COPY(l->name, name);
+        LMO_COPY(l->address, address);
+        l->rate_bytes_per_s = lmo_conf_uint(conf, section, "rate");
+    }
+    return 0;
+}
+
 static int check(const struct lmo_conf *conf, const char *path, enum lmo_log_level *ret_level, struct lmo_err *err)
 {
     if (lmo_log_level_from_name(lmo_conf_str(conf, "worker", "log_level"), ret_level) < 0) {
@@ -199,7 +230,6 @@ static void fill(const struct lmo_conf *conf, struct lmo_worker_config *cfg)
     if (has_section(conf, "hypervisor")) {
         LMO_COPY(f->hypervisor, lmo_conf_str(conf, "hypervisor", "driver"));
         LMO_COPY(f->peer_uri, lmo_conf_str(conf, "hypervisor", "peer_uri"));
-        LMO_COPY(f->migration_uri, lmo_conf_str(conf, "hypervisor", "migration_uri"));
     }
     if (has_section(conf, "network")) {
         LMO_COPY(f->network, lmo_conf_str(conf, "network", "driver"));
@@ -230,6 +260,10 @@ int lmo_worker_config_load(const char *path, struct lmo_conf **ret_conf, struct 
     }
     struct lmo_worker_config cfg = {.drivers_open = drivers_open, .drivers_close = drivers_close, .drivers_arg = conf};
     fill(conf, &cfg);
+    r = read_links(conf, path, &cfg.facts, err);
+    if (r < 0) {
+        return r;
+    }
     lmo_log_set_json(lmo_conf_bool(conf, "worker", "log_json"));
     *ret_cfg = cfg;
     *ret_level = level;

@@ -1,5 +1,6 @@
 /* observe.c - ground truth on demand: what the drivers see now, and what the journal holds. Changes nothing. */
 #include "workers/worker.h"
+#include "workers/host.h"
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -28,6 +29,9 @@ void lmo_observe_host(struct lmo_worker *w, struct lmo_http_request *http)
     struct lmo_host_facts facts = w->cfg.facts;
     facts.realtime_us = (int64_t)lmo_realtime_us();
     facts.term = lmo_journal_term(w->journal);
+    if (facts.hypervisor[0]) {
+        lmo_host_memory_read("", &facts);
+    }
     lmo_http_reply_json(http, 200, lmo_host_facts_to_json(&facts));
 }
 

@@ -5,6 +5,7 @@
  * that is the job; if not, the order has failed and a new one decides. While the call is inside the driver, whatever
  * the hypervisor says about the guest is held back, so that the machine hears of the start first. */
 #include "workers/worker.h"
+#include "workers/host.h"
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -37,7 +38,10 @@ static int start_in_driver(struct start_call *c, struct lmo_hypervisor *hv)
             map.count++;
         }
     }
-    int r = hv->ops->state(hv, q->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err);
+    int r = lmo_host_route_check(&c->call.w->cfg.facts, q->link, q->migration_uri, &c->err);
+    if (r == 0) {
+        r = hv->ops->state(hv, q->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err);
+    }
     if (r < 0) {
         return r;
     }

@@ -2,6 +2,7 @@
  *
  * Every one of them is idempotent by the drivers' contract, so one that was cut short by a restart is simply run
  * again. */
+#include "workers/host.h"
 #include "workers/worker.h"
 
 #include "base/assert.h"
@@ -80,7 +81,8 @@ static int precheck(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 static int check_reach(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct lmo_hypervisor *hv = op->w->drv.hypervisor;
-    return hv->ops->check_reach(hv, op->req->peer_uri, op->req->migration_uri, timeout_ms, err);
+    int r = lmo_host_route_check(&op->w->cfg.facts, op->req->link, op->req->migration_uri, err);
+    return r < 0 ? r : hv->ops->check_reach(hv, op->req->peer_uri, op->req->migration_uri, timeout_ms, err);
 }
 
 static int prepare(struct lmo_op *op, uint64_t timeout_ms, struct lmo_err *err)

@@ -14,6 +14,7 @@ static const struct lmo_http_route routes[] = {
     {"POST", "/v1/hosts", host_add},
     {"GET", "/v1/hosts", host_list},
     {"GET", "/v1/hosts/{name}", host_get},
+    {"PATCH", "/v1/hosts/{name}", host_limits},
     {"DELETE", "/v1/hosts/{name}", host_remove},
     {"GET", "/v1/vms", vm_list},
     {"GET", "/v1/vms/{id}", vm_get},

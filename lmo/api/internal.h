@@ -25,7 +25,7 @@ struct lmo_api {
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
-route_fn host_add, host_list, host_get, host_remove, vm_list, vm_get, health;
+route_fn host_add, host_list, host_get, host_limits, host_remove, vm_list, vm_get, health;
 route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
 
 /* audit.c */

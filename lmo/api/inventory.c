@@ -2,8 +2,12 @@
 #include "api/internal.h"
 
 #include "base/id.h"
+#include "base/json.h"
+#include "core/admission.h"
 
 #include <string.h>
+
+#define SLOTS_MAX 256 /* records that a worker keeps in each role */
 
 struct host_body {
     char name[LMO_NAME_MAX], url[LMO_URL_MAX];
@@ -14,6 +18,14 @@ static const struct lmo_field host_fields[] = {
     LMO_F_TEXT(host_body, url, LMO_FIELD_REQUIRED),
 };
 static const struct lmo_table host_table = LMO_TABLE(host_fields);
+
+static const struct lmo_field limits_fields[] = {
+    LMO_F_UINT(lmo_host_limits, max_incoming, SLOTS_MAX),
+    LMO_F_UINT(lmo_host_limits, max_outgoing, SLOTS_MAX),
+    LMO_F_UINT(lmo_host_limits, max_bandwidth_bytes_per_s, 0),
+    LMO_F_UINT(lmo_host_limits, memory_keep_free_bytes, 0),
+};
+static const struct lmo_table limits_table = LMO_TABLE(limits_fields);
 
 /* "https://address:port", nothing after it but a slash: paths are the protocol's. */
 static bool is_worker_url(const char *url)
@@ -63,6 +75,35 @@ void host_get(void *api, struct lmo_http_request *req, const struct lmo_http_par
     if (name) {
         asked(req, lmo_engine_host_get(((struct lmo_api *)api)->engine, name, reply_to_request, req));
     }
+}
+
+/* An absent member leaves the limit as it is, null takes it back to the coordinator's. */
+void host_limits(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
+{
+    static const struct {
+        const char *field;
+        uint32_t bit;
+    } members[] = {{"max_incoming", LMO_HOST_LIMIT_INCOMING},
+                   {"max_outgoing", LMO_HOST_LIMIT_OUTGOING},
+                   {"max_bandwidth_bytes_per_s", LMO_HOST_LIMIT_BANDWIDTH},
+                   {"memory_keep_free_bytes", LMO_HOST_LIMIT_KEEP_FREE}};
+    LMO_AUTO_JSON json_t *root = NULL;
+    struct lmo_host_limits set = {0};
+    uint32_t reset = 0;
+    const char *name = host_name(req, params);
+    if (!name || !read_body(req, &limits_table, &set, &root)) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        const json_t *v = json_object_get(root, members[i].field);
+        set.given |= v && !json_is_null(v) ? members[i].bit : 0;
+        reset |= json_is_null(v) ? members[i].bit : 0;
+    }
+    if ((set.given & LMO_HOST_LIMIT_BANDWIDTH) && set.max_bandwidth_bytes_per_s == 0) {
+        refuse(req, LMO_E_INVALID, "max_bandwidth_bytes_per_s", "max_bandwidth_bytes_per_s: must be above 0");
+        return;
+    }
+    asked(req, lmo_engine_host_limits(((struct lmo_api *)api)->engine, name, &set, reset, reply_to_request, req));
 }
 
 void host_remove(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)

@@ -20,6 +20,8 @@
 #define LMO_TEXT_MAX 256         /* one sentence for a person */
 #define LMO_VOLUMES_MAX 16       /* per guest */
 #define LMO_PORTS_MAX 8          /* per guest */
+#define LMO_LINKS_MAX 8          /* named links per host */
+#define LMO_PAGE_SIZES_MAX 3     /* sizes of huge pages per host */
 #define LMO_VCPUS_MAX 512        /* per guest; libvirt's practical ceiling on x86 */
 
 /* How a guest stood when it was last observed. UNKNOWN is a real answer: nobody could be asked. */
@@ -69,6 +71,7 @@ struct lmo_vm_facts {
     bool persistent;                /* also defined, not only running */
     bool autostart;
     uint64_t memory_bytes;
+    uint64_t huge_page_bytes;       /* size of the pages that back its memory; 0: ordinary ones */
     uint32_t vcpus;
     char machine[64];               /* "pc-q35-7.2" */
     uint64_t dirty_bytes_per_s;     /* memory that it wrote to, as measured last; means something with an age only */

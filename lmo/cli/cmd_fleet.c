@@ -65,6 +65,41 @@ int lmo_cmd_host_add(struct lmo_cli *cli)
     return 0;
 }
 
+int lmo_cmd_host_set(struct lmo_cli *cli)
+{
+    static const struct {
+        enum lmo_option option;
+        const char *member;
+    } limits[] = {{LMO_OPT_MAX_INCOMING, "max_incoming"},
+                  {LMO_OPT_MAX_OUTGOING, "max_outgoing"},
+                  {LMO_OPT_MAX_BANDWIDTH, "max_bandwidth_bytes_per_s"},
+                  {LMO_OPT_KEEP_FREE, "memory_keep_free_bytes"}};
+    char path[LMO_API_PATH_MAX];
+    if (!lmo_api_path(path, "/v1/hosts/", cli->args.positional[0], "")) {
+        lmo_cli_message(cli, "\"%.60s\" cannot be a host's name", cli->args.positional[0]);
+        return LMO_EXIT_USAGE;
+    }
+    LMO_AUTO_JSON json_t *body = json_object();
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        bool given = (cli->args.given >> limits[i].option) & 1U;
+        if (given || LMO_GIVEN(&cli->args, RESET))
+            (void)lmo_json_put(body, limits[i].member,
+                               given ? json_integer((json_int_t)cli->args.number[limits[i].option]) : json_null());
+    }
+    if (json_object_size(body) == 0) {
+        lmo_cli_message(cli, "nothing to set: give a limit, or --reset");
+        return LMO_EXIT_USAGE;
+    }
+    LMO_AUTO_JSON json_t *host = NULL;
+    int rc = lmo_api_call(cli, "PATCH", path, body, &host);
+    if (rc != 0)
+        return rc;
+    if (LMO_GIVEN(&cli->args, JSON))
+        return lmo_cli_print_json(cli, host);
+    lmo_render_host(host, &cli->out_style, cli->out);
+    return 0;
+}
+
 int lmo_cmd_host_remove(struct lmo_cli *cli)
 {
     char path[LMO_API_PATH_MAX];

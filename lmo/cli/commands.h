@@ -37,6 +37,7 @@ void lmo_cli_help(const struct lmo_cli_command *command, FILE *out);
 int lmo_cmd_host_add(struct lmo_cli *cli);
 int lmo_cmd_host_list(struct lmo_cli *cli);
 int lmo_cmd_host_show(struct lmo_cli *cli);
+int lmo_cmd_host_set(struct lmo_cli *cli);
 int lmo_cmd_host_remove(struct lmo_cli *cli);
 int lmo_cmd_vm_list(struct lmo_cli *cli);
 int lmo_cmd_vm_show(struct lmo_cli *cli);

@@ -37,6 +37,16 @@
       "Print the version") \
     X(HOST_URL,            "url",                  0,   "URL",     TEXT,    0,  0, \
       "The host's worker, https://HOST:PORT") \
+    X(MAX_INCOMING,        "max-incoming",         0,   "N",       UINT,    0,  256, \
+      "Migrations to this host at once; 0: none") \
+    X(MAX_OUTGOING,        "max-outgoing",         0,   "N",       UINT,    0,  256, \
+      "Migrations from this host at once; 0: none") \
+    X(MAX_BANDWIDTH,       "max-bandwidth",        0,   "MiB/s",   MIB,     1,  1099511627776, \
+      "What migrations may use of its migration link, below the link's own rate") \
+    X(KEEP_FREE,           "keep-free",            0,   "MiB",     MIB,     0,  1125899906842624, \
+      "Memory that stays free on this host") \
+    X(RESET,               "reset",                0,   NULL,      FLAG,    0,  0, \
+      "Take back what was set for this host before: the coordinator's limits hold, but for those given here") \
     X(TO,                  "to",                   0,   "HOST",    TEXT,    0,  0, \
       "Destination host") \
     X(WAIT,                "wait",                 'w', NULL,      FLAG,    0,  0, \

@@ -120,6 +120,15 @@ void lmo_render_host(const json_t *host, const struct lmo_style *style, FILE *ou
                  lmo_api_text(breaker, "state"), lmo_api_u64(breaker, "failures"), lmo_api_u64(breaker, "held_calls"));
         line(out, "breaker", text);
     }
+    const json_t *limits = json_object_get(host, "limits"), *in_use = json_object_get(host, "in_use");
+    if (json_object_size(limits) > 0) {
+        fputs("limits\n", out);
+        leaves("", limits, 0, out);
+    }
+    if (json_object_size(in_use) > 0) {
+        fputs("in use by migrations\n", out);
+        leaves("", in_use, 0, out);
+    }
     const json_t *capabilities = json_object_get(host, "capabilities");
     if (json_object_size(capabilities) > 0) {
         fputs("capabilities\n", out);

@@ -168,7 +168,12 @@ void lmo_render_migrations(const json_t *answer, const struct lmo_style *style, 
         lmo_grid_cell(&t, guest(m, name));
         lmo_grid_cell(&t, lmo_api_text(m, "source"));
         lmo_grid_cell(&t, lmo_api_text(m, "destination"));
-        lmo_grid_cell(&t, state(m));
+        if (lmo_api_has(m, "queue_position")) {
+            snprintf(buf, sizeof buf, "%.20s, %" PRIu64 " in line", state(m), lmo_api_u64(m, "queue_position"));
+            lmo_grid_cell(&t, buf);
+        } else {
+            lmo_grid_cell(&t, state(m));
+        }
         const json_t *p = json_object_get(m, "progress");
         snprintf(buf, sizeof buf, "%.0f %%", lmo_api_number(p, "percent"));
         lmo_grid_cell(&t, lmo_api_has(p, "percent") ? buf : "-");
@@ -370,6 +375,10 @@ static void render_reason(const json_t *m, FILE *out)
     }
     if (*lmo_api_text(m, "waiting_for"))
         field(out, "waiting", lmo_api_text(m, "waiting_for"));
+    if (lmo_api_has(m, "share_bytes_per_s") && *lmo_api_text(m, "outcome") == '\0') {
+        char rate[LMO_FORMAT_MAX];
+        field(out, "share", lmo_format_rate(lmo_api_u64(m, "share_bytes_per_s"), rate));
+    }
     if (json_is_true(json_object_get(m, "cancel_requested")) && *lmo_api_text(m, "outcome") == '\0')
         field(out, "cancelling", "as asked; it ends as soon as the hypervisor has confirmed it");
 }

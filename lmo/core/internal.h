@@ -51,6 +51,11 @@ void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample);
 void lmo_step_bandwidth_changed(struct lmo_step *s);
 void lmo_step_limit_failed(struct lmo_step *s);
 void lmo_step_precopy_overdue(struct lmo_step *s);
+/* bandwidth.c */
+void lmo_step_admitted(struct lmo_step *s);
+void lmo_step_share(struct lmo_step *s);
+/* OPEN_GATE was carried out: what it ordered is in force, and nothing else. */
+void lmo_step_limits_in_force(struct lmo_step *s);
 /* reports.c */
 void lmo_step_worker_event(struct lmo_step *s, const struct lmo_worker_event *w);
 

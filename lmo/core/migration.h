@@ -125,6 +125,9 @@ struct lmo_migration {
     bool switchover_ready;         /* persisted before the gate is ordered open */
     int64_t held_since_ms, held_until_ms; /* queued because it would not converge; 0: not */
     struct lmo_convergence convergence;
+    uint64_t share_bytes_per_s;    /* bandwidth that admission gives it, ordered last; 0: none given, only the policy limits */
+    uint64_t share_held_bytes_per_s; /* may be in force until the worker has confirmed a smaller one; >= the share */
+    bool gate_open;                /* limits were confirmed to be in force at least once */
     uint32_t downtime_ms;          /* limit ordered last: begins low, is raised in steps to policy.max_downtime_ms */
     uint32_t downtime_iteration;   /* pass over the memory that was under way when it was ordered */
     bool job_ended, job_call_ok;
@@ -150,7 +153,7 @@ void lmo_migration_copy(struct lmo_migration *to, const struct lmo_migration *fr
 /* ------------------------------------------------------------------ events */
 
 enum lmo_event_kind {
-    LMO_EV_ADMITTED = 1, /* the limits allow it to start */
+    LMO_EV_ADMITTED = 1, /* the limits allow it to start; with a code: it can never start, and the text says why */
     LMO_EV_TASK_DONE,
     LMO_EV_TASK_FAILED,
     LMO_EV_WORKER,       /* a worker's event (its kind in `worker.kind`) */
@@ -159,6 +162,7 @@ enum lmo_event_kind {
     LMO_EV_RECOVERED,    /* a coordinator has just loaded the record */
     LMO_EV_RESOLVE,      /* a person has decided (core/resolve.h) */
     LMO_EV_HELD,         /* a call is not sent yet: its host does not answer (core/breaker.h); `text` */
+    LMO_EV_SHARE,        /* admission gives it another share of its links */
     LMO_EV_COUNT
 };
 
@@ -169,8 +173,11 @@ struct lmo_event {
     uint32_t random;               /* for jitter */
     /* TASK_* */
     uint32_t ordinal;
-    int code;                      /* TASK_FAILED: LMO_E_* */
-    const char *text;              /* TASK_FAILED: reason; borrowed */
+    int code;                      /* TASK_FAILED, ADMITTED: LMO_E_* */
+    const char *text;              /* TASK_FAILED, ADMITTED with a code: reason. TIMER in the queue: what holds it. Borrowed */
+    /* ADMITTED, SHARE */
+    uint64_t share_bytes_per_s;
+    const char *peer_uri, *migration_uri; /* ADMITTED: of the destination as it is now; NULL: unchanged; borrowed */
     const struct lmo_vm_facts *facts; /* DESCRIBE done; borrowed; volumes' and ports' workers filled in */
     const char *export_name;       /* ATTACH done; borrowed */
     const char *answer, *evidence; /* RELAY_FREEZE done; borrowed */
@@ -207,6 +214,14 @@ struct lmo_effects {
  * delivery) are accepted and change nothing but the version. */
 int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *event, struct lmo_migration *next,
                   struct lmo_effects *effects, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* Limit of the memory stream once the gate is open: the policy's, and within it the share. 0: none. */
+uint64_t lmo_migration_bandwidth(const struct lmo_migration *m);
+/* What a migration takes of the fleet, by its record alone: a slot at both hosts; and bandwidth between them. */
+bool lmo_migration_is_running(const struct lmo_migration *m);
+bool lmo_migration_streams(const struct lmo_migration *m);
+/* May its share be changed now? Not while an order with the last one is under way. */
+bool lmo_migration_adjustable(const struct lmo_migration *m);
 
 /* "<migration>.<epoch>.<ordinal>-<kind>" */
 void lmo_task_op_id(const struct lmo_migration *m, const struct lmo_task *t, char out[LMO_OP_ID_MAX]);

@@ -10,12 +10,6 @@
 #define HOLD_AGAIN_MS 30000        /* a guest that would not converge is looked at again after so long ... */
 #define HOLD_MAX_MS   (60 * 60000) /* ... and no longer than this in all */
 
-/* What the migration gets: the least of what its policy wants and what it is given; 0: no limit is known. */
-static uint64_t bandwidth_of(const struct lmo_migration *m)
-{
-    return m->policy.bandwidth_bytes_per_s;
-}
-
 static bool gate_open(struct lmo_migration *m)
 {
     return m->switchover_ready && !lmo_plan_pending(m, LMO_OP_OPEN_GATE);
@@ -28,7 +22,7 @@ static struct lmo_conv_facts facts_of(struct lmo_step *s, const struct lmo_progr
                                    .downtime_ms = m->downtime_ms,
                                    .ordered_in_pass = m->downtime_iteration,
                                    .open = gate_open(m),
-                                   .bandwidth_bytes_per_s = bandwidth_of(m),
+                                   .bandwidth_bytes_per_s = lmo_migration_bandwidth(m),
                                    .memory_bytes = m->vm.memory_bytes,
                                    .before = before,
                                    .now = &m->progress,
@@ -63,7 +57,7 @@ void lmo_step_forecast(struct lmo_step *s)
     struct lmo_forecast_facts facts = {.memory_bytes = m->vm.memory_bytes,
                                        .dirty_bytes_per_s = m->vm.dirty_bytes_per_s,
                                        .age_ms = m->vm.dirty_age_ms,
-                                       .bandwidth_bytes_per_s = bandwidth_of(m)};
+                                       .bandwidth_bytes_per_s = lmo_migration_bandwidth(m)};
     if (m->vm.state == LMO_RUN_PAUSED_BY_USER) { /* its vCPUs stand, and stay so */
         facts.dirty_bytes_per_s = 0;
         facts.age_ms = 1;
@@ -90,7 +84,7 @@ void lmo_step_precopy_begin(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
     char how[80];
-    lmo_convergence_begin(&m->convergence, &m->policy, m->vm.memory_bytes, bandwidth_of(m), s->ev->now_ms);
+    lmo_convergence_begin(&m->convergence, &m->policy, m->vm.memory_bytes, lmo_migration_bandwidth(m), s->ev->now_ms);
     const struct lmo_budget *b = &m->convergence.memory;
     lmo_budget_text(b, LMO_CONV_BASE_MS, LMO_CONV_FACTOR, how, sizeof how);
     lmo_step_note(s, how, "time-out %llu ms, then %s", (unsigned long long)b->ms,
@@ -101,7 +95,7 @@ void lmo_step_bandwidth_changed(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
     if (m->phase == LMO_PHASE_PRECOPY) {
-        lmo_convergence_bandwidth(&m->convergence, &m->policy, m->vm.memory_bytes, bandwidth_of(m));
+        lmo_convergence_bandwidth(&m->convergence, &m->policy, m->vm.memory_bytes, lmo_migration_bandwidth(m));
         m->deadline_ms = lmo_convergence_deadline(&m->convergence);
     }
 }

@@ -21,12 +21,13 @@ enum lmo_at_deadline {
 };
 
 #define LMO_DEADLINE_BY_POLICY INT64_C(-1) /* the migration's convergence time-out */
+#define LMO_DEADLINE_BY_LIMITS INT64_C(-2) /* the coordinator's queue time-out, written into the record when it is made */
 #define LMO_TRIES_UNTIL_DEADLINE 0         /* giving up a call there would leave a guest or a resource in between */
 
 /*  phase             deadline ms             at the deadline tries  what undoes it
  *  the first question after a restart or a lost reply */
 #define LMO_PHASE_RULES(X)                                                                                           \
-    X(QUEUED,             0,                      NOTHING,        1, "forgotten: nothing was asked of any host",     \
+    X(QUEUED,             LMO_DEADLINE_BY_LIMITS, ROLLBACK,       1, "forgotten: nothing was asked of any host",     \
       "none")                                                                                                        \
     X(PRECHECK,           60000,                  ROLLBACK,       5, "nothing: it only looks",                       \
       "the same looks again")                                                                                        \
@@ -53,7 +54,7 @@ enum lmo_at_deadline {
     X(ABANDONED,          0,                      NOTHING,        0, "none: it has ended, as it stood", "none")
 
 struct lmo_phase_rule {
-    int64_t deadline_ms; /* 0: none; LMO_DEADLINE_BY_POLICY */
+    int64_t deadline_ms; /* 0: none; LMO_DEADLINE_BY_POLICY, _BY_LIMITS */
     enum lmo_at_deadline at_deadline;
     uint16_t tries;      /* of one call; LMO_TRIES_UNTIL_DEADLINE */
     const char *undo, *question;

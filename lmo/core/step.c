@@ -74,7 +74,7 @@ static int64_t deadline_of(const struct lmo_migration *m, enum lmo_phase p, int6
     if (ms == LMO_DEADLINE_BY_POLICY) {
         return lmo_convergence_deadline(&m->convergence);
     }
-    return ms == 0 ? 0 : now_ms + ms;
+    return ms <= 0 ? 0 : now_ms + ms; /* back in the queue its own time-out holds, see precopy.c */
 }
 
 static void close_phase_time(struct lmo_step *s)
@@ -185,8 +185,11 @@ static void on_timer(struct lmo_step *s)
         return;
     }
     char text[LMO_TEXT_MAX];
+    const char *waited = m->waiting_for[0]                             ? m->waiting_for
+                         : m->phase == LMO_PHASE_QUEUED && s->ev->text ? s->ev->text
+                                                                       : "a worker's answer";
     (void)snprintf(text, sizeof text, "%s did not end within its deadline; waiting for %.180s", lmo_phase_text(m->phase),
-                   m->waiting_for[0] ? m->waiting_for : "a worker's answer");
+                   waited);
     switch (lmo_phase_rule(m->phase)->at_deadline) {
     case LMO_AT_DEADLINE_ROLLBACK: lmo_step_fail(s, LMO_E_TIMEOUT, text); break;
     case LMO_AT_DEADLINE_CONVERGENCE: lmo_step_precopy_overdue(s); break;
@@ -264,9 +267,10 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     switch (event->kind) {
     case LMO_EV_ADMITTED:
         if (next->phase == LMO_PHASE_QUEUED && !lmo_step_held(&s)) {
-            lmo_step_enter(&s, LMO_PHASE_PRECHECK, "admitted");
+            lmo_step_admitted(&s);
         }
         break;
+    case LMO_EV_SHARE: lmo_step_share(&s); break;
     case LMO_EV_TASK_DONE:
     case LMO_EV_TASK_FAILED:
         t = find_task(next, event->ordinal);
@@ -336,6 +340,9 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     }
     if (opens_gate(m) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";
+    }
+    if (m->share_held_bytes_per_s < m->share_bytes_per_s) {
+        return "a share is more than what may be in force";
     }
     if (m->phase == LMO_PHASE_COMPLETED && !m->cutover.resumed && !m->cutover.defined) {
         return "completed without the destination's word that the guest is there";

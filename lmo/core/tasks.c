@@ -162,6 +162,8 @@ void lmo_step_task_done(struct lmo_step *s, struct lmo_task *t)
         relayed_answer(s, t);
     } else if (t->kind == LMO_OP_DEFINE) {
         m->cutover.defined = true;
+    } else if (t->kind == LMO_OP_OPEN_GATE) {
+        lmo_step_limits_in_force(s);
     }
 }
 
@@ -284,13 +286,16 @@ static void failed_in_cutover(struct lmo_step *s, struct lmo_task *t, enum lmo_e
 
 static void failed_forward(struct lmo_step *s, struct lmo_task *t, enum lmo_err_class cls)
 {
-    if (t->kind == LMO_OP_OPEN_GATE && s->m->downtime_iteration > 0) {
-        t->state = LMO_TASK_DONE; /* one more step of the downtime: the gate is open, and the job may just have ended */
+    unsigned tries = t->kind == LMO_OP_RELEASE ? LMO_TRIES_RELEASE : lmo_phase_rule(s->m->phase)->tries;
+    bool again = (cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < tries;
+    bool open = t->kind == LMO_OP_OPEN_GATE && (s->m->gate_open || s->m->downtime_iteration > 0);
+    if (open && !again) {
+        t->state = LMO_TASK_DONE; /* other limits for an open gate: those in force stay, and the job may just have ended */
+        no_longer_waited_for(s, t);
         lmo_step_limit_failed(s);
         return;
     }
-    unsigned tries = t->kind == LMO_OP_RELEASE ? LMO_TRIES_RELEASE : lmo_phase_rule(s->m->phase)->tries;
-    if ((cls == LMO_CLASS_RETRY || cls == LMO_CLASS_UNKNOWN) && t->attempts < tries) {
+    if (again) {
         retry(s, t, cls == LMO_CLASS_UNKNOWN);
         return;
     }

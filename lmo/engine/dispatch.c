@@ -254,7 +254,7 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
         return sign_permit(entry, t->epoch, &r->permit, err);
     }
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_OPEN_GATE) {
-        r->bandwidth_bytes_per_s = m->policy.bandwidth_bytes_per_s;
+        r->bandwidth_bytes_per_s = lmo_migration_bandwidth(m);
         r->downtime_ms = m->downtime_ms;
         r->deadman_ms = DEADMAN_MS;
         if (t->kind == LMO_OP_JOB_START && m->policy.allow_throttle) {
@@ -265,6 +265,7 @@ static int fill_kind(const struct entry *entry, const struct lmo_task *t, struct
     if (t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_CHECK_REACH) {
         LMO_COPY(r->peer_uri, m->peer_uri);
         LMO_COPY(r->migration_uri, m->migration_uri);
+        LMO_COPY(r->link, entry->engine->admission.limits.link);
     }
     bool decides = m->policy.prediction == LMO_PREDICTION_QUEUE || m->policy.prediction == LMO_PREDICTION_REFUSE;
     if (t->kind == LMO_OP_DESCRIBE && decides) {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #define STALL_RETRY_MS 500
 #define TERM_CHECK_MS 1000 /* how long a coordinator that was overtaken may believe that it is the one */
@@ -56,6 +57,13 @@ static void mark_dirty(struct entry *entry)
         e->dirtied++;
     }
     engine_flush_soon(e);
+}
+
+void engine_inserted(struct entry *entry)
+{
+    entry->durable = true;
+    entry->wake_ms = engine_record(entry)->deadline_ms;
+    mark_dirty(entry);
 }
 
 static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
@@ -119,18 +127,9 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     entry->durable |= effects.durable;
     entry->ended |= effects.ended;
     entry->wake_ms = effects.wake_ms;
+    engine_admission_stepped(entry);
     mark_dirty(entry);
     return 0;
-}
-
-void engine_admit(struct entry *entry)
-{
-    struct lmo_event ev = {.kind = LMO_EV_ADMITTED};
-    struct lmo_err err = {0};
-    if (engine_apply(entry, &ev, &err) < 0) {
-        lmo_log(LMO_LOG_ERROR, "admission refused by the core", "migration=%s why=%s", entry->id, err.text);
-        abort();
-    }
 }
 
 /* ------------------------------------------------------------------ after the commit */
@@ -141,11 +140,13 @@ static void on_timer(void *arg)
     entry->timer = 0;
     struct lmo_event ev = {.kind = LMO_EV_TIMER};
     struct lmo_err err = {0};
+    char held[LMO_TEXT_MAX];
+    if (engine_admission_hold(entry)) {
+        engine_admission_hold_text(entry, held, sizeof held);
+        ev.text = held;
+    }
     if (engine_apply(entry, &ev, &err) < 0) {
         lmo_log(LMO_LOG_ERROR, "timer event refused", "migration=%s why=%s", entry->id, err.text);
-    }
-    if (entry->phase == LMO_PHASE_QUEUED && engine_record(entry)->held_until_ms > 0) {
-        engine_admit(entry); /* as long as it is held, the core lets it wait */
     }
 }
 
@@ -376,9 +377,14 @@ static void isolate(struct lmo_engine *e, unsigned count)
 static void flush(void *arg)
 {
     struct lmo_engine *e = arg;
-    e->flush_posted = false;
     if (e->stalled) {
+        e->flush_posted = false;
         return;
+    }
+    engine_admission_run(e); /* what it steps is part of this commit: no other flush is asked for */
+    e->flush_posted = false;
+    if (e->admission.due) {
+        engine_flush_soon(e);
     }
     struct lmo_err err = {0};
     unsigned count = batch_size(e);
@@ -517,6 +523,8 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
         struct lmo_err err = {0};
         if (engine_apply(entry, &ev, &err) < 0) {
             lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->id, host, err.text);
+        } else if (events[i].kind == LMO_WEV_PROGRESS) {
+            engine_admission_sample(entry);
         }
     }
     if (next > h->seen_cursor) {
@@ -548,11 +556,13 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
     h->up = up;
     if (facts) {
         h->facts = *facts;
+        h->facts_ns = lmo_now_ns();
         h->last_error[0] = '\0';
         engine_heard(h);
     } else {
         (void)snprintf(h->last_error, sizeof h->last_error, "%s", why ? why : "unreachable");
     }
+    engine_admission_host_changed(e, h);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -572,6 +582,12 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
+    r = engine_admission_init(e, cfg->limits, err);
+    if (r < 0) {
+        engine_entries_done(e);
+        free(e);
+        return r;
+    }
     e->booted_ms = (int64_t)(lmo_realtime_us() / 1000) - (int64_t)lmo_now_ms();
     e->callbacks = (struct lmo_workers_callbacks){.arg = e, .events = on_events, .host_state = on_host_state,
                                                   .superseded = on_superseded};
@@ -603,6 +619,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         }
         engine_entry_free(entry);
     }
+    engine_admission_done(e);
     engine_entries_done(e);
     struct host *h, *htmp;
     HASH_ITER(hh, e->hosts, h, htmp) {
@@ -628,7 +645,8 @@ static int load_host(void *arg, const struct lmo_host_row *row)
     h->seen_cursor = row->cursor;
     HASH_ADD_STR(e->hosts, row.name, h);
     struct lmo_err err = {0};
-    return e->workers->ops->host_add(e->workers, row->name, row->url, row->cursor, &err);
+    int r = engine_admission_host_add(e, h, &err);
+    return r < 0 ? r : e->workers->ops->host_add(e->workers, row->name, row->url, row->cursor, &err);
 }
 
 static int load_open(void *arg, const struct lmo_migration *m, const char *xml)

@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "core/admission.h"
 #include "core/migration.h"
 #include "engine/ports.h"
 #include "pki/permit.h"
@@ -27,6 +28,7 @@ struct lmo_engine_config {
     struct lmo_loop *loop;                   /* borrowed */
     struct lmo_store *store;                 /* borrowed */
     const struct lmo_permit_key *permit_key; /* borrowed */
+    const struct lmo_limits *limits;         /* copied; NULL: lmo_limits_default */
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;
@@ -64,6 +66,9 @@ struct lmo_migrate_request {
 int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* Sets what `set->given` says, takes back to the coordinator's limits what `reset` says. */
+int lmo_engine_host_limits(struct lmo_engine *e, const char *name, const struct lmo_host_limits *set, uint32_t reset,
+                           lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;

@@ -73,8 +73,14 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
     LMO_COPY(entry->source, m->source);
     LMO_COPY(entry->destination, m->destination);
     show(entry, m);
+    entry->item = LMO_NONE;
     HASH_ADD_STR(e->entries, id, entry);
     HASH_ADD(hh_vm, e->by_vm, vm, strlen(entry->vm), entry);
+    struct lmo_err err = {0};
+    if (engine_admission_entry_add(entry, &err) < 0) {
+        engine_entry_free(entry);
+        return NULL;
+    }
     return entry;
 }
 
@@ -92,6 +98,7 @@ void engine_entry_free(struct entry *entry)
 {
     struct lmo_engine *e = entry->engine;
     lmo_loop_cancel(e->loop, &entry->timer);
+    engine_admission_entry_remove(entry);
     HASH_DEL(e->entries, entry);
     HASH_DELETE(hh_vm, e->by_vm, entry);
     if (entry->hot) {

@@ -7,6 +7,7 @@
 #define LMO_ENGINE_PORTS_H
 
 #include "base/err.h"
+#include "core/admission.h"
 #include "core/migration.h"
 #include "proto/observe.h"
 #include "proto/op.h"
@@ -17,6 +18,7 @@ struct lmo_host_row {
     char name[LMO_NAME_MAX];
     char url[LMO_URL_MAX];
     uint64_t cursor;             /* events of this worker up to here are committed */
+    struct lmo_host_limits limits;
 };
 
 struct lmo_journal_line {
@@ -84,6 +86,8 @@ struct lmo_store_ops {
     int (*idempotency)(struct lmo_store *s, const char *principal, const char *key, char ret_hash[65],
                        char ret_migration[LMO_ID_MAX], struct lmo_err *err) LMO_MUST_CHECK;
     int (*host_put)(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err) LMO_MUST_CHECK; /* CONFLICT if it is there */
+    /* Replaces what was set for this host. NOT_FOUND if it is not registered. */
+    int (*host_limits)(struct lmo_store *s, const char *name, const struct lmo_host_limits *limits, struct lmo_err *err) LMO_MUST_CHECK;
     int (*host_delete)(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
     int (*host_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
                      struct lmo_err *err) LMO_MUST_CHECK;

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #define DEFAULT_MAX_DOWNTIME_MS 300
 #define CANCEL_COMMIT_MS 25000 /* before the API itself gives up */
@@ -35,9 +36,11 @@ void engine_reply_fail(lmo_engine_reply_fn *fn, void *arg, int code, const char 
     fn(arg, &r);
 }
 
-static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m)
+/* `entry`: if the record is open. */
+static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m,
+                            const struct entry *entry)
 {
-    json_t *j = lmo_migration_to_rest(m);
+    json_t *j = engine_migration_json(m, entry);
     if (!j) {
         engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
         return;
@@ -95,8 +98,11 @@ static void host_add(struct request *r)
     LMO_COPY(h->row.url, r->url);
     /* First what can be taken back, then what is durable. */
     int rc = e->workers->ops->host_add(e->workers, h->row.name, h->row.url, 0, &err);
-    if (rc == 0 && (rc = e->store->ops->host_put(e->store, &h->row, &err)) < 0) {
+    if (rc == 0 && (rc = engine_admission_host_add(e, h, &err)) < 0) {
         e->workers->ops->host_remove(e->workers, h->row.name);
+    } else if (rc == 0 && (rc = e->store->ops->host_put(e->store, &h->row, &err)) < 0) {
+        e->workers->ops->host_remove(e->workers, h->row.name);
+        engine_admission_host_remove(e, h);
     }
     if (rc < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
@@ -104,10 +110,11 @@ static void host_add(struct request *r)
         return;
     }
     HASH_ADD_STR(e->hosts, row.name, h);
+    engine_admission_host_changed(e, h);
     lmo_log(LMO_LOG_INFO, "host registered", "host=%s url=%s", h->row.name, h->row.url);
     char location[LMO_NAME_MAX + 16];
     (void)snprintf(location, sizeof location, "/v1/hosts/%s", h->row.name);
-    engine_reply_ok(r->fn, r->arg, 201, engine_host_json(h), location);
+    engine_reply_ok(r->fn, r->arg, 201, engine_host_json(r->engine, h), location);
 }
 
 static void host_list(struct request *r)
@@ -115,7 +122,7 @@ static void host_list(struct request *r)
     json_t *list = json_array(), *body = json_object();
     int rc = 0;
     for (struct host *h = r->engine->hosts; h; h = h->hh.next) {
-        rc |= lmo_json_add(list, engine_host_json(h));
+        rc |= lmo_json_add(list, engine_host_json(r->engine, h));
     }
     rc |= lmo_json_put(body, "hosts", list);
     if (rc) {
@@ -133,7 +140,7 @@ static void host_get(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
         return;
     }
-    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(h), "");
+    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(r->engine, h), "");
 }
 
 static bool host_in_use(struct lmo_engine *e, const char *name, const char **ret_id)
@@ -155,6 +162,33 @@ static bool host_in_use(struct lmo_engine *e, const char *name, const char **ret
     return false;
 }
 
+static void host_limits(struct request *r)
+{
+    struct lmo_engine *e = r->engine;
+    struct host *h = engine_host(e, r->name);
+    struct lmo_err err = {0};
+    if (!h) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
+        return;
+    }
+    struct lmo_host_limits next = h->row.limits;
+    const struct lmo_host_limits *set = &r->limits;
+    next.given = (next.given & ~r->reset) | set->given;
+    next.max_incoming = set->given & LMO_HOST_LIMIT_INCOMING ? set->max_incoming : next.max_incoming;
+    next.max_outgoing = set->given & LMO_HOST_LIMIT_OUTGOING ? set->max_outgoing : next.max_outgoing;
+    next.max_bandwidth_bytes_per_s =
+        set->given & LMO_HOST_LIMIT_BANDWIDTH ? set->max_bandwidth_bytes_per_s : next.max_bandwidth_bytes_per_s;
+    next.memory_keep_free_bytes =
+        set->given & LMO_HOST_LIMIT_KEEP_FREE ? set->memory_keep_free_bytes : next.memory_keep_free_bytes;
+    if (e->store->ops->host_limits(e->store, r->name, &next, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+        return;
+    }
+    h->row.limits = next;
+    engine_admission_host_changed(e, h);
+    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(e, h), "");
+}
+
 static void host_remove(struct request *r)
 {
     struct lmo_engine *e = r->engine;
@@ -171,6 +205,7 @@ static void host_remove(struct request *r)
         e->workers->ops->host_remove(e->workers, r->name);
         engine_cursor_forget(e, h);
         HASH_DEL(e->hosts, h);
+        engine_admission_host_remove(e, h);
         engine_host_free(h);
         engine_reply_ok(r->fn, r->arg, 204, NULL, "");
     }
@@ -227,13 +262,14 @@ static void fill_record(struct creation *c, const struct found_vm *found, uint64
     LMO_COPY(m->source_url, src->row.url);
     LMO_COPY(m->destination_url, dst->row.url);
     LMO_COPY(m->peer_uri, dst->facts.peer_uri);
-    LMO_COPY(m->migration_uri, dst->facts.migration_uri);
     LMO_COPY(m->vm.uuid, found->facts.uuid);
     LMO_COPY(m->vm.name, found->facts.name);
     m->vm.memory_bytes = found->facts.memory_bytes;
+    m->vm.huge_page_bytes = found->facts.huge_page_bytes;
     m->policy = c->req.policy;
     m->created_ms = m->updated_ms = m->phase_started_ms = engine_now_ms(e);
     m->phase_started_boot_us = lmo_now_ns() / 1000;
+    m->deadline_ms = m->created_ms + (int64_t)e->admission.limits.queue_timeout_ms;
     m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
     m->phase_time_count = 1;
 }
@@ -294,7 +330,7 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     if (!dst->facts.hypervisor[0]) {
         return lmo_fail(err, LMO_E_INVALID, "host %s runs no hypervisor", dst->row.name);
     }
-    return 0;
+    return engine_admission_possible(e, engine_host(e, f->host), dst, &f->facts, err);
 }
 
 /* True if the request was answered from an earlier one with the same key. */
@@ -305,8 +341,8 @@ static bool repeated(struct lmo_engine *e, const struct lmo_migrate_request *req
     if (!req->idempotency_key[0]) {
         return false;
     }
-    for (struct entry *en = e->entries; en; en = en->hh.next) {
-        if (en->request && strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
+    for (const struct entry *en = e->creations; en; en = en->next_created) {
+        if (strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
             strcmp(en->request->principal, req->principal) == 0) {
             engine_reply_fail(fn, arg, LMO_E_CONFLICT, "Idempotency-Key",
                               "a request with this key is being carried out");
@@ -325,11 +361,11 @@ static bool repeated(struct lmo_engine *e, const struct lmo_migrate_request *req
         engine_reply_fail(fn, arg, LMO_E_REFUSED, "Idempotency-Key",
                           "this key came with another request before (migration %s)", id);
     } else if (open) {
-        reply_migration(fn, arg, 202, engine_record(open));
+        reply_migration(fn, arg, 202, engine_record(open), open);
     } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
         engine_reply_fail(fn, arg, err.code, "", "%s", err.text);
     } else {
-        reply_migration(fn, arg, 202, &m);
+        reply_migration(fn, arg, 202, &m, NULL);
     }
     return true;
 }
@@ -367,11 +403,12 @@ static void create(void *arg, const struct found_vm *found)
     }
     *req = c->req;
     entry->request = req;
+    DL_APPEND2(e->creations, entry, prev_created, next_created);
     entry->created_fn = c->fn;
     entry->created_arg = c->arg;
     free(c);
     engine_journal(entry, "accepted", req->principal);
-    engine_admit(entry);
+    engine_inserted(entry); /* whether it may start is decided before the commit: admission.c */
 }
 
 /* The insert is durable: the client may know (E3). */
@@ -379,10 +416,11 @@ void engine_created(struct entry *entry, int code, const char *text)
 {
     struct lmo_migrate_request *req = entry->request;
     entry->request = NULL;
+    DL_DELETE2(entry->engine->creations, entry, prev_created, next_created);
     if (code < 0) {
         engine_reply_fail(entry->created_fn, entry->created_arg, code, "", "%s", text);
     } else {
-        reply_migration(entry->created_fn, entry->created_arg, 202, engine_record(entry));
+        reply_migration(entry->created_fn, entry->created_arg, 202, engine_record(entry), entry);
     }
     free(req);
 }
@@ -422,6 +460,7 @@ static void migrate(struct request *r)
         free(c);
         return;
     }
+    engine_admission_prefetch(e, engine_host(e, r->migrate.destination));
     e->creating++;
     int rc = c->req.source[0] ? engine_find_vm_at(e, c->req.vm, c->req.source, create, c, &err)
                               : engine_find_vm(e, c->req.vm, create, c, &err);
@@ -448,7 +487,7 @@ static void waiter_unlink(struct waiter *w)
 static void waiter_answer(struct waiter *w)
 {
     lmo_loop_cancel(w->engine->loop, &w->timer);
-    reply_migration(w->fn, w->arg, w->status, engine_record(w->entry));
+    reply_migration(w->fn, w->arg, w->status, engine_record(w->entry), w->entry);
     free(w);
 }
 
@@ -513,6 +552,7 @@ static void wait_for(struct request *r, struct entry *entry, uint64_t version, u
     w->next = entry->waiters;
     entry->waiters = w;
     entry->waiter_count++;
+    engine_admission_watch(entry);
 }
 
 /* E3: answered by the commit of what was just applied. */
@@ -531,12 +571,13 @@ static void migration_get(struct request *r)
             engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
                               err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
         } else {
-            reply_migration(r->fn, r->arg, 200, &m);
+            reply_migration(r->fn, r->arg, 200, &m, NULL);
         }
         return;
     }
+    engine_admission_tell(entry);
     if (r->wait_ms == 0 || entry->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
-        reply_migration(r->fn, r->arg, 200, engine_record(entry));
+        reply_migration(r->fn, r->arg, 200, engine_record(entry), entry);
         return;
     }
     wait_for(r, entry, r->version, r->wait_ms, 200);
@@ -552,7 +593,7 @@ static int list_one(void *arg, const struct lmo_migration *m)
 {
     struct listing *l = arg;
     const struct entry *open = engine_entry(l->engine, m->id); /* progress is newer in memory */
-    l->failed |= lmo_json_add(l->array, lmo_migration_to_rest(open ? engine_record(open) : m));
+    l->failed |= lmo_json_add(l->array, engine_migration_json(open ? engine_record(open) : m, open));
     return 0;
 }
 
@@ -671,6 +712,15 @@ int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *ar
 int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_get, fn, arg, name);
+    return engine_post(e, &r);
+}
+
+int lmo_engine_host_limits(struct lmo_engine *e, const char *name, const struct lmo_host_limits *set, uint32_t reset,
+                           lmo_engine_reply_fn *fn, void *arg)
+{
+    struct request r = engine_request(host_limits, fn, arg, name);
+    r.limits = *set;
+    r.reset = reset;
     return engine_post(e, &r);
 }
 

@@ -45,6 +45,7 @@ static const struct lmo_store_ops sqlite_ops = {
     .journal = lmo_sqlite_journal,
     .idempotency = lmo_sqlite_idempotency,
     .host_put = lmo_sqlite_host_put,
+    .host_limits = lmo_sqlite_host_limits,
     .host_delete = lmo_sqlite_host_delete,
     .host_list = lmo_sqlite_host_list,
     .term = lmo_sqlite_term,

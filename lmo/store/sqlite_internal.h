@@ -31,6 +31,8 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
 int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_least, uint64_t *ret,
                           struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct lmo_host_limits *l,
+                           struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* sqlite_term.c */

@@ -187,13 +187,30 @@ int lmo_sqlite_idempotency(struct lmo_store *s, const char *principal, const cha
     return 0;
 }
 
+static struct lmo_host_limits read_limits(struct lmo_sql_stmt *stmt)
+{
+    return (struct lmo_host_limits){
+        .given = (lmo_sql_is_null(stmt, 3) ? 0U : LMO_HOST_LIMIT_INCOMING) |
+                 (lmo_sql_is_null(stmt, 4) ? 0U : LMO_HOST_LIMIT_OUTGOING) |
+                 (lmo_sql_is_null(stmt, 5) ? 0U : LMO_HOST_LIMIT_BANDWIDTH) |
+                 (lmo_sql_is_null(stmt, 6) ? 0U : LMO_HOST_LIMIT_KEEP_FREE),
+        .max_incoming = (uint32_t)lmo_sql_u64(stmt, 3),
+        .max_outgoing = (uint32_t)lmo_sql_u64(stmt, 4),
+        .max_bandwidth_bytes_per_s = lmo_sql_u64(stmt, 5),
+        .memory_keep_free_bytes = lmo_sql_u64(stmt, 6),
+    };
+}
+
 int lmo_sqlite_host_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
                          struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT name, url, cursor FROM host ORDER BY name", &stmt, err);
+    int r = lmo_sql_prepare(sqlite_of(s)->db, 
+                            "SELECT name, url, cursor, max_incoming, max_outgoing, max_bandwidth_bytes_per_s,"
+                            " memory_keep_free_bytes FROM host ORDER BY name",
+                            &stmt, err);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
-        struct lmo_host_row h = {.cursor = lmo_sql_u64(stmt, 2)};
+        struct lmo_host_row h = {.cursor = lmo_sql_u64(stmt, 2), .limits = read_limits(stmt)};
         if (lmo_sql_copy(stmt, 0, h.name, sizeof(h.name)) < 0 || lmo_sql_copy(stmt, 1, h.url, sizeof(h.url)) < 0) {
             return lmo_fail(err, LMO_E_CORRUPT, "a stored host's name or URL is too long");
         }

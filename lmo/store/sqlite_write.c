@@ -366,6 +366,35 @@ int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struc
     return r == LMO_E_CONFLICT ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
 }
 
+static void bind_limit(struct lmo_sql_stmt *stmt, int index, bool given, uint64_t value)
+{
+    if (given) {
+        lmo_sql_bind_u64(stmt, index, value);
+    } else {
+        lmo_sql_bind_null(stmt, index);
+    }
+}
+
+int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct lmo_host_limits *l, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    uint64_t changes = 0;
+    int r = lmo_sql_prepare(sqlite_of(s)->db,
+                            "UPDATE host SET max_incoming = ?2, max_outgoing = ?3, max_bandwidth_bytes_per_s = ?4,"
+                            " memory_keep_free_bytes = ?5 WHERE name = ?1",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(stmt, 1, name);
+    bind_limit(stmt, 2, l->given & LMO_HOST_LIMIT_INCOMING, l->max_incoming);
+    bind_limit(stmt, 3, l->given & LMO_HOST_LIMIT_OUTGOING, l->max_outgoing);
+    bind_limit(stmt, 4, l->given & LMO_HOST_LIMIT_BANDWIDTH, l->max_bandwidth_bytes_per_s);
+    bind_limit(stmt, 5, l->given & LMO_HOST_LIMIT_KEEP_FREE, l->memory_keep_free_bytes);
+    r = lmo_sql_run(stmt, &changes, err);
+    return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
+}
+
 int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;

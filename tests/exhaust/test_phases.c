@@ -153,8 +153,8 @@ static void one_pair(enum lmo_phase p, enum lmo_op_kind kind, enum lmo_event_kin
             (struct lmo_task){.kind = kind, .state = LMO_TASK_SENT, .ordinal = 3, .attempts = 1, .epoch = 32};
     }
     struct lmo_worker_event w = {.kind = (enum lmo_worker_event_kind)(1 + v / 2), .ok = v % 2};
-    struct lmo_event ev = {.kind = e, .now_ms = 1000, .ordinal = 3, .code = e == LMO_EV_TASK_FAILED ? codes[v] : 0,
-                           .text = "why", .facts = &facts, .export_name = "x", .answer = "unknown", .evidence = "",
+    struct lmo_event ev = {.kind = e, .now_ms = 1000, .ordinal = 3, .code = e == LMO_EV_TASK_FAILED || (e == LMO_EV_ADMITTED && v) ? codes[v] : 0,
+                           .text = "why", .share_bytes_per_s = 1U << 20, .facts = &facts, .export_name = "x", .answer = "unknown", .evidence = "",
                            .worker = &w};
     struct lmo_resolve_view seen = view(v % VIEWS);
     if (e == LMO_EV_RESOLVE) {
@@ -185,7 +185,7 @@ static void one_pair(enum lmo_phase p, enum lmo_op_kind kind, enum lmo_event_kin
 static int variants_of(enum lmo_event_kind e)
 {
     return e == LMO_EV_WORKER        ? 2 * (LMO_WEV_COUNT - 1)
-           : e == LMO_EV_TASK_FAILED ? CODES
+           : e == LMO_EV_TASK_FAILED || e == LMO_EV_ADMITTED ? CODES
            : e == LMO_EV_RESOLVE     ? VIEWS * (LMO_RESOLVE_COUNT - 1)
                                      : 1;
 }
@@ -228,6 +228,8 @@ static void table_lines(char *want, size_t size)
             (void)snprintf(deadline, sizeof deadline, "none");
         } else if (r->deadline_ms == LMO_DEADLINE_BY_POLICY) {
             (void)snprintf(deadline, sizeof deadline, "convergence_timeout_ms, then %s", then[r->at_deadline]);
+        } else if (r->deadline_ms == LMO_DEADLINE_BY_LIMITS) {
+            (void)snprintf(deadline, sizeof deadline, "queue_timeout, then %s", lmo_phase_text(LMO_PHASE_ABORTED));
         } else {
             (void)snprintf(deadline, sizeof deadline, "%lld s, then %s", (long long)r->deadline_ms / 1000, then[r->at_deadline]);
         }
@@ -300,7 +302,7 @@ START_TEST(what_undoes_a_call_agrees_everywhere)
         const struct lmo_phase_rule *r = lmo_phase_rule((enum lmo_phase)a);
         ck_assert_msg(r->undo && r->question, "%s has no row", lmo_phase_text((enum lmo_phase)a));
         bool ends = lmo_phase_is((enum lmo_phase)a, LMO_PHASE_TERMINAL), rests = lmo_phase_is((enum lmo_phase)a, LMO_PHASE_RESTING);
-        ck_assert((r->deadline_ms == 0) == (ends || rests || a == LMO_PHASE_QUEUED)); /* every wait has one */
+        ck_assert((r->deadline_ms == 0) == (ends || rests)); /* every wait has one */
         ck_assert((r->at_deadline == LMO_AT_DEADLINE_NOTHING) == (r->deadline_ms == 0));
         if (r->at_deadline == LMO_AT_DEADLINE_ATTENTION) {
             ck_assert(lmo_phase_may_follow((enum lmo_phase)a, LMO_PHASE_ATTENTION));

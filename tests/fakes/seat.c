@@ -55,7 +55,9 @@ void fake_facts(const struct fake_world *w, unsigned host, bool services, struct
     LMO_COPY(ret->hypervisor, "fake");
     LMO_COPY(ret->network, "fake");
     snprintf(ret->peer_uri, sizeof ret->peer_uri, "fake://%s", ret->host);
-    snprintf(ret->migration_uri, sizeof ret->migration_uri, "tcp://%s", ret->host);
+    LMO_COPY(ret->links[0].name, "migration"); /* what is sent there leaves this machine by that address */
+    LMO_COPY(ret->links[0].address, "127.0.0.1");
+    ret->link_count = 1;
     snprintf(ret->network_fabric, sizeof ret->network_fabric, "rack%u", rack);
     if (services) {
         LMO_COPY(ret->fabric, "fake");

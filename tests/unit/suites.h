@@ -38,7 +38,10 @@
     X(breaker)        \
     X(term)           \
     X(doctor)         \
-    X(convergence)
+    X(convergence)    \
+    X(admission)      \
+    X(engine_admission) \
+    X(worker_host)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

@@ -43,7 +43,8 @@ static void later(struct fake_workers *w, lmo_loop_fn *fn, struct later l)
 static void report_up(void *arg)
 {
     struct later *l = arg;
-    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x", .migration_uri = "tcp://x"};
+    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x",
+                               .link_count = 1, .links = {{"migration", "10.0.0.1", 1U << 30}}};
     memcpy(f.host, l->host, sizeof(f.host));
     l->w->cb->host_state(l->w->cb->arg, l->host, &f, "");
     free(l);
@@ -280,6 +281,41 @@ START_TEST(hosts__are_added_shown_and_removed)
     ck_assert_uint_eq(answer.body_len, 0);
     ck_assert_uint_eq(ask("DELETE", "/v1/hosts/hv2", NULL), 404);
     ck_assert_uint_eq(ask("GET", "/v1/hosts/hv2", NULL), 404);
+}
+END_TEST
+
+static json_int_t limit(const char *name)
+{
+    return json_integer_value(json_object_get(json_object_get(body, "limits"), name));
+}
+
+START_TEST(limits_of_a_host__are_set_shown_and_taken_back_and_hold_what_is_asked)
+{
+    char path[96];
+    add_hosts();
+    ck_assert_int_eq(limit("max_incoming"), 2); /* the coordinator's */
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"max_incoming\":0,\"max_bandwidth_bytes_per_s\":1000000}"), 200);
+    ck_assert_int_eq(limit("max_incoming"), 0);
+    ck_assert_int_eq(limit("max_bandwidth_bytes_per_s"), 1000000);
+    ck_assert_uint_eq(json_array_size(json_object_get(json_object_get(body, "limits"), "set_for_this_host")), 2);
+    ck_assert_uint_eq(ask("POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}"), 202);
+    ck_assert_str_eq(member("phase"), "queued");
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(body, "held_by"), "limit")), "incoming");
+    ck_assert_int_eq(json_integer_value(json_object_get(body, "queue_position")), 1);
+    snprintf(path, sizeof(path), "/v1/migrations/%s", member("id"));
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"max_incoming\":null}"), 200); /* absent: as it was */
+    ck_assert_int_eq(limit("max_incoming"), 2);
+    ck_assert_int_eq(limit("max_bandwidth_bytes_per_s"), 1000000);
+    ck_assert_uint_eq(ask("GET", path, NULL), 200);
+    ck_assert_str_eq(member("phase"), "precheck");
+    ck_assert_int_eq(json_integer_value(json_object_get(body, "share_bytes_per_s")), 1000000);
+    ck_assert(json_is_null(json_object_get(body, "held_by")) && json_is_null(json_object_get(body, "queue_position")));
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv9", "{\"max_incoming\":1}"), 404);
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"max_incoming\":-1}"), 400);
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"max_bandwidth_bytes_per_s\":0}"), 400);
+    ck_assert_str_eq(member("field"), "max_bandwidth_bytes_per_s");
+    ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"speed\":1}"), 400);
+    ck_assert_uint_eq(ask_as(LMO_ROLE_VIEWER, "PATCH", "/v1/hosts/hv2", "{\"max_incoming\":1}", NULL), 403);
 }
 END_TEST
 
@@ -609,6 +645,7 @@ Suite *api_suite(void)
     tcase_add_checked_fixture(t, set_up, tear_down);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, hosts__are_added_shown_and_removed);
+    tcase_add_test(t, limits_of_a_host__are_set_shown_and_taken_back_and_hold_what_is_asked);
     tcase_add_test(t, guests__are_shown_where_they_are);
     tcase_add_test(t, health__says_that_the_engine_turns);
     tcase_add_test(t, a_migration__is_accepted_shown_listed_and_cancelled);

@@ -174,6 +174,24 @@ START_TEST(migrate__sends_vm_destination_policy_and_a_fresh_key)
 }
 END_TEST
 
+START_TEST(host_set__sends_what_was_given_and_null_for_what_is_taken_back)
+{
+    static const struct fake_answer script[] = {
+        {"PATCH /v1/hosts/hv1", 0, 200, "{\"name\":\"hv1\",\"limits\":{\"max_incoming\":3}}"}, {0}};
+    struct run r = {0};
+    run_line(&r, script, "host set hv1 --max-incoming 3 --max-bandwidth 0.5");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.fake.body[0], "{\"max_incoming\":3,\"max_bandwidth_bytes_per_s\":524288}");
+    ck_assert_ptr_nonnull(strstr(r.out, "max_incoming"));
+    run_done(&r);
+    run_line(&r, script, "host set hv1 --reset --keep-free 1");
+    ck_assert_str_eq(r.fake.body[0], "{\"max_incoming\":null,\"max_outgoing\":null,\"max_bandwidth_bytes_per_s\":null,"
+                                     "\"memory_keep_free_bytes\":1048576}");
+    run_done(&r);
+    expect_exit(nobody, "host set hv1", LMO_EXIT_USAGE, "", "nothing to set");
+}
+END_TEST
+
 START_TEST(lost_answer_to_migrate__is_asked_for_again_with_the_same_key)
 {
     static const struct fake_answer script[] = {{"POST /v1/migrations", LMO_E_UNKNOWN, 0, ""},
@@ -324,6 +342,7 @@ Suite *cli_parse_suite(void)
     tcase_add_test(tc, option_that_two_rows_spell_alike__is_taken_by_one_command_only_once);
     tcase_add_test(tc, numbers__are_scaled_exactly);
     tcase_add_test(tc, migrate__sends_vm_destination_policy_and_a_fresh_key);
+    tcase_add_test(tc, host_set__sends_what_was_given_and_null_for_what_is_taken_back);
     tcase_add_test(tc, lost_answer_to_migrate__is_asked_for_again_with_the_same_key);
     tcase_add_test(tc, coordinator_that_is_not_there__is_exit_3_and_asked_once);
     tcase_add_test(tc, refusals__exit_1_with_the_reason_the_code_and_what_to_do);

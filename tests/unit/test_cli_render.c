@@ -231,6 +231,26 @@ START_TEST(migrations__are_a_table_newest_as_the_coordinator_orders_them)
 }
 END_TEST
 
+START_TEST(queued_migration__says_its_place_and_what_holds_it)
+{
+    static const char queued[] =
+        "{\"id\":\"01JABCDEFGHJKMNPQRSTVWXYZ0\",\"vm\":{\"name\":\"g1\"},\"source\":\"hv1\",\"destination\":\"hv2\","
+        "\"phase\":\"queued\",\"outcome\":null,\"queue_position\":3,\"held_by\":{\"limit\":\"incoming\"},"
+        "\"waiting_for\":\"an incoming slot of host hv2 (2 of 2 in use); 3rd in line\",\"created_ms\":1795181002000,"
+        "\"updated_ms\":1795181002000}";
+    char list[1024], b[LMO_RENDER_LINE_MAX];
+    setenv("TZ", "UTC", 1);
+    snprintf(list, sizeof list, "{\"migrations\":[%s]}", queued);
+    expect(lmo_render_migrations, list,
+           "ID                          GUEST  FROM  TO   PHASE              DONE  ACCEPTED                       TOOK\n"
+           "01JABCDEFGHJKMNPQRSTVWXYZ0  g1     hv1   hv2  queued, 3 in line     -  2026-11-20 13:23:22.000 +0000  0 us\n");
+    json_t *j = json_loads(queued, 0, NULL);
+    ck_assert_str_eq(lmo_render_progress(j, b), "queued              waiting: an incoming slot of host hv2 (2 of 2 in use); "
+                                                "3rd in line");
+    json_decref(j);
+}
+END_TEST
+
 START_TEST(colours__appear_only_where_they_were_allowed)
 {
     static const struct lmo_style colourful = {.tty = true, .color = true};
@@ -256,6 +276,7 @@ Suite *cli_render_suite(void)
     tcase_add_test(tc, show__tells_each_phase_how_long_it_took_and_why);
     tcase_add_test(tc, record_of_a_stranger__is_rendered_as_far_as_it_goes);
     tcase_add_test(tc, migrations__are_a_table_newest_as_the_coordinator_orders_them);
+    tcase_add_test(tc, queued_migration__says_its_place_and_what_holds_it);
     tcase_add_test(tc, colours__appear_only_where_they_were_allowed);
     suite_add_tcase(s, tc);
     return s;

@@ -828,6 +828,8 @@ START_TEST(limit_that_was_decided_while_another_order_was_under_way_is_ordered_w
     /* ... and an order that fails is ordered again. */
     failed(LMO_OP_OPEN_GATE, LMO_E_UNAVAILABLE);
     ck_assert_int_eq(m.phase, LMO_PHASE_PRECOPY);
+    now_ms += 1000;
+    timer();
     says(sampled(6));
     ck_assert_ptr_nonnull(sent(LMO_OP_OPEN_GATE));
     done(LMO_OP_OPEN_GATE);

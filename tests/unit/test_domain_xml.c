@@ -46,6 +46,29 @@ static void assert_blocked(const char *device, const char *word)
     ck_assert_msg(strstr(vm.blocker, word) != NULL, "blocker '%s' does not say '%s'", vm.blocker, word);
 }
 
+START_TEST(pages_that_back_the_memory__are_found)
+{
+    static const struct {
+        const char *backing;
+        uint64_t bytes;
+    } cases[] = {
+        {"", 0},
+        {"<memoryBacking><locked/></memoryBacking>", 0},
+        {"<memoryBacking><hugepages/></memoryBacking>", LMO_DOMXML_DEFAULT_HUGE_PAGE},
+        {"<memoryBacking><hugepages><page size='2048' unit='KiB'/></hugepages></memoryBacking>", UINT64_C(2) << 20},
+        {"<memoryBacking><hugepages><page size='1' unit='G' nodeset='0'/></hugepages></memoryBacking>", UINT64_C(1) << 30},
+        {"<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>", UINT64_C(2) << 20},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char xml[4096];
+        (void)snprintf(xml, sizeof xml, "%s%s%s%s", HEAD, TAIL, "", "");
+        char *end = strstr(xml, "<devices>");
+        (void)snprintf(end, sizeof xml - (size_t)(end - xml), "%s<devices>%s", cases[i].backing, TAIL);
+        ck_assert_uint_eq(facts(xml).huge_page_bytes, cases[i].bytes);
+    }
+}
+END_TEST
+
 START_TEST(live_domain__volumes_ports_and_sizes_are_found)
 {
     struct lmo_vm_facts vm = facts(HEAD NBD("g1-d0.hv1.e7", "vda", "") PORT TAIL);
@@ -475,6 +498,7 @@ Suite *domain_xml_suite(void)
     Suite *s = suite_create("domain_xml");
     TCase *t = tcase_create("xml");
     tcase_add_test(t, live_domain__volumes_ports_and_sizes_are_found);
+    tcase_add_test(t, pages_that_back_the_memory__are_found);
     tcase_add_test(t, port_without_fabric__is_named_by_its_mac);
     tcase_add_test(t, nbd_disk_without_port__gets_the_registered_one);
     tcase_add_test(t, volume_name__is_cut_from_the_right);

@@ -86,7 +86,7 @@ static int fake_commit(struct lmo_store *s, const struct lmo_commit_item *items,
         }
     }
     for (unsigned i = 0; i < cursor_count; i++) {
-        w.cursor = cursors[i].cursor;
+        w.cursor = cursors[i].cursor > w.cursor ? cursors[i].cursor : w.cursor;
     }
     return 0;
 }
@@ -260,6 +260,9 @@ static void up(const char *host)
     struct lmo_host_facts facts = {0};
     LMO_COPY(facts.host, host);
     LMO_COPY(facts.hypervisor, "libvirt");
+    facts.link_count = 1;
+    LMO_COPY(facts.links[0].name, "migration");
+    LMO_COPY(facts.links[0].address, "10.1.0.1");
     const struct lmo_workers_callbacks *cb = lmo_engine_callbacks(w.engine);
     cb->host_state(cb->arg, host, &facts, "");
 }

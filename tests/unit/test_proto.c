@@ -108,7 +108,6 @@ START_TEST(progress_and_host_facts__survive_the_round_trip)
                                .boot = ULID,
                                .hypervisor = "libvirt",
                                .peer_uri = "qemu+tcp://10.0.0.1/system",
-                               .migration_uri = "tcp://10.0.0.1",
                                .network = "ovn",
                                .network_fabric = "f1",
                                .fabric = "ovn",
@@ -116,10 +115,16 @@ START_TEST(progress_and_host_facts__survive_the_round_trip)
                                .volume = "nbd",
                                .volume_service = "s1",
                                .volume_address = "10.0.0.9:10809",
-                               .realtime_us = INT64_C(1763643055000000)},
+                               .realtime_us = INT64_C(1763643055000000),
+                               .link_count = 2,
+                               .links = {{"migration", "10.1.0.1", 1U << 30}, {"storage", "fd00::1", 1}},
+                               .memory_total_bytes = UINT64_C(64) << 30,
+                               .memory_free_bytes = UINT64_C(20) << 30,
+                               .huge_page_count = 1,
+                               .huge_pages = {{2U << 20, 8U << 20, 4U << 20}}},
                           g = {0};
     LMO_AUTO_JSON json_t *k = lmo_host_facts_to_json(&h);
-    members_all_in("proto/observe.h", "lmo_host_facts", k, "");
+    members_all_in("proto/observe.h", "lmo_host_facts", k, " link_count huge_page_count ");
     ck_assert_int_eq(lmo_host_facts_from_json(k, &g, NULL), 0);
     ck_assert_mem_eq(&h, &g, sizeof(h));
 }
@@ -139,6 +144,7 @@ START_TEST(every_kind_of_op_request__survives_the_round_trip)
                                            .destination_url = "https://10.0.0.2:8443",
                                            .peer_uri = "qemu+tcp://10.0.0.2/system",
                                            .migration_uri = "tcp://10.0.0.2",
+                                           .link = "migration",
                                            .host = "hv2",
                                            .path = "/var/x.qcow2",
                                            .format = "qcow2",

@@ -136,6 +136,9 @@ static void fill(struct lmo_migration *m)
     }
     strcpy(m->peer_uri, "qemu+tls://10.0.0.2/system");
     strcpy(m->migration_uri, "tcp://10.0.0.2");
+    m->share_bytes_per_s = m->share_held_bytes_per_s = 1U << 20;
+    m->gate_open = true;
+    m->vm.huge_page_bytes = 2U << 20;
     strcpy(m->source_url, "https://10.0.0.1:8443");
     m->source_clock = (struct lmo_clock_sample){.stamp_us = 1790000000123456, .from_ms = 1790000000100, .to_ms = 1790000000200};
     strcpy(m->destination_url, "https://10.0.0.2:8443");
@@ -607,6 +610,33 @@ START_TEST(hosts__are_listed_with_cursors_that_never_fall)
 }
 END_TEST
 
+static int find_limits(void *arg, const struct lmo_host_row *h)
+{
+    *(struct lmo_host_limits *)arg = h->limits;
+    return 0;
+}
+
+START_TEST(limits_of_a_host__are_kept_until_they_are_taken_back)
+{
+    struct lmo_err err = {0};
+    struct lmo_host_row h = {.name = "hv1", .url = "https://a"};
+    struct lmo_host_limits out = {.given = 99},
+                           in = {.given = LMO_HOST_LIMIT_INCOMING | LMO_HOST_LIMIT_BANDWIDTH, .max_bandwidth_bytes_per_s = 7};
+    ck_assert_int_eq(store->ops->host_limits(store, "hv1", &in, &err), LMO_E_NOT_FOUND);
+    ck_assert_int_eq(store->ops->host_put(store, &h, &err), 0);
+    ck_assert_int_eq(store->ops->host_list(store, find_limits, &out, &err), 0);
+    ck_assert_uint_eq(out.given, 0);
+    ck_assert_msg(store->ops->host_limits(store, "hv1", &in, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(store->ops->host_list(store, find_limits, &out, &err), 0);
+    ck_assert_mem_eq(&in, &out, sizeof(in)); /* 0 incoming is a limit, too */
+    in = (struct lmo_host_limits){.given = LMO_HOST_LIMIT_KEEP_FREE | LMO_HOST_LIMIT_OUTGOING,
+                                  .memory_keep_free_bytes = UINT64_C(5) << 40, .max_outgoing = 3};
+    ck_assert_int_eq(store->ops->host_limits(store, "hv1", &in, &err), 0);
+    ck_assert_int_eq(store->ops->host_list(store, find_limits, &out, &err), 0);
+    ck_assert_mem_eq(&in, &out, sizeof(in));
+}
+END_TEST
+
 START_TEST(second_coordinator_on_the_same_directory__is_refused_naming_the_first)
 {
     struct lmo_store *other = NULL;
@@ -850,6 +880,7 @@ Suite *store_suite(void)
     tcase_add_test(t, idempotency_keys__belong_to_their_principal);
     tcase_add_test(t, list__is_newest_first_filtered_and_paged);
     tcase_add_test(t, hosts__are_listed_with_cursors_that_never_fall);
+    tcase_add_test(t, limits_of_a_host__are_kept_until_they_are_taken_back);
     tcase_add_test(t, second_coordinator_on_the_same_directory__is_refused_naming_the_first);
     tcase_add_test(t, database_file__is_private);
     tcase_add_test(t, a_corrupt_stored_record__is_set_aside_by_name_and_the_others_are_loaded);

@@ -29,12 +29,17 @@ START_TEST(a_section_that_is_absent_is_a_capability_that_is_not_there)
 {
     struct lmo_worker_config cfg;
     struct lmo_err err = {0};
-    ck_assert_msg(load(BASE "[hypervisor]\ndriver = libvirt\npeer_uri = qemu+tcp://x/system\nmigration_uri = tcp://x\n",
+    ck_assert_msg(load(BASE "[hypervisor]\ndriver = libvirt\npeer_uri = qemu+tcp://x/system\n"
+                            "[link migration]\naddress = 10.1.0.1\nrate = 1000000\n",
                        &cfg, &err) == 0,
                   "%s", err.text);
     ck_assert_str_eq(cfg.facts.host, "hv1");
     ck_assert_str_eq(cfg.facts.hypervisor, "libvirt");
     ck_assert_str_eq(cfg.facts.peer_uri, "qemu+tcp://x/system");
+    ck_assert_uint_eq(cfg.facts.link_count, 1);
+    ck_assert_str_eq(cfg.facts.links[0].name, "migration");
+    ck_assert_str_eq(cfg.facts.links[0].address, "10.1.0.1");
+    ck_assert_uint_eq(cfg.facts.links[0].rate_bytes_per_s, 1000000);
     ck_assert_str_eq(cfg.facts.network, "");
     ck_assert_str_eq(cfg.facts.fabric, "");
     ck_assert_str_eq(cfg.facts.volume, "");
@@ -51,6 +56,11 @@ START_TEST(a_mistake_is_named_with_its_place)
         {BASE "[volume]\ndriver = nbd\nservice = s\n", "[volume] address"},
         {BASE "[fabric]\ndriver = ovn\nname = f\n", "[fabric] northbound"},
         {BASE "[network]\ndriver = ovn\nfabric = f\nchassis = hv2\n", "[network] chassis"},
+        {BASE "[link migration]\naddress = 10.1.0.1\n", "[link migration] rate"},
+        {BASE "[link migration]\naddress = 10.1.0.1\nrate = 0\n", "[link migration] rate"},
+        {BASE "[link migration]\naddress = hv1.example\nrate = 1\n", "[link migration] address"},
+        {BASE "[link a b]\naddress = 10.1.0.1\nrate = 1\n", "[link a b]"},
+        {BASE "[hypervisor]\ndriver = libvirt\npeer_uri = x\nmigration_uri = tcp://x\n", "migration_uri"},
         {BASE "[worker]\nlog_level = info\n", "twice"},
         {BASE "[hypervizor]\ndriver = libvirt\n", "hypervizor"},
         {"[worker]\nhost = hv1\n", "listen"},

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
+#include "workers/host.h"
 
 #include <string.h>
 
@@ -135,6 +136,8 @@ static int facts_of(struct lmo_lv *lv, virDomainPtr dom, struct lmo_vm_facts *re
         return lmo_lv_fail(err, false, "asking whether the domain is persistent");
     vm.persistent = persistent == 1;
     vm.autostart = autostart == 1;
+    if (vm.huge_page_bytes == LMO_DOMXML_DEFAULT_HUGE_PAGE)
+        vm.huge_page_bytes = lmo_host_default_huge_page("");
     int snapshots = virDomainSnapshotNum(dom, 0);
     if (snapshots > 0)
         add_blocker(&vm, "it has libvirt snapshots, which cannot move with it");

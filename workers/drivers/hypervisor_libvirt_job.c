@@ -39,12 +39,13 @@ bool lmo_lv_job_is_active(const struct lmo_lv_guest *g)
     return g->job && g->job->active;
 }
 
-/* libvirt counts bandwidth in MiB/s; 0 would mean "no limit" to QEMU, so a small limit is rounded up. */
+/* libvirt counts bandwidth in MiB/s. Rounded down, so that shares of a link do not add up to more than it has; but 0 would mean
+ * "no limit" to QEMU, so the least is 1. */
 static uint64_t to_mib(uint64_t bytes_per_s)
 {
     if (bytes_per_s == 0)
         return UNLIMITED_MIB;
-    uint64_t mib = bytes_per_s / MIB + (bytes_per_s % MIB != 0);
+    uint64_t mib = bytes_per_s < MIB ? 1 : bytes_per_s / MIB;
     return mib < UNLIMITED_MIB ? mib : UNLIMITED_MIB;
 }
 

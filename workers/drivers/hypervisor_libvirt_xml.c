@@ -268,6 +268,21 @@ static void read_other_device(const xmlNode *dev, struct lmo_vm_facts *vm)
         block(vm, "the TPM of this host is passed through");
 }
 
+/* Of the first size named; without one it is the host's default (see the header). 0: ordinary pages. */
+static uint64_t huge_page_bytes(const xmlNode *domain)
+{
+    const xmlNode *huge = child(child(domain, "memoryBacking"), "hugepages"), *page = child(huge, "page");
+    char size[32], unit[8] = "";
+    uint64_t n = 0, scale = 1024;
+    if (!huge)
+        return 0;
+    if (!page || !attr(page, "size", size, sizeof size) || !number(size, UINT64_C(1) << 30, &n) || n == 0)
+        return LMO_DOMXML_DEFAULT_HUGE_PAGE;
+    (void)attr(page, "unit", unit, sizeof unit);
+    scale = unit[0] == 'M' ? 1024 * 1024 : unit[0] == 'G' ? 1024 * 1024 * 1024 : scale;
+    return n * scale;
+}
+
 int lmo_domxml_facts(const char *xml, struct lmo_vm_facts *ret_vm, struct lmo_err *err)
 {
     AUTO_DOC xmlDoc *doc = NULL;
@@ -285,6 +300,7 @@ int lmo_domxml_facts(const char *xml, struct lmo_vm_facts *ret_vm, struct lmo_er
     if (!lmo_name_valid(vm.name))
         block(&vm, "the guest's name has characters other than letters, digits, '.', '_' and '-'");
     vm.memory_bytes = memory_bytes(domain);
+    vm.huge_page_bytes = huge_page_bytes(domain);
     vm.vcpus = vcpu_count(domain);
     if (vm.vcpus == 0)
         block(&vm, "more than %d vCPUs", LMO_VCPUS_MAX);

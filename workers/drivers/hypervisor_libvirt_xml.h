@@ -43,6 +43,7 @@ struct lmo_domxml_status {
     unsigned vcpus; /* online ones */
 };
 
+#define LMO_DOMXML_DEFAULT_HUGE_PAGE 1 /* huge_page_bytes: huge pages of the size that the host's kernel prefers */
 /* Fills name, uuid, memory, vcpus, machine, volumes, ports and blocker; leaves state, persistent and autostart.
  * INVALID for what is no domain XML. A guest that cannot be described within our limits gets a blocker. */
 int lmo_domxml_facts(const char *xml, struct lmo_vm_facts *ret_vm, struct lmo_err *err) LMO_MUST_CHECK;

@@ -77,6 +77,13 @@ def command(host, *argv, timeout=30):
     return done.stdout
 
 
+def interface_bytes(host, interface):
+    """(received, sent) of an interface of a host since it was made."""
+    directory = f"/sys/class/net/{interface}/statistics"
+    words = command(host, "cat", f"{directory}/rx_bytes", f"{directory}/tx_bytes").split()
+    return int(words[0]), int(words[1])
+
+
 def qmp_path():
     """The lab's own monitor of the volume service, reachable from outside."""
     return f"/proc/{host_pid('ctl')}/root/run/lmo-volumes/lab.sock"

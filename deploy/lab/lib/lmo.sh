@@ -74,6 +74,13 @@ listen = $UNDERLAY.${OCTET[ctl]}:8443
 state_dir = /var/lib/lmo
 log_level = ${LMO_LAB_LOG_LEVEL:-info}
 
+[limits]
+link = migration
+min_share = $MIN_SHARE
+# All hosts of a lab share one machine's memory.
+memory_keep_free = $((256 << 20))
+memory_overhead = $((128 << 20))
+
 [tls]
 ca = /etc/lmo/pki/ca.pem
 cert = /etc/lmo/pki/coordinator.pem
@@ -90,7 +97,10 @@ lmo_configure_hypervisor() {
 driver = libvirt
 uri = qemu:///system
 peer_uri = qemu+tcp://$UNDERLAY.${OCTET[$1]}/system
-migration_uri = tcp://$MIGRATION.${OCTET[$1]}
+
+[link migration]
+address = $MIGRATION.${OCTET[$1]}
+rate = $LINK_RATE
 
 [network]
 driver = ovn
