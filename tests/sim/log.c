@@ -1,0 +1,58 @@
+/* log.c - base/log.h for simulated processes: lines go to the trace, if there is one; errors are remembered. */
+#include "base/log.h"
+#include "sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static enum lmo_log_level level = LMO_LOG_INFO;
+
+void lmo_log_set_level(enum lmo_log_level l)
+{
+    level = l;
+}
+
+void lmo_log_set_json(bool json)
+{
+    (void)json;
+}
+
+void lmo_log_set_fd(int fd)
+{
+    (void)fd;
+}
+
+int lmo_log_level_from_name(const char *name, enum lmo_log_level *ret_level)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (unsigned i = 0; i < 4; i++) {
+        if (strcmp(names[i], name) == 0) {
+            *ret_level = (enum lmo_log_level)i;
+            return 0;
+        }
+    }
+    return LMO_E_INVALID;
+}
+
+bool lmo_log_enabled(enum lmo_log_level l)
+{
+    return l >= LMO_LOG_ERROR || (sim_tracing && l >= level);
+}
+
+void lmo_log_write(enum lmo_log_level l, const char *event, const char *fmt, ...)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    struct sim_process *p = sim_current();
+    if (p && l == LMO_LOG_ERROR) {
+        snprintf(p->last_error, sizeof p->last_error, "%s", event);
+    }
+    if (!sim_tracing) {
+        return;
+    }
+    char text[900];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    sim_trace_line("  %s: %s %s", names[l], event, text);
+}

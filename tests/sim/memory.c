@@ -1,0 +1,231 @@
+/* memory.c - every allocation belongs to a simulated process, or to the simulator; a dead process's is dropped whole.
+ *
+ * The linker turns every malloc, calloc, realloc, free and strdup of our own code into these (--wrap); SQLite and
+ * jansson are given them. With AddressSanitizer each block is a real one with a header in front of it, so that it sees
+ * what it always sees; otherwise small blocks come from lists by size, which is a sixth of a run's time less. */
+#include "sim_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
+void __real_free(void *block);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+void __wrap_free(void *block);
+char *__wrap_strdup(const char *text);
+char *__wrap_strndup(const char *text, size_t len);
+
+struct sim_block {
+    struct sim_block *prev, *next;
+    struct sim_process *owner;
+    size_t size;
+};
+_Static_assert(sizeof(struct sim_block) % 16 == 0, "blocks stay aligned");
+
+#if defined(__SANITIZE_ADDRESS__)
+#define CLASSES 0
+#else
+#define CLASSES 64 /* of 32 bytes each: blocks up to 2 KiB, header included */
+#endif
+#define CLASS_BYTES ((size_t)32)
+#define CHUNK_BYTES ((size_t)256 * 1024)
+
+static struct sim_block *free_blocks[CLASSES + 1];
+static char *chunk;
+static size_t chunk_left;
+
+static struct sim_block *simulators; /* blocks of nobody */
+static struct sim_process *owner;
+
+struct sim_process *sim_own(struct sim_process *p)
+{
+    struct sim_process *before = owner;
+    owner = p;
+    return before;
+}
+
+static struct sim_block **list_of(struct sim_process *p)
+{
+    return p ? &p->blocks : &simulators;
+}
+
+static void link_block(struct sim_block *b, struct sim_process *p)
+{
+    struct sim_block **list = list_of(p);
+    b->owner = p;
+    b->prev = NULL;
+    b->next = *list;
+    if (b->next) {
+        b->next->prev = b;
+    }
+    *list = b;
+}
+
+static void unlink_block(struct sim_block *b)
+{
+    if (b->prev) {
+        b->prev->next = b->next;
+    } else {
+        *list_of(b->owner) = b->next;
+    }
+    if (b->next) {
+        b->next->prev = b->prev;
+    }
+}
+
+static size_t class_of(size_t size)
+{
+    return (sizeof(struct sim_block) + size + CLASS_BYTES - 1) / CLASS_BYTES;
+}
+
+static struct sim_block *take(size_t size)
+{
+    size_t class = class_of(size);
+    if (class > CLASSES) {
+        return __real_malloc(sizeof(struct sim_block) + size);
+    }
+    struct sim_block *b = free_blocks[class];
+    if (b) {
+        free_blocks[class] = b->next;
+        return b;
+    }
+    size_t bytes = class * CLASS_BYTES;
+    if (chunk_left < bytes) {
+        chunk =
+            __real_malloc(CHUNK_BYTES); /* what is left of the last one is lost: these live as long as the program */
+        chunk_left = chunk ? CHUNK_BYTES : 0;
+        if (!chunk) {
+            return NULL;
+        }
+    }
+    b = (struct sim_block *)(void *)chunk;
+    chunk += bytes;
+    chunk_left -= bytes;
+    return b;
+}
+
+static void give_back(struct sim_block *b)
+{
+    size_t class = class_of(b->size);
+    if (class > CLASSES) {
+        __real_free(b);
+        return;
+    }
+    b->next = free_blocks[class];
+    free_blocks[class] = b;
+}
+
+static void *hand_out(struct sim_block *b, size_t size)
+{
+    if (!b) {
+        return NULL;
+    }
+    b->size = size;
+    link_block(b, owner);
+    return b + 1;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return hand_out(take(size), size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    size_t all;
+    if (__builtin_mul_overflow(count, size, &all)) {
+        return NULL;
+    }
+    if (class_of(all) > CLASSES) {
+        return hand_out(__real_calloc(1, sizeof(struct sim_block) + all), all);
+    }
+    struct sim_block *b = take(all);
+    if (b) {
+        memset(b, 0, sizeof *b + all);
+    }
+    return hand_out(b, all);
+}
+
+void *__wrap_realloc(void *block, size_t size)
+{
+    if (!block) {
+        return __wrap_malloc(size);
+    }
+    struct sim_block *b = (struct sim_block *)block - 1;
+    struct sim_process *of = b->owner;
+    if (class_of(size) <= CLASSES || class_of(b->size) <= CLASSES) {
+        struct sim_process *before = sim_own(of);
+        void *copy = class_of(size) == class_of(b->size) ? block : __wrap_malloc(size);
+        (void)sim_own(before);
+        if (copy == block) {
+            b->size = size;
+        } else if (copy) {
+            memcpy(copy, block, b->size < size ? b->size : size);
+            __wrap_free(block);
+        }
+        return copy;
+    }
+    unlink_block(b);
+    struct sim_block *moved = __real_realloc(b, sizeof *b + size);
+    if (!moved) {
+        link_block(b, of);
+        return NULL;
+    }
+    moved->size = size;
+    link_block(moved, of);
+    return moved + 1;
+}
+
+void __wrap_free(void *block)
+{
+    if (block) {
+        struct sim_block *b = (struct sim_block *)block - 1;
+        unlink_block(b);
+        give_back(b);
+    }
+}
+
+char *__wrap_strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = __wrap_malloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+char *__wrap_strndup(const char *text, size_t len)
+{
+    size_t n = strnlen(text, len);
+    char *copy = __wrap_malloc(n + 1);
+    if (copy) {
+        memcpy(copy, text, n);
+        copy[n] = '\0';
+    }
+    return copy;
+}
+
+size_t sim_memory_size(void *block)
+{
+    return block ? ((struct sim_block *)block - 1)->size : 0;
+}
+
+void sim_memory_drop(struct sim_process *p)
+{
+    while (p->blocks) {
+        struct sim_block *b = p->blocks;
+        p->blocks = b->next;
+        give_back(b);
+    }
+}
+
+uint64_t sim_memory_of(const struct sim_process *p)
+{
+    uint64_t sum = 0;
+    for (const struct sim_block *b = p->blocks; b; b = b->next) {
+        sum += b->size;
+    }
+    return sum;
+}

@@ -1,0 +1,38 @@
+/* sim_private.h - what the simulator's own files share and no scenario needs. */
+#ifndef LMO_TESTS_SIM_PRIVATE_H
+#define LMO_TESTS_SIM_PRIVATE_H
+
+#include "sim.h"
+
+/* memory.c */
+size_t sim_memory_size(void *block);
+
+/* kernel.c: fibers */
+struct sim_fiber *sim_fiber_current(void);
+/* fds.c: a process is gone, its descriptors with it */
+void sim_fds_drop(struct sim_process *p);
+void sim_fds_reset(void);
+/* Whoever else wants the locks that it holds may have them: what a store on a shared disk may come to. */
+void sim_break_locks(struct sim_process *p);
+/* Blocks the current fiber until sim_fiber_ready. */
+void sim_fiber_block(void);
+/* Enters it again at `when`, or when it is no longer busy. Once per block. */
+void sim_fiber_ready(struct sim_fiber *f, uint64_t when);
+uint64_t sim_fiber_local(const struct sim_fiber *f);
+
+/* net.c */
+void sim_net_begin(void);
+void sim_net_drop(struct sim_process *p);
+void sim_net_end(void);
+
+/* vfs.c */
+void sim_disks_begin(bool installed);
+void sim_disks_drop(struct sim_process *p);
+void sim_disks_forget_nothing(void); /* nobody will look any more */
+/* What is durable now is what machines have on their disks when a run begins with them installed. */
+void sim_disks_install(void);
+
+/* permit.c: once per real process */
+void sim_permits_init(void);
+
+#endif
