@@ -368,10 +368,13 @@ int lmo_codec_decode(const struct lmo_table *table, const json_t *from, void *to
 
 /* ------------------------------------------------------------------ members that nobody knows */
 
-static const struct lmo_field *find_field(const struct lmo_table *table, const char *name)
+/* *next: where to look first; what we wrote ourselves comes in the table's order. */
+static const struct lmo_field *find_field(const struct lmo_table *table, const char *name, size_t *next)
 {
-    for (size_t i = 0; i < table->count; i++) {
+    for (size_t n = 0; n < table->count; n++) {
+        size_t i = (*next + n) % table->count;
         if (strcmp(table->fields[i].name, name) == 0) {
+            *next = i + 1;
             return &table->fields[i];
         }
     }
@@ -383,9 +386,10 @@ static int check_known(const struct lmo_table *table, const json_t *from, const 
 {
     /* jansson iterates only over what it may change; nothing is changed here. */
     json_t *object = (json_t *)(uintptr_t)from;
+    size_t next = 0;
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
         const struct place at = {up, json_object_iter_key(i), -1};
-        const struct lmo_field *f = find_field(table, at.name);
+        const struct lmo_field *f = find_field(table, at.name, &next);
         const json_t *value = json_object_iter_value(i);
         int r = 0;
         if (!f && !(also && strcmp(at.name, also) == 0)) {

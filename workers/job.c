@@ -182,7 +182,7 @@ static void sample_done(struct lmo_call *call, bool ran)
         out->sample_us = (int64_t)lmo_realtime_us();
         out->has_sample = out->sample_news = true;
         guard(out);
-        lmo_stream_news(w);
+        lmo_stream_progress(w);
     } else {
         if (c->code == LMO_E_TIMEOUT) {
             out->sample_after_ns = lmo_now_ns() + UNANSWERED_MS * LMO_NS_PER_MS;

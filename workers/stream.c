@@ -1,7 +1,8 @@
 /* stream.c - the event stream: long polls that end when there is something to tell (proto/stream.h).
  *
- * Durable events are read from the journal, so only what is on disk is ever told. Progress is volatile: the newest
- * sample per job, told once. */
+ * Durable events are read from the journal, so only what is on disk is ever told, and told at once. Progress is volatile:
+ * the newest sample per job, told once, and all jobs' together: by itself it ends a poll no more often than each job is
+ * sampled, however many jobs there are. */
 #include "workers/worker.h"
 
 #include "base/assert.h"
@@ -10,6 +11,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#define PROGRESS_EVERY_MS LMO_SAMPLE_OPEN_MS
 
 struct poll {
     struct lmo_waiter waiter; /* first */
@@ -43,11 +46,17 @@ static json_t *progress(struct lmo_worker *w)
         (void)lmo_json_add(array, lmo_worker_event_to_json(&e));
         out->sample_news = false;
     }
+    if (json_array_size(array) > 0) {
+        w->progress_due_ns = lmo_now_ns() + PROGRESS_EVERY_MS * LMO_NS_PER_MS;
+    }
     return array;
 }
 
 static bool has_progress(const struct lmo_worker *w)
 {
+    if (lmo_now_ns() < w->progress_due_ns) {
+        return false;
+    }
     for (const struct lmo_outgoing *out = w->outgoing; out; out = out->next) {
         if (out->sample_news) {
             return true;
@@ -132,8 +141,25 @@ void lmo_stream_news(void *arg)
     }
 }
 
+static void progress_due(void *arg)
+{
+    struct lmo_worker *w = arg;
+    w->progress_timer = 0;
+    lmo_stream_news(w);
+}
+
+void lmo_stream_progress(struct lmo_worker *w)
+{
+    if (has_progress(w)) {
+        lmo_stream_news(w);
+    } else if (!w->progress_timer) {
+        lmo_assert(lmo_loop_timer_at(w->loop, w->progress_due_ns, progress_due, w, &w->progress_timer) == 0);
+    }
+}
+
 void lmo_stream_free(struct lmo_worker *w)
 {
+    lmo_loop_cancel(w->loop, &w->progress_timer);
     while (w->stream_waiters) {
         struct poll *p = (struct poll *)w->stream_waiters;
         lmo_loop_cancel(w->loop, &p->waiter.timer);

@@ -234,6 +234,7 @@ struct lmo_worker {
 
     struct lmo_waiter *stream_waiters; /* oldest first */
     unsigned stream_waiter_count;
+    uint64_t progress_due_ns, progress_timer; /* progress alone ends no poll before that */
     uint64_t coordinator_ns;          /* last sign of life */
     struct lmo_peer_call *peer_calls; /* outstanding */
 };
@@ -365,6 +366,8 @@ void lmo_server_peer(struct lmo_worker *w, struct lmo_http_request *http, const 
 /* stream.c */
 void lmo_stream_get(struct lmo_worker *w, struct lmo_http_request *http, uint64_t after, uint64_t wait_ms);
 void lmo_stream_news(void *arg); /* arg: the worker; durable events or progress are there */
+/* A new sample: told now, or with the others that come meanwhile. */
+void lmo_stream_progress(struct lmo_worker *w);
 void lmo_stream_free(struct lmo_worker *w);
 
 /* observe.c: take http; on the loop */

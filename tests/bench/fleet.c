@@ -38,6 +38,7 @@
 #define WINDOW        64 /* requests of clients under way at once */
 #define SLOWEST_MS    600000
 #define POLL_MS       500
+#define WARM_UP       5
 #define BASE_PORT     20001
 #define RETRY_MS      200
 #define RETRIES_MAX   100000
@@ -60,6 +61,7 @@ static struct {
     struct lmo_http_client *client;
     uint64_t *asked_ns; /* by guest */
     unsigned next, last, under_way, retried;
+    bool two_hosts; /* guests go to and fro between two hosts: every connection is there already */
 } b;
 
 /* ------------------------------------------------------------------ the fleet's processes */
@@ -209,7 +211,7 @@ static void ask(unsigned guest, bool again)
         }
     }
     unsigned rack = at / RACK * RACK, size = args.workers - rack < RACK ? args.workers - rack : RACK;
-    unsigned to = rack + (at - rack + 1) % size;
+    unsigned to = rack + (at - rack + 1) % (b.two_hosts ? 2 : size);
     snprintf(body, sizeof body, "{\"vm\":\"%s\",\"source\":\"%s\",\"destination\":\"%s\"}", g->uuid,
              b.world->hosts[at].name, b.world->hosts[to].name);
     fake_unlock(b.world);
@@ -298,19 +300,26 @@ static void measure_idle(json_t *concurrent, json_t *raw)
     put(raw, "resident_per_idle_worker", (double)(rss[1] - rss[0]) / args.workers, 0);
 }
 
-static void measure_unloaded(unsigned rounds, struct samples *to_start, struct samples *whole)
+/* Warm: one guest to and fro, after a few times that do not count. Cold: every guest from and to hosts that no call went to
+ * before, so that every connection has to be made. */
+static void measure_unloaded(unsigned rounds, bool warm, struct samples *to_start, struct samples *whole)
 {
-    for (unsigned i = 0; i < rounds; i++) {
-        unsigned guest = i % args.migrations, ended = b.c->ended;
+    b.two_hosts = warm;
+    for (unsigned i = 0; i < rounds + (warm ? WARM_UP : 0); i++) {
+        unsigned guest = warm ? 0 : i % args.migrations, ended = b.c->ended;
         ask_for(guest, 1);
         wait_for(&b.c->ended, ended + 1, 120000, "one migration");
         fake_lock(b.world);
         uint64_t started = fake_guest(b.world, guest)->job.started_ns;
         fake_unlock(b.world);
         lmo_assert(started > b.asked_ns[guest]);
+        if (warm && i < WARM_UP) {
+            continue;
+        }
         samples_add(to_start, started - b.asked_ns[guest]);
         samples_add(whole, b.c->ended_ns[guest] - b.asked_ns[guest]);
     }
+    b.two_hosts = false;
 }
 
 static void measure_crowd(json_t *concurrent, json_t *raw)
@@ -426,7 +435,7 @@ int main(int argc, char **argv)
 {
     static const struct argp argp = {.options = options, .parser = parse_option};
     char program[LMO_PATH_MAX], dir[LMO_PATH_MAX], state[LMO_PATH_MAX];
-    struct samples to_start = {0}, whole = {0}, polled_start = {0}, polled = {0};
+    struct samples to_start = {0}, whole = {0}, cold_start = {0}, cold = {0}, polled_start = {0}, polled = {0};
     json_t *all = json_object(), *raw = json_object(), *concurrent = json_object(), *latency = json_object();
     argp_parse(&argp, argc, argv, 0, NULL, &args);
     ssize_t len = readlink("/proc/self/exe", program, sizeof program - 32);
@@ -448,7 +457,8 @@ int main(int argc, char **argv)
     report("starting", &began);
     measure_idle(concurrent, raw);
     report("idle", &began);
-    measure_unloaded(args.rounds, &to_start, &whole);
+    measure_unloaded(args.rounds / 4 + 1, false, &cold_start, &cold);
+    measure_unloaded(args.rounds, true, &to_start, &whole);
     report("unloaded", &began);
     measure_crowd(concurrent, raw);
     report("crowd", &began);
@@ -458,7 +468,7 @@ int main(int argc, char **argv)
     if (args.polls > 0) {
         b.c = coordinator_start(args.dir, args.state, args.migrations, POLL_MS);
         wait_for(&b.c->up, args.workers, 120000, "workers up again");
-        measure_unloaded(args.polls, &polled_start, &polled);
+        measure_unloaded(args.polls, true, &polled_start, &polled);
         coordinator_stop(b.c);
         report("polling", &began);
     }
@@ -466,6 +476,8 @@ int main(int argc, char **argv)
     put(latency, "p99", (double)samples_percentile(&to_start, 99) / 1e6, 2);
     put(raw, "whole_migration_p50_ms", (double)samples_percentile(&whole, 50) / 1e6, 2);
     put(raw, "whole_migration_p99_ms", (double)samples_percentile(&whole, 99) / 1e6, 2);
+    put(raw, "request_to_precopy_cold_p50_ms", (double)samples_percentile(&cold_start, 50) / 1e6, 2);
+    put(raw, "whole_migration_cold_p50_ms", (double)samples_percentile(&cold, 50) / 1e6, 2);
     put(raw, "workers", args.workers, 0);
     json_object_set_new(all, "concurrent", concurrent);
     json_object_set_new(all, "request_to_precopy_ms", latency);
