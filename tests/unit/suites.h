@@ -34,7 +34,8 @@
     X(attention)      \
     X(breaker)        \
     X(term)           \
-    X(doctor)
+    X(doctor)         \
+    X(destination)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
