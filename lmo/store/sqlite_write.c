@@ -363,7 +363,8 @@ int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struc
     lmo_sql_bind_text(stmt, 2, h->url);
     lmo_sql_bind_u64(stmt, 3, h->cursor);
     r = run_alone(sqlite_of(s), stmt, NULL, err);
-    return r == LMO_E_CONFLICT ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
+    bool overtaken = r == LMO_E_CONFLICT && lmo_sqlite_check_term(s, NULL) == LMO_E_CONFLICT;
+    return r == LMO_E_CONFLICT && !overtaken ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
 }
 
 static void bind_limit(struct lmo_sql_stmt *stmt, int index, bool given, uint64_t value)

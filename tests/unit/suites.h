@@ -41,7 +41,8 @@
     X(convergence)    \
     X(admission)      \
     X(engine_admission) \
-    X(worker_host)
+    X(worker_host)    \
+    X(destination)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
