@@ -1,7 +1,7 @@
 # The few commands that people need; the build itself is CMakeLists.txt.
 #
 #   make            release build (build/release/bin)
-#   make check      the quick inner loop: unit, exhaustive and simulated tests, include rules; under a minute
+#   make check      the quick inner loop: unit, exhaustive and simulated tests, model, include rules; under a minute
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
 #   make bench      figures, as ratios within one run
@@ -40,7 +40,7 @@ release debug asan tsan clang faults: tools-present
 	$(call build,$@)
 
 check: release
-	@tests/tally --build $(BUILD) rules unit exhaust sim
+	@tests/tally --build $(BUILD) rules unit exhaust sim model
 
 setup:
 	@deploy/setup.sh
@@ -48,7 +48,7 @@ setup:
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
 	@$(MAKE) --no-print-directory release asan || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim asan api lab
+	@tests/tally --build $(BUILD) rules unit exhaust sim model-full asan api lab
 
 demo: setup
 	@$(MAKE) --no-print-directory release

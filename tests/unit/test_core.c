@@ -580,6 +580,48 @@ START_TEST(freeze_that_waits_to_be_asked_again_ends_with_the_discard)
 }
 END_TEST
 
+/* Found by tests/model: the copy is dead, the source's word will never be known, and nobody undid anything. */
+START_TEST(freeze_that_is_never_answered_does_not_hold_the_roll_back)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = false});
+    ck_assert_ptr_null(sent(LMO_OP_JOB_ABORT)); /* it may stop the source yet: its answer is awaited */
+    t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "unknown", .evidence = "w"}), 0);
+    done(LMO_OP_JOB_ABORT);
+    done(LMO_OP_DISCARD);
+    ck_assert_ptr_nonnull(sent(LMO_OP_REVIVE));
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(destination_that_is_busy_in_the_roll_back_gets_its_word_relayed_again)
+{
+    fresh(1, 0);
+    admit();
+    run_to(LMO_PHASE_PRECOPY);
+    done(LMO_OP_JOB_START);
+    done(LMO_OP_PERMIT);
+    done(LMO_OP_OPEN_GATE);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_CANCEL, .text = "by a test"}), 0);
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED}); /* the abort is losing the race */
+    struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "unknown", .evidence = "w"}), 0);
+    ck_assert_ptr_null(sent(LMO_OP_RELAY_FREEZE));
+    done(LMO_OP_JOB_ABORT);
+    failed(LMO_OP_DISCARD, LMO_E_BUSY);
+    t = sent(LMO_OP_RELAY_FREEZE);
+    ck_assert_ptr_nonnull(t);
+    ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "running", .evidence = "w"}), 0);
+    ck_assert_ptr_nonnull(sent(LMO_OP_RELAY_ANSWER));
+}
+END_TEST
+
 START_TEST(permit_that_a_discarding_destination_refuses_needs_no_person)
 {
     fresh(1, 0);
@@ -1092,6 +1134,8 @@ Suite *core_suite(void)
     tcase_add_test(t, copy_lost_after_the_fence_needs_a_person);
     tcase_add_test(t, freeze_request_that_comes_after_the_discard_does_not_freeze_the_source_again);
     tcase_add_test(t, freeze_that_waits_to_be_asked_again_ends_with_the_discard);
+    tcase_add_test(t, freeze_that_is_never_answered_does_not_hold_the_roll_back);
+    tcase_add_test(t, destination_that_is_busy_in_the_roll_back_gets_its_word_relayed_again);
     tcase_add_test(t, permit_that_a_discarding_destination_refuses_needs_no_person);
     tcase_add_test(t, destination_that_asks_again_and_again_does_not_fill_the_record);
     tcase_add_test(t, what_has_come_is_not_waited_for_any_more);
