@@ -64,6 +64,7 @@ static void health(struct lmo_worker *w, struct lmo_http_request *http)
     if (!ok) {
         r |= lmo_json_put_str(root, "reason", why);
     }
+    r |= lmo_json_put_u64(root, "term", lmo_journal_term(w->journal));
     if (r != 0) {
         json_decref(root);
         root = NULL;

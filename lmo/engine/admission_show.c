@@ -121,7 +121,7 @@ json_t *engine_migration_json(const struct lmo_migration *m, const struct entry 
                          m->share_bytes_per_s ? json_integer((json_int_t)m->share_bytes_per_s) : json_null());
     r |= lmo_json_put(o, "queue_position", h ? json_integer(h->position) : json_null());
     r |= lmo_json_put(o, "held_by", h ? held_by(entry, h) : json_null());
-    if (h) {
+    if (h && h->limit != LMO_LIMIT_PREDICTION) { /* what was predicted is in the record itself */
         char text[LMO_TEXT_MAX];
         engine_admission_hold_text(entry, text, sizeof text);
         r |= lmo_json_put_str(o, "waiting_for", text);

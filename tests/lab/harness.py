@@ -180,7 +180,9 @@ def stage(host, ident):
         context.load_cert_chain(str(pki / "issued" / "coordinator-lab.pem"), str(pki / "issued" / "coordinator-lab.key"))
         connection = http.client.HTTPSConnection(f"{labinfo.UNDERLAY}.{labinfo.OCTET[host]}", 7443, context=context, timeout=5)
         with contextlib.closing(connection):
-            connection.request("GET", "/v1/observe/migrations")
+            connection.request("GET", "/healthz")  # whoever asks does so in the name of the coordinator it obeys
+            term = json.loads(connection.getresponse().read())["term"]
+            connection.request("GET", "/v1/observe/migrations", headers={"LMO-Term": str(term)})
             return json.loads(connection.getresponse().read())["migrations"]
     return next((m["stage"] for m in labinfo.in_net("ctl", ask) if m["migration"] == ident), None)
 

@@ -218,7 +218,9 @@ class Doctor(DoctorTest):
         mine = [line for line in lines if line["request"] == "lab-request-1"]
         self.assertEqual([line["outcome"] for line in mine], ["not_found", "asked"])
         self.assertEqual({line["principal"] for line in mine}, {"operator:lab"})
-        self.assertTrue(any(line["principal"] == "viewer:lab" and line["outcome"] == "forbidden" for line in lines), lines)
+        wait_until("the viewer's refusal on record", lambda: any(
+            line["principal"] == "viewer:lab" and line["outcome"] == "forbidden"
+            for line in self.rest.get("/v1/audit?limit=10")["audit"]), 10)
 
 
 class Hangs(DoctorTest):
