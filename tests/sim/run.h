@@ -10,7 +10,7 @@ struct run_result {
     bool failed;
     char violation[512];
     double failed_at_s;
-    unsigned requests, accepted, refused, completed, aborted, attention;
+    unsigned requests, accepted, refused, completed, aborted, attention, abandoned;
     unsigned struck[FAULT_COUNT]; /* faults that really happened */
     unsigned fates[SIM_FATE_COUNT];
     unsigned crashes;

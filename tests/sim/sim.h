@@ -100,6 +100,7 @@ struct sim_process {
     uint64_t incarnation;  /* +1 at every start and end */
     uint64_t asleep_until; /* SIGSTOP; 0: awake */
     int64_t skew_us;       /* of CLOCK_REALTIME */
+    bool take_over;        /* a coordinator: its next start takes the store from another one */
     uint64_t restart_ns;   /* after an end; 0: stays down */
     unsigned crashes, starts;
     uint64_t points[SIM_POINT_COUNT];
