@@ -416,7 +416,8 @@ static void listed(void *arg, const struct lmo_http_response *r)
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         read_migration(json_array_get(list, i));
-        done &= json_is_string(json_object_get(json_array_get(list, i), "outcome"));
+        const char *outcome = json_string_value(json_object_get(json_array_get(list, i), "outcome"));
+        done &= outcome && strcmp(outcome, "attention") != 0;
     }
     if (done) {
         client.settled = true;
