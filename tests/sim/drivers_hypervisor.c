@@ -564,6 +564,7 @@ static int hv_release(struct lmo_hypervisor *hv, const char *uuid, const char *x
     struct w_guest *g;
     struct w_copy *copy = copy_of(hv, uuid, &g);
     lmo_assert(xml[0]);
+    world.handovers++;
     if (copy && copy->process) {
         copy->defined = true;
         copy->autostart = autostart;

@@ -759,7 +759,7 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     sim_at(x->process, x->deadline_ns, deadline_due, number(x->id));
     const struct connection *c = &net.connections[x->process->index][to->index];
     bool warm = c->used_ns && c->used_ns + WARM_NS > sim_now() && c->client_incarnation == x->process->incarnation;
-    if (fate == SIM_FATE_FAIL) {
+    if (fate == SIM_FATE_FAIL || (!warm && sim_observe(SIM_POINT_CONNECT) == SIM_FATE_FAIL)) {
         sim_at(x->process, sim_now() + 200 * SIM_US, refused_due, number(x->id));
     } else if (warm) {
         x->reused = true;

@@ -23,7 +23,13 @@ static struct {
     struct run_result *result;
     sim_fate_fn *hook;
     void *hook_arg;
+    bool at_rest;
 } run;
+
+bool run_at_rest(void)
+{
+    return run.at_rest;
+}
 
 void run_set_hook(sim_fate_fn *fn, void *arg)
 {
@@ -184,7 +190,7 @@ static enum sim_fate fate_of(void *arg, struct sim_process *p, enum sim_point ki
             run.result->struck[FAULT_POINT]++;
         }
     }
-    if (fate == SIM_FATE_NONE && run.hook) {
+    if (fate == SIM_FATE_NONE && run.hook && !run.at_rest) {
         fate = run.hook(run.hook_arg, p, kind, k);
     }
     run.result->fates[fate]++;
@@ -505,6 +511,7 @@ void run_plan(const struct plan *p, struct run_result *ret)
     *ret = (struct run_result){.requests = p->request_count};
     run.plan = p;
     run.result = ret;
+    run.at_rest = false;
     sim_begin(p->seed, !p->fresh);
     sim_set_fates(fate_of, NULL);
     sim_set_on_drop(world_process_gone);
@@ -525,6 +532,11 @@ void run_plan(const struct plan *p, struct run_result *ret)
     }
     if (!sim_violated() && !client.settled) {
         not_at_rest(p);
+    }
+    run.at_rest = true;
+    for (struct sim_process *q = sim_process_at(0); q && q->index < RUN_PROCESSES_MAX;
+         q = sim_process_at(q->index + 1)) {
+        memcpy(ret->settled[q->index], q->points, sizeof q->points);
     }
     if (!sim_violated()) {
         look_at_everything(p, ret);

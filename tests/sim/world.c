@@ -716,6 +716,7 @@ static void pass_ends(void *arg)
     }
     struct w_copy *s = &g->copies[j->from];
     j->suspended = true;
+    world.handovers++;
     memcpy(j->snapshot, s->memory, sizeof j->snapshot);
     sim_trace("switch-over guest=%s", g->name);
     if (!s->paused_by_user) {

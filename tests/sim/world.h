@@ -120,6 +120,7 @@ struct world {
     struct w_port ports[W_PORTS];
     struct sim_signal changed; /* drivers that wait for something */
     struct sim_rng rng;
+    uint64_t handovers; /* switch-overs begun, definitions taken away */
     uint64_t jobs, writes, freezes, thaws, early_ingress, calls;
 };
 extern struct world world;
