@@ -32,6 +32,7 @@ struct src_call {
     char vm[LMO_UUID_MAX];
     bool paused;           /* REVIVE: its owner had paused it */
     bool frozen;           /* REVIVE: we had stopped it */
+    bool job_over;         /* FREEZE: before it began */
     struct lmo_hv_job job; /* ADOPT */
     struct lmo_freeze_result freeze;
     int code;
@@ -74,7 +75,13 @@ static void work(struct lmo_call *call)
     struct lmo_hypervisor *hv = w->drv.hypervisor;
     c->started_ns = lmo_now_ns();
     switch (c->what) {
-    case DO_FREEZE: hv->ops->freeze(hv, c->vm, LMO_FREEZE_TIMEOUT_MS, &c->freeze); break;
+    case DO_FREEZE:
+        hv->ops->freeze(hv, c->vm, LMO_FREEZE_TIMEOUT_MS, &c->freeze);
+        if (c->freeze.answer == LMO_FREEZE_UNKNOWN && c->job_over &&
+            hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, NULL) < 0) {
+            c->state = LMO_RUN_UNKNOWN;
+        }
+        break;
     case DO_KILL: c->code = hv->ops->kill(hv, c->vm, LMO_KILL_TIMEOUT_MS, &c->err); break;
     case DO_REVIVE: c->code = do_revive(hv, c); break;
     case DO_STATE: c->code = hv->ops->state(hv, c->vm, &c->state, LMO_STATE_TIMEOUT_MS, &c->err); break;
@@ -109,6 +116,7 @@ static void call_done(struct lmo_call *call, bool ran)
                 (unsigned long long)(c->ended_ns - c->started_ns) / 1000, c->freeze.evidence);
         ev.kind = LMO_SRCE_FREEZE_RESULT;
         ev.answer = c->freeze.answer;
+        ev.state = c->state;
         ev.text = c->freeze.evidence;
         break;
     case DO_KILL:
@@ -140,6 +148,7 @@ static void submit(struct lmo_outgoing *out, enum what what)
     c->what = what;
     c->paused = out->src.final_paused || out->revive_paused;
     c->frozen = out->src.frozen_us != 0;
+    c->job_over = !out->src.job_running;
     memcpy(c->migration, out->src.migration, sizeof c->migration);
     memcpy(c->vm, out->src.vm, sizeof c->vm);
     if (what == DO_ADOPT) {

@@ -126,6 +126,8 @@ void lmo_batch_vm(struct lmo_batch *b, const struct lmo_journal_vm *vm);
 /* A coordinator's term, never lowered. */
 void lmo_batch_term(struct lmo_batch *b, uint64_t term);
 void lmo_batch_op(struct lmo_batch *b, const struct lmo_op_request *req, const char *request_text);
+/* Forgets the migration's relayed questions that have been answered: the batch brings a newer one. */
+void lmo_batch_superseded(struct lmo_batch *b, const char *migration);
 void lmo_batch_reply(struct lmo_batch *b, const char *id, enum lmo_op_state state, const char *reply_text);
 void lmo_batch_dst(struct lmo_batch *b, const struct lmo_dst *d);
 void lmo_batch_src(struct lmo_batch *b, const struct lmo_src *s);

@@ -156,6 +156,24 @@ void lmo_batch_op(struct lmo_batch *b, const struct lmo_op_request *req, const c
     w->text = copy(request_text);
 }
 
+static int apply_superseded(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *s;
+    int r = lmo_sql_prepare(db, "DELETE FROM op WHERE migration = ?1 AND kind = ?2 AND state <> 'running'", &s, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_text(s, 1, w->u.op.migration);
+    lmo_sql_bind_text(s, 2, lmo_op_info(LMO_OP_RELAY_FREEZE)->text);
+    return lmo_sql_run(s, NULL, err);
+}
+
+void lmo_batch_superseded(struct lmo_batch *b, const char *migration)
+{
+    struct lmo_write *w = add(b, apply_superseded);
+    snprintf(w->u.op.migration, sizeof w->u.op.migration, "%s", migration);
+}
+
 static int apply_reply(struct lmo_sql *db, const struct lmo_write *w, struct lmo_err *err)
 {
     struct lmo_sql_stmt *s;

@@ -8,6 +8,8 @@
  *      (class UNKNOWN) is taken up again when its id comes again, as after a restart of this process: the same order,
  *      not answered yet. Every kind can be taken up again (JOB_START then only looks for its job).
  *  O4  An order below the epoch that was seen for the guest is refused, except for the answer to an id that is known.
+ *  O5  Of a migration's relayed questions only the newest is kept: they may be asked for days. One that comes again
+ *      after it was forgotten is asked once more, which the source's machine answers as any repeated question.
  * Ops that change nothing are not journaled: a repeated one that has ended is run again. */
 #include "workers/worker.h"
 
@@ -314,6 +316,9 @@ static int accept(struct lmo_worker *w, struct lmo_op_request *req, bool raise, 
     }
     if (raise) {
         lmo_worker_adopt_epoch(w, b, req->vm, req->epoch);
+    }
+    if (req->kind == LMO_OP_RELAY_FREEZE) {
+        lmo_batch_superseded(b, req->migration); /* asked for as long as nobody knows: only the newest counts */
     }
     lmo_batch_op(b, req, text);
     free(text);

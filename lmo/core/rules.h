@@ -41,7 +41,7 @@ enum lmo_at_deadline {
       "fabric workers' journals: which ports are requested at both hosts?")                                          \
     X(PRECOPY,            LMO_DEADLINE_BY_POLICY, CONVERGENCE,    5, "job_abort, then discard, then revive",         \
       "source's journal: does the job run? its events: has it ended, is the guest paused?")                          \
-    X(CUTOVER,            60 * 60000,             ATTENTION,      0, "none, unless the source ran on",               \
+    X(CUTOVER,            10 * 60000,             ATTENTION,      0, "none, unless the source ran on",               \
       "destination's events: committed, resumed, back or lost?")                                                     \
     X(FINALIZE,           30 * 60000,             ATTENTION,      0, "none: it is retried until done",               \
       "each worker's journal: what of the source is gone already?")                                                  \

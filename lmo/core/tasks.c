@@ -11,8 +11,8 @@
 
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 10000
-#define RELAY_AGAIN_MS 500
-#define REST_AGAIN_MS 30000   /* while it rests: for as long as nobody decides, so seldom and without a line in the journal */
+#define RELAY_AGAIN_MS 500    /* doubled with every `unknown`, up to: */
+#define REST_AGAIN_MS 30000   /* also while it rests: for as long as nobody decides, and without a line in the journal */
 #define CLOCK_MAX_US (INT64_MAX / 4) /* whatever a worker says of its clock, differences fit */
 
 static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
@@ -88,6 +88,14 @@ static void compare_clocks(struct lmo_step *s, const struct lmo_clock_sample *d)
     lmo_step_fail(s, LMO_E_REFUSED, text);
 }
 
+/* Whether the word can ever be had is not known: libvirt may have nothing left to do that would settle it. */
+static int64_t relay_again_ms(const struct lmo_migration *m, const struct lmo_task *t)
+{
+    unsigned shift = t->attempts > 0 ? t->attempts - 1U : 0;
+    int64_t delay = (int64_t)RELAY_AGAIN_MS << (shift < 6 ? shift : 6);
+    return m->phase == LMO_PHASE_ATTENTION || delay > REST_AGAIN_MS ? REST_AGAIN_MS : delay;
+}
+
 static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
 {
     struct lmo_migration *m = s->m;
@@ -102,7 +110,7 @@ static void relayed_answer(struct lmo_step *s, struct lmo_task *t)
         t->state = LMO_TASK_WAITING; /* asked again, as a new question */
         t->ordinal = m->next_ordinal++;
         t->epoch = 0;
-        t->not_before_ms = s->ev->now_ms + (m->phase == LMO_PHASE_ATTENTION ? REST_AGAIN_MS : RELAY_AGAIN_MS);
+        t->not_before_ms = s->ev->now_ms + relay_again_ms(m, t);
         return;
     }
     LMO_COPY(m->cutover.freeze_answer, s->ev->answer);

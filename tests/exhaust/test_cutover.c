@@ -38,6 +38,7 @@ struct world {
     uint8_t ask, answer, fence, verify, resume, tell, remove; /* calls under way */
     uint8_t resumed_event;   /* a resume that the source's worker has not been told of yet */
     uint8_t discarded, revived, resumed_reported, killed_source_alive;
+    uint8_t mute;            /* the source's hypervisor does not say how the guest stands */
     uint8_t late_ask;        /* a duplicate of a freeze, still in the network */
     uint8_t crashes, asks, deaths;
 };
@@ -163,7 +164,11 @@ static void carry_out_src(struct world *w, const struct lmo_src_actions *a, bool
         if (crash_after_stop) {
             return; /* the process may be stopped, nothing of it is journaled */
         }
-        struct lmo_src_actions b = src_step(w, (struct lmo_src_event){.kind = LMO_SRCE_FREEZE_RESULT, .answer = f});
+        /* What the driver shows afterwards; it may also not answer at all (the state is unknown). */
+        enum lmo_run_state state = w->mute || w->proc == P_DEAD ? LMO_RUN_UNKNOWN
+                                   : w->proc == P_RAN || w->proc == P_RUN ? LMO_RUN_RUNNING : LMO_RUN_PAUSED_MIGRATION;
+        struct lmo_src_actions b = src_step(
+            w, (struct lmo_src_event){.kind = LMO_SRCE_FREEZE_RESULT, .answer = f, .state = state});
         carry_out_src(w, &b, false);
     }
     if (a->revive) {
@@ -240,6 +245,42 @@ static bool t_source_resumes(struct world *w)
         w->ran_after = 1;
         w->resumed_event = 1;
     }
+    return true;
+}
+/* The source's libvirtd is restarted after the pause: it neither resumes nor ends the guest any more, and events are
+ * missed. That the job is over is learned later. */
+static bool t_source_is_left_paused(struct world *w)
+{
+    if (w->decided || (w->proc != P_PAUSED && w->proc != P_STOPPED)) {
+        return false;
+    }
+    w->decided = 1;
+    w->watch = 0;
+    return true;
+}
+static bool t_job_end(struct world *w)
+{
+    if (!w->decided || !w->s.job) {
+        return false;
+    }
+    struct lmo_src_actions a = src_step(w, (struct lmo_src_event){.kind = LMO_SRCE_JOB_END, .ok = w->proc == P_DEAD});
+    carry_out_src(w, &a, false);
+    return true;
+}
+static bool t_source_falls_mute(struct world *w)
+{
+    if (w->mute || !w->decided) {
+        return false;
+    }
+    w->mute = 1;
+    return true;
+}
+static bool t_source_speaks_again(struct world *w)
+{
+    if (!w->mute) {
+        return false;
+    }
+    w->mute = 0;
     return true;
 }
 static bool t_resumed_event(struct world *w)
@@ -459,7 +500,10 @@ static bool t_remove(struct world *w)
         return true;
     }
     ck_assert_msg(w->copy != C_RUNNING, "%s: removes a running copy", story);
-    ck_assert_msg(w->copy != C_LOADED || w->proc == P_RAN, "%s: destroys the loaded copy, and the source does not live", story);
+    /* It lives if it ran on, or stands still and nobody but its worker will ever end it or let it run. */
+    bool kept = (w->proc == P_PAUSED || w->proc == P_STOPPED) && w->decided && w->s.stage == LMO_SRC_RAN;
+    ck_assert_msg(w->copy != C_LOADED || w->proc == P_RAN || kept,
+                  "%s: destroys the loaded copy, and the source does not live", story);
     w->copy = C_DEAD;
     dst_step(w, (struct lmo_dst_event){.kind = LMO_DSTE_REMOVE_OK});
     return true;
@@ -546,6 +590,7 @@ static const struct {
 } transitions[] = {
 #define T(f) {#f, f}
     T(t_permit), T(t_pause), T(t_load), T(t_copy_dies), T(t_source_resumes), T(t_resumed_event),
+    T(t_source_is_left_paused), T(t_job_end), T(t_source_falls_mute), T(t_source_speaks_again),
     T(t_source_killed_by_libvirt), T(t_ask_delivered), T(t_ask_duplicated), T(t_late_ask_delivered), T(t_ask_lost),
     T(t_ask_delivered_then_source_worker_crashes_after_the_stop), T(t_answer_delivered), T(t_answer_lost), T(t_fence_done),
     T(t_fence_reply_lost), T(t_fence_failed), T(t_verify), T(t_verify_failed), T(t_resume), T(t_resume_reply_lost), T(t_tell),

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "http/client.h"
+#include "proto/op.h"
 #include "rpc/workers.h"
 #include "workers/runtime.h"
 
@@ -48,15 +49,28 @@ void coordinator_main(void *arg)
     struct lmo_tls_files tls = {0};
     struct lmo_err err = {0};
     int r;
-    if ((r = lmo_loop_new(8192, &loop, &err)) < 0 || (r = lmo_store_sqlite_open("/sim/store", &store, &err)) < 0 ||
+    bool take_over = sim_current()->take_over;
+    if ((r = lmo_loop_new(8192, &loop, &err)) < 0 ||
+        (r = take_over ? lmo_store_sqlite_take_over("/sim/store", &store, &err)
+                       : lmo_store_sqlite_open("/sim/store", &store, &err)) < 0 ||
         (r = lmo_permit_key_load("permit.key", &key, &err)) < 0) {
         sim_trace("coordinator cannot start: %s", err.text);
         return;
     }
-    struct lmo_engine_config cfg = {.loop = loop, .store = store, .permit_key = key};
+    struct lmo_limits limits;
+    lmo_limits_default(&limits);
+    limits.max_migrations = client.plan->max_migrations ? client.plan->max_migrations : limits.max_migrations;
+    limits.max_incoming = client.plan->max_incoming ? client.plan->max_incoming : limits.max_incoming;
+    limits.max_outgoing = client.plan->max_outgoing ? client.plan->max_outgoing : limits.max_outgoing;
+    struct lmo_engine_config cfg = {.loop = loop, .store = store, .permit_key = key, .limits = &limits};
     if ((r = lmo_engine_new(&cfg, &engine, &err)) < 0 ||
-        (r = lmo_workers_http_open(loop, &tls, lmo_engine_callbacks(engine), &workers, &err)) < 0 ||
-        (r = lmo_engine_start(engine, workers, &err)) < 0) {
+        (r = lmo_workers_http_open(loop, &tls, lmo_engine_callbacks(engine), &workers, &err)) < 0) {
+        sim_trace("coordinator cannot start: %s", err.text);
+        return;
+    }
+    sim_current()->take_over = false; /* an order that has been carried out */
+    lmo_workers_http_set_term(workers, store->ops->term(store));
+    if ((r = lmo_engine_start(engine, workers, &err)) < 0) {
         sim_trace("coordinator cannot start: %s", err.text);
         return;
     }
@@ -124,7 +138,10 @@ void worker_main(void *arg)
         snprintf(cfg->facts.network, sizeof cfg->facts.network, "sim");
         snprintf(cfg->facts.network_fabric, sizeof cfg->facts.network_fabric, "fab1");
         snprintf(cfg->facts.peer_uri, sizeof cfg->facts.peer_uri, "%s", h->name);
-        snprintf(cfg->facts.migration_uri, sizeof cfg->facts.migration_uri, "tcp://10.2.0.%u", index);
+        cfg->facts.link_count = 1;
+        snprintf(cfg->facts.links[0].name, sizeof cfg->facts.links[0].name, "migration");
+        snprintf(cfg->facts.links[0].address, sizeof cfg->facts.links[0].address, "10.2.0.%u", index);
+        cfg->facts.links[0].rate_bytes_per_s = W_LINK_BYTES_PER_S;
     }
     if (h->storage) {
         snprintf(cfg->facts.volume, sizeof cfg->facts.volume, "sim");
@@ -204,6 +221,7 @@ static void no_answer(void)
 
 static void ask(void *arg);
 static void cancel(void *arg);
+static void resolve(void *arg);
 
 static void asked_done(void *arg, const struct lmo_http_response *r)
 {
@@ -278,6 +296,38 @@ static void cancel(void *arg)
     request("POST", path, json_object(), NULL, cancel_done, a);
 }
 
+/* ---- what needs a person: every decision that may help, in the order of docs/doctor.md ---- */
+
+static const char *const decisions[] = {"retry", "guest-at-source", "guest-at-destination", "retry", "abandon"};
+#define DECISIONS (sizeof decisions / sizeof decisions[0])
+
+static void resolved(void *arg, const struct lmo_http_response *r)
+{
+    struct asked *a = arg;
+    a->resolving = false;
+    if (r->result != 0 || r->status >= 500 || r->status == 429) {
+        no_answer(); /* the next look finds it in attention again, or not */
+        return;
+    }
+    sim_trace("decision id=%s decision=%s status=%u", a->id, decisions[a->decided], r->status);
+    a->decided++;
+    client.resolutions += r->status < 300;
+}
+
+static void resolve(void *arg)
+{
+    struct asked *a = arg;
+    char path[96];
+    snprintf(path, sizeof path, "/v1/migrations/%s/resolve", a->id);
+    a->attention = true;
+    if (a->resolving || a->decided == DECISIONS) {
+        return;
+    }
+    a->resolving = true;
+    request("POST", path, json_pack("{s:s,s:s}", "decision", decisions[a->decided], "reason", "simulated operator"),
+            NULL, resolved, a);
+}
+
 /* ---- registering hosts ---- */
 
 static void register_host(void *arg);
@@ -328,6 +378,9 @@ static void read_migration(const json_t *o)
         a->seen = true;
         copy_member(o, "outcome", a->outcome, sizeof a->outcome);
         copy_member(o, "phase", a->phase, sizeof a->phase);
+        if (strcmp(a->phase, "attention") == 0) {
+            resolve(a);
+        }
         copy_member(o, "failed_in", a->failed_in, sizeof a->failed_in);
         copy_member(o, "source", a->source, sizeof a->source);
         copy_member(o, "destination", a->destination, sizeof a->destination);
@@ -363,7 +416,8 @@ static void listed(void *arg, const struct lmo_http_response *r)
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         read_migration(json_array_get(list, i));
-        done &= json_is_string(json_object_get(json_array_get(list, i), "outcome"));
+        const char *outcome = json_string_value(json_object_get(json_array_get(list, i), "outcome"));
+        done &= outcome && strcmp(outcome, "attention") != 0;
     }
     if (done) {
         client.settled = true;
@@ -434,7 +488,9 @@ static void audit(void *arg)
     char url[LMO_URL_MAX];
     struct lmo_err err = {0};
     actor_url(h->process, "/v1/observe/migrations", url);
-    struct lmo_http_request_spec spec = {.method = "GET", .url = url, .timeout_ms = 5000, .peer_role = LMO_ROLE_WORKER};
+    static const char *const headers[] = {LMO_TERM_HEADER ": 1000000000", NULL}; /* nobody acts after it has looked */
+    struct lmo_http_request_spec spec = {
+        .method = "GET", .url = url, .headers = headers, .timeout_ms = 5000, .peer_role = LMO_ROLE_WORKER};
     lmo_assert(lmo_http_request_async(eye.http, &spec, audited, arg, NULL, &err) == 0);
 }
 

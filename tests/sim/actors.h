@@ -11,7 +11,8 @@ struct asked {
     char key[32], id[LMO_ID_MAX], outcome[24], phase[32], failed_in[32], reason[256], waiting_for[160];
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
     bool accepted, refused, cancel_sent, cancel_accepted, seen;
-    unsigned tries;
+    bool attention, resolving; /* it rested there; a decision is under way */
+    unsigned tries, decided;
 };
 
 struct client {
@@ -21,6 +22,7 @@ struct client {
     bool registered; /* every host */
     bool quiet;      /* no more faults: look how everything ended */
     bool settled;    /* every request has its answer, every migration has ended */
+    unsigned resolutions; /* decisions of a person that were taken */
     char problem[256];
 };
 extern struct client client;

@@ -20,7 +20,14 @@ void check_world(void)
         if (n > 1) {
             sim_violation("%s: two copies run", g->name);
         }
-        if (n == 0 && !g->gap_started_ns && !g->owner_paused) {
+        unsigned defined = 0;
+        for (unsigned h = 0; h < world.hypervisor_count; h++) {
+            defined += g->copies[h].defined;
+        }
+        if (g->shut_off && defined > 1) {
+            sim_violation("%s: is shut off and can be started on %u hosts", g->name, defined);
+        }
+        if (n == 0 && !g->gap_started_ns && !g->owner_paused && !g->shut_off) {
             g->gap_started_ns = sim_now();
         } else if (n > 0 && g->gap_started_ns) {
             uint64_t gap = sim_now() - g->gap_started_ns;
@@ -81,6 +88,26 @@ void check_write(struct w_guest *g, unsigned host, unsigned i, uint32_t number, 
     if (!accepted && alive && world_runs(c)) {
         sim_violation("%s runs at %s, and %s refuses its write: fenced, or its export is gone", g->name,
                       world.hosts[host].name, v->name);
+    }
+}
+
+void check_defined(const struct w_guest *g, unsigned host)
+{
+    const struct w_copy *c = &g->copies[host];
+    for (unsigned i = 0; i < g->volume_count; i++) {
+        struct w_volume *v = &world.volumes[g->volumes[i]];
+        const struct w_export *own = world_export(v, c->exports[i]);
+        if (!c->exports[i][0] || !own || !own->offered) {
+            sim_violation("%s: is defined at %s with an export of %s that is not offered", g->name,
+                          world.hosts[host].name, v->name);
+            return;
+        }
+        for (unsigned x = 0; x < W_EXPORTS; x++) {
+            if (v->exports[x].offered && v->exports[x].epoch < own->epoch) {
+                sim_violation("%s: can be started at %s while %s is still offered", g->name, world.hosts[host].name,
+                              v->exports[x].name);
+            }
+        }
     }
 }
 

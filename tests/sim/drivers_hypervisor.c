@@ -188,7 +188,7 @@ static int hv_outgoing_xml(struct lmo_hypervisor *hv, const char *uuid, const st
     }
     struct w_guest *g;
     const struct w_copy *copy = copy_of(hv, uuid, &g);
-    if (!copy || !copy->process) {
+    if (!copy || (!copy->process && !copy->defined)) {
         return sim_call_end(&c, no_guest(err, uuid), err);
     }
     char text[1024];
@@ -551,6 +551,75 @@ static int hv_settle(struct lmo_hypervisor *hv, const char *uuid, bool persisten
     return sim_call_end(&c, 0, err);
 }
 
+/* ------------------------------------------------------------------ a guest that is shut off */
+
+static int hv_release(struct lmo_hypervisor *hv, const char *uuid, const char *xml, bool autostart, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    struct sim_call c;
+    int r = sim_call_begin(&c, host_of(hv), "release", timeout_ms, err);
+    if (r < 0) {
+        return r;
+    }
+    struct w_guest *g;
+    struct w_copy *copy = copy_of(hv, uuid, &g);
+    lmo_assert(xml[0]);
+    world.handovers++;
+    if (copy && copy->process) {
+        copy->defined = true;
+        copy->autostart = autostart;
+        r = lmo_fail(err, LMO_E_CONFLICT, "the guest was started here meanwhile");
+    } else if (copy) {
+        copy->defined = copy->autostart = (world.lies & W_LIE_REMOVE) != 0;
+        world_changed();
+    }
+    return sim_call_end(&c, r, err);
+}
+
+/* What the definition says of that disk. */
+static void export_of(const char *xml, const char *target, char ret[LMO_EXPORT_MAX])
+{
+    char key[24];
+    snprintf(key, sizeof key, "%s=", target);
+    const char *at = strstr(xml, key);
+    lmo_assert(at);
+    at += strlen(key);
+    snprintf(ret, LMO_EXPORT_MAX, "%.*s", (int)strcspn(at, ";"), at);
+}
+
+static int hv_define(struct lmo_hypervisor *hv, const char *uuid, const char *xml, const struct lmo_hv_disk_map *map,
+                     bool autostart, uint64_t timeout_ms, struct lmo_err *err)
+{
+    struct sim_call c;
+    int r = sim_call_begin(&c, host_of(hv), "define", timeout_ms, err);
+    if (r < 0) {
+        return r;
+    }
+    struct w_guest *g;
+    struct w_copy *copy = copy_of(hv, uuid, &g);
+    if (!copy) {
+        return sim_call_end(&c, no_guest(err, uuid), err);
+    }
+    if (copy->process || copy->defined) { /* as it was asked for already, and perhaps started since */
+        return sim_call_end(&c, 0, err);
+    }
+    for (unsigned i = 0; i < g->volume_count; i++) {
+        char target[16];
+        snprintf(target, sizeof target, "vd%c", (int)('a' + i));
+        export_of(xml, target, copy->exports[i]);
+        for (unsigned m = 0; m < map->count; m++) {
+            if (strcmp(map->disk[m].target, target) == 0) {
+                memcpy(copy->exports[i], map->disk[m].export_name, sizeof copy->exports[i]);
+            }
+        }
+    }
+    copy->defined = true;
+    copy->autostart = autostart;
+    check_defined(g, index_of(hv));
+    world_changed();
+    return sim_call_end(&c, 0, err);
+}
+
 static const struct lmo_hypervisor_ops ops = {
     .name = "sim",
     .close = hv_close,
@@ -573,6 +642,8 @@ static const struct lmo_hypervisor_ops ops = {
     .remove = hv_remove,
     .resume = hv_resume,
     .settle = hv_settle,
+    .release = hv_release,
+    .define = hv_define,
 };
 
 struct lmo_hypervisor *sim_hypervisor_open(struct w_host *h)

@@ -194,6 +194,22 @@ static int vol_observe(struct lmo_volume_driver *d, const char *volume, struct l
     return r;
 }
 
+static int vol_list(struct lmo_volume_driver *d, int (*cb)(void *arg, const char *volume), void *arg,
+                    struct lmo_err *err)
+{
+    struct sim_call c;
+    int r = sim_call_begin(&c, volumes_host(d), "list_volumes", 5000, err);
+    if (r < 0) {
+        return r;
+    }
+    for (unsigned i = 0; i < world.volume_count; i++) {
+        if (&world.hosts[world.volumes[i].storage] == volumes_host(d) && cb(arg, world.volumes[i].name) != 0) {
+            break;
+        }
+    }
+    return sim_call_end(&c, 0, err);
+}
+
 static const struct lmo_volume_ops volume_ops = {
     .name = "sim",
     .close = vol_close,
@@ -205,6 +221,7 @@ static const struct lmo_volume_ops volume_ops = {
     .verify = vol_verify,
     .detach = vol_detach,
     .observe = vol_observe,
+    .list = vol_list,
 };
 
 struct lmo_volume_driver *sim_volume_open(struct w_host *h)
@@ -335,8 +352,47 @@ static int fab_single(struct lmo_fabric *f, const struct lmo_port *port, const c
     struct w_port *p = world_port(port->id);
     if (p) {
         p->bound = (int)world_host_index(host);
+        p->requested = p->requested >= 0 ? p->bound : -1;
         p->additional = -1;
         p->activated = false;
+        world_changed();
+    }
+    return sim_call_end(&c, p ? 0 : no_port(err, port->id), err);
+}
+
+static int fab_check_unbound(struct lmo_fabric *f, const struct lmo_port *port, const char *source,
+                             const char *destination, uint64_t timeout_ms, struct lmo_err *err)
+{
+    (void)destination;
+    struct sim_call c;
+    int r = sim_call_begin(&c, fabric_host(f), "check_unbound", timeout_ms, err);
+    if (r < 0) {
+        return r;
+    }
+    const struct w_port *p = world_port(port->id);
+    if (!p) {
+        r = no_port(err, port->id);
+    } else if (p->bound >= 0) {
+        r = lmo_fail(err, LMO_E_REFUSED, "port '%s' is bound", port->id);
+    } else if (p->requested >= 0 && p->requested != (int)world_host_index(source)) {
+        r = lmo_fail(err, LMO_E_REFUSED, "port '%s' is requested elsewhere", port->id);
+    }
+    return sim_call_end(&c, r, err);
+}
+
+static int fab_assign(struct lmo_fabric *f, const struct lmo_port *port, const char *host, uint64_t timeout_ms,
+                      struct lmo_err *err)
+{
+    struct sim_call c;
+    int r = sim_call_begin(&c, fabric_host(f), "assign", timeout_ms, err);
+    if (r < 0) {
+        return r;
+    }
+    struct w_port *p = world_port(port->id);
+    unsigned to = world_host_index(host);
+    if (p && p->requested >= 0) {
+        p->requested = (int)to;
+        p->bound = has_interface(p->id, to) ? (int)to : -1;
         world_changed();
     }
     return sim_call_end(&c, p ? 0 : no_port(err, port->id), err);
@@ -366,6 +422,8 @@ static const struct lmo_fabric_ops fabric_ops = {
     .dual = fab_dual,
     .await_bound = fab_await_bound,
     .single = fab_single,
+    .check_unbound = fab_check_unbound,
+    .assign = fab_assign,
     .observe = fab_observe,
 };
 

@@ -581,6 +581,7 @@ void sim_process_start(struct sim_process *p)
 {
     lmo_assert(!p->alive);
     p->alive = true;
+    p->starved = false;
     p->incarnation++;
     p->starts++;
     sim_trace("process starts process=%s", p->name);
@@ -594,6 +595,8 @@ void sim_process_sleep(struct sim_process *p, uint64_t ns)
 }
 
 /* ------------------------------------------------------------------ observation points */
+
+bool sim_alloc_points;
 
 enum sim_fate sim_observe(enum sim_point kind)
 {
@@ -764,7 +767,11 @@ void lmo_assert_failed(const char *condition, const char *file, int line, const 
                 (unsigned long long)k.seed);
         abort();
     }
-    sim_violation("%s: assertion failed: %s (%s:%d, %s)", p->name, condition, file, line, function);
+    if (p->starved) {
+        sim_trace("starved: assertion failed: %s (%s:%d, %s)", condition, file, line, function);
+    } else {
+        sim_violation("%s: assertion failed: %s (%s:%d, %s)", p->name, condition, file, line, function);
+    }
     sim_process_kill(p);
     __builtin_unreachable();
 }
@@ -778,8 +785,10 @@ void __wrap_abort(void)
     if (!p) {
         __real_abort();
     }
-    if (strncmp(p->last_error, "the store was written by another coordinator", 44) == 0) {
+    if (strstr(p->last_error, "written by another coordinator") || strstr(p->last_error, "has taken over: stopping")) {
         sim_trace("E5: stops, as it must process=%s", p->name);
+    } else if (p->starved) {
+        sim_trace("starved: aborts process=%s", p->name);
     } else {
         sim_violation("%s: aborted; its last error: %s", p->name, p->last_error);
     }

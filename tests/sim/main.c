@@ -1,6 +1,7 @@
 /* main.c - lmo-sim: runs plans, tells what failed and how to see it again, measures itself. README.md has the usage. */
 #include "run.h"
 #include "shrink.h"
+#include "sweep.h"
 
 #include "base/json.h"
 #include "base/log.h"
@@ -19,7 +20,9 @@
 struct arguments {
     uint64_t first, last;
     bool no_faults, hard, two, trace, debug, shrink, keep_going, points;
-    const char *report, *plan, *save;
+    const char *report, *plan, *save, *scenario, *strikes;
+    bool sweeps;
+    struct sweep_options sweep;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -48,6 +51,18 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case 'r': a->report = arg; return 0;
     case 'p': a->plan = arg; return 0;
     case 'w': a->save = arg; return 0;
+    case 'c': a->scenario = arg; return 0;
+    case 'e': a->strikes = arg; return 0;
+    case 'W':
+        a->sweeps = true;
+        a->sweep.mode = strcmp(arg, "pairs") == 0 ? SWEEP_PAIRS : strcmp(arg, "starve") == 0 ? SWEEP_STARVE : SWEEP_SINGLES;
+        if (a->sweep.mode == SWEEP_SINGLES && strcmp(arg, "singles") != 0) {
+            argp_error(state, "sweeps are singles, pairs or starve");
+        }
+        return 0;
+    case 'j': a->sweep.jobs = (unsigned)strtoul(arg, NULL, 10); return 0;
+    case 'g': a->sweep.stride = strtoull(arg, NULL, 10); return 0;
+    case 'l': a->sweep.limit_s = strtod(arg, NULL); return 0;
     case ARGP_KEY_ARG: argp_usage(state); return 0;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -66,7 +81,13 @@ static const struct argp_option options[] = {
     {"shrink", 'x', NULL, 0, "Make a failing plan smaller as long as it fails", 0},
     {"keep-going", 'k', NULL, 0, "Go on after a failure; tell each kind of failure once", 0},
     {"points", 'P', NULL, 0, "Print how often each process came to each kind of observation point", 0},
-    {"report", 'r', "json", 0, "Print figures as JSON at the end", 0},
+    {"report", 'r', "json|FILE", 0, "Figures as JSON: printed at the end, or written to FILE", 0},
+    {"sweep", 'W', "KIND", 0, "Faults at every point: singles, pairs, starve", 1},
+    {"scenario", 'c', "NAME", 0, "Only this scenario; without a sweep: run it", 1},
+    {"strike", 'e', "P/KIND/K/FATE[+...]", 0, "With --scenario: strike there", 1},
+    {"jobs", 'j', "N", 0, "Real processes of a sweep", 1},
+    {"stride", 'g', "N", 0, "Every N-th first point of pairs, every N-th allocation", 1},
+    {"limit", 'l', "S", 0, "CPU seconds per real process of a sweep; then it stops, and fails as incomplete", 1},
     {0},
 };
 static const struct argp argp = {.options = options,
@@ -142,7 +163,9 @@ static void tell_failure(const struct arguments *a, const struct plan *p, const 
 {
     printf("FAILED seed %" PRIu64 " after %.3f s, hash %016" PRIx64 ", commit %s\n  %s\n", p->seed, r->failed_at_s,
            r->hash, LMO_SIM_COMMIT, r->violation);
-    if (a->plan) {
+    if (a->scenario) {
+        printf("  again: lmo-sim --scenario %s --strike %s --trace\n", a->scenario, a->strikes ? a->strikes : "");
+    } else if (a->plan) {
         printf("  again: lmo-sim --plan %s --trace\n", a->plan);
     } else {
         printf("  again: lmo-sim --seed %" PRIu64 "%s --trace\n", p->seed,
@@ -231,12 +254,21 @@ int main(int argc, char **argv)
     if (a.debug) {
         lmo_log_set_level(LMO_LOG_DEBUG);
     }
+    if (a.sweeps) {
+        a.sweep.scenario = a.scenario;
+        a.sweep.report = a.report;
+        return sweep_run(&a.sweep);
+    }
     for (uint64_t seed = a.first; seed <= a.last; seed++) {
+        if (a.scenario && (sweep_plan(a.scenario, &plan) < 0 || sweep_add_strikes(&plan, a.strikes) < 0)) {
+            fprintf(stderr, "lmo-sim: no such scenario, or no such point\n");
+            return 2;
+        }
         if (a.plan && plan_load(a.plan, &plan, &err) < 0) {
             fprintf(stderr, "lmo-sim: %s\n", err.text);
             return 2;
         }
-        if (!a.plan) {
+        if (!a.plan && !a.scenario) {
             plan_random(seed, mode_of(&a), &plan);
         }
         double before = cpu_now();

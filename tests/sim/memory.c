@@ -129,15 +129,29 @@ static void *hand_out(struct sim_block *b, size_t size)
     return b + 1;
 }
 
+/* The plan's say; only about what a process asks for itself. */
+static bool denied(void)
+{
+    if (!sim_alloc_points || !owner || sim_current() != owner) {
+        return false;
+    }
+    bool fails = sim_observe(SIM_POINT_ALLOC) == SIM_FATE_FAIL;
+    owner->starved |= fails;
+    return fails;
+}
+
 void *__wrap_malloc(size_t size)
 {
+    if (denied()) {
+        return NULL;
+    }
     return hand_out(take(size), size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
 {
     size_t all;
-    if (__builtin_mul_overflow(count, size, &all)) {
+    if (__builtin_mul_overflow(count, size, &all) || denied()) {
         return NULL;
     }
     if (class_of(all) > CLASSES) {
@@ -154,6 +168,9 @@ void *__wrap_realloc(void *block, size_t size)
 {
     if (!block) {
         return __wrap_malloc(size);
+    }
+    if (denied()) {
+        return NULL;
     }
     struct sim_block *b = (struct sim_block *)block - 1;
     struct sim_process *of = b->owner;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "http/client.h"
 #include "http/server.h"
+#include "proto/op.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ struct message {
     struct sim_process *from, *to;
     uint64_t to_incarnation; /* of the connection that it is on; 0: a new one */
     char method[8], target[PATH_SIZE];
-    char idempotency[72];
+    char idempotency[72], term[24];
     char *body;
     size_t body_len;
 };
@@ -117,7 +118,8 @@ struct lmo_http_request {
     char method[8], path[PATH_SIZE];
     struct field query[FIELDS_MAX];
     unsigned query_count;
-    char idempotency[72];
+    char idempotency[72], term[24], tag[LMO_NAME_MAX];
+    void *owner;
     char *body;
     size_t body_len;
     struct lmo_identity peer;
@@ -449,6 +451,7 @@ static void serve(void *arg)
     memcpy(req->method, m->method, sizeof req->method);
     memcpy(req->path, target, sizeof req->path);
     memcpy(req->idempotency, m->idempotency, sizeof req->idempotency);
+    memcpy(req->term, m->term, sizeof req->term);
     memcpy(req->peer.name, m->from->name, sizeof req->peer.name);
     if (query) {
         read_query(req, query);
@@ -739,6 +742,8 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     for (const char *const *h = spec->headers; h && *h; h++) {
         if (strncasecmp(*h, "Idempotency-Key: ", 17) == 0) {
             snprintf(m->idempotency, sizeof m->idempotency, "%s", *h + 17);
+        } else if (strncasecmp(*h, LMO_TERM_HEADER ": ", sizeof LMO_TERM_HEADER + 1) == 0) {
+            snprintf(m->term, sizeof m->term, "%s", *h + sizeof LMO_TERM_HEADER + 1);
         }
     }
     m->next = net.messages;
@@ -754,7 +759,7 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     sim_at(x->process, x->deadline_ns, deadline_due, number(x->id));
     const struct connection *c = &net.connections[x->process->index][to->index];
     bool warm = c->used_ns && c->used_ns + WARM_NS > sim_now() && c->client_incarnation == x->process->incarnation;
-    if (fate == SIM_FATE_FAIL) {
+    if (fate == SIM_FATE_FAIL || (!warm && sim_observe(SIM_POINT_CONNECT) == SIM_FATE_FAIL)) {
         sim_at(x->process, sim_now() + 200 * SIM_US, refused_due, number(x->id));
     } else if (warm) {
         x->reused = true;
@@ -914,7 +919,10 @@ const char *lmo_http_header(const struct lmo_http_request *req, const char *name
     if (strcasecmp(name, "Content-Type") == 0) {
         return req->body_len > 0 ? "application/json" : NULL; /* http/client.h sends that by default */
     }
-    return strcasecmp(name, "Idempotency-Key") == 0 && req->idempotency[0] ? req->idempotency : NULL;
+    const char *value = strcasecmp(name, "Idempotency-Key") == 0  ? req->idempotency
+                        : strcasecmp(name, LMO_TERM_HEADER) == 0 ? req->term
+                                                                 : "";
+    return value[0] ? value : NULL;
 }
 
 const char *lmo_http_body(const struct lmo_http_request *req, size_t *ret_len)
@@ -950,6 +958,22 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
     }
     *ret_value = value;
     return 0;
+}
+
+void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
+{
+    req->owner = owner;
+    snprintf(req->tag, sizeof req->tag, "%s", id);
+}
+
+void *lmo_http_owner(const struct lmo_http_request *req)
+{
+    return req->owner;
+}
+
+const char *lmo_http_id(const struct lmo_http_request *req)
+{
+    return req->tag;
 }
 
 void lmo_http_set_timeout(struct lmo_http_request *req, uint64_t timeout_ms)

@@ -46,6 +46,7 @@ static void random_guests(struct plan *p, struct sim_rng *r)
         g->dirty_mib_per_s = sim_chance(r, 300) ? 0 : sim_between(r, 1, 120);
         g->persistent = sim_chance(r, 700);
         g->owner_paused = sim_chance(r, 100);
+        g->shut_off = !g->owner_paused && g->persistent && sim_chance(r, 150);
     }
 }
 
@@ -133,7 +134,8 @@ static void random_fault(const struct plan *p, enum plan_mode mode, struct plan_
               : n < 87  ? FAULT_DOWN
               : n < 89  ? FAULT_CLOCK
               : n < 94  ? FAULT_FINISH_LOST
-              : n < 96  ? FAULT_STREAM_CUT
+              : n < 95  ? FAULT_START
+              : n < 97  ? FAULT_STREAM_CUT
               : n < 100 ? FAULT_REFUSE
               : n < 110 ? FAULT_COPY_DIES
                         : FAULT_TAKEOVER;
@@ -155,6 +157,10 @@ static void random_fault(const struct plan *p, enum plan_mode mode, struct plan_
     case FAULT_REFUSE: name_of(f->target, "hv", sim_between(r, 1, p->hypervisors)); break;
     case FAULT_FINISH_LOST:
         f->at_ms = near->at_ms > 0 ? near->at_ms - 1 : 0;
+        memcpy(f->target, near->guest, sizeof f->target);
+        break;
+    case FAULT_START:
+        f->at_ms = near->at_ms + sim_below(r, 400);
         memcpy(f->target, near->guest, sizeof f->target);
         break;
     case FAULT_TAKEOVER: snprintf(f->target, sizeof f->target, "lmod"); break;
@@ -179,6 +185,10 @@ void plan_random(uint64_t seed, enum plan_mode mode, struct plan *ret)
     ret->hypervisors = (unsigned)sim_between(&r, 2, 4);
     ret->storages = (unsigned)sim_between(&r, 1, 2);
     ret->fresh = sim_chance(&r, 125);
+    if (sim_chance(&r, 300)) { /* so small that they queue */
+        ret->max_migrations = (unsigned)sim_between(&r, 1, 2);
+        ret->max_incoming = ret->max_outgoing = 1;
+    }
     random_guests(ret, &r);
     random_requests(ret, &r);
     ret->fault_count = mode == PLAN_QUIET ? 0 : (unsigned)sim_between(&r, 1, 14);
@@ -195,10 +205,11 @@ json_t *plan_to_json(const struct plan *p)
     for (unsigned i = 0; i < p->guest_count; i++) {
         const struct plan_guest *g = &p->guests[i];
         json_array_append_new(guests,
-                              json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:b,s:b}", "name", g->name, "host", g->host,
+                              json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:b,s:b,s:b}", "name", g->name, "host", g->host,
                                         "volumes", (json_int_t)g->volumes, "ports", (json_int_t)g->ports, "memory_mib",
                                         (json_int_t)g->memory_mib, "dirty_mib_per_s", (json_int_t)g->dirty_mib_per_s,
-                                        "persistent", g->persistent, "owner_paused", g->owner_paused));
+                                        "persistent", g->persistent, "owner_paused", g->owner_paused, "shut_off",
+                                        g->shut_off));
     }
     for (unsigned i = 0; i < p->request_count; i++) {
         const struct plan_request *q = &p->requests[i];
@@ -252,6 +263,7 @@ static int read_guests(const json_t *array, struct plan *p, struct lmo_err *err)
         g->dirty_mib_per_s = number_of(j, "dirty_mib_per_s", 10);
         g->persistent = !json_is_false(json_object_get(j, "persistent"));
         g->owner_paused = json_is_true(json_object_get(j, "owner_paused"));
+        g->shut_off = json_is_true(json_object_get(j, "shut_off"));
         if (text_of(j, "name", true, g->name, err) < 0 || text_of(j, "host", true, g->host, err) < 0) {
             return lmo_err_prefix(err, "guests[%zu]", i);
         }
@@ -310,7 +322,10 @@ int plan_from_json(const json_t *json, struct plan *ret, struct lmo_err *err)
     p = (struct plan){.seed = number_of(json, "seed", 1),
                       .hypervisors = (unsigned)number_of(json, "hypervisors", 2),
                       .storages = (unsigned)number_of(json, "storages", 1),
-                      .fresh = json_is_true(json_object_get(json, "fresh"))};
+                      .fresh = json_is_true(json_object_get(json, "fresh")),
+                      .max_migrations = (unsigned)number_of(json, "max_migrations", 0),
+                      .max_incoming = (unsigned)number_of(json, "max_incoming", 0),
+                      .max_outgoing = (unsigned)number_of(json, "max_outgoing", 0)};
     if (p.hypervisors < 1 || p.hypervisors > 4 || p.storages < 1 || p.storages > 2) {
         return lmo_fail(err, LMO_E_INVALID, "hypervisors: 1 to 4; storages: 1 or 2");
     }

@@ -16,7 +16,7 @@ struct plan_guest {
     char name[PLAN_NAME_MAX], host[PLAN_NAME_MAX];
     unsigned volumes, ports;
     uint64_t memory_mib, dirty_mib_per_s;
-    bool persistent, owner_paused;
+    bool persistent, owner_paused, shut_off;
 };
 
 struct plan_request {
@@ -45,6 +45,7 @@ struct plan_request {
     X(STREAM_CUT, "stream_cut")   /* host; memory streams break for for_ms */                                  \
     X(COPY_DIES, "copy_dies")     /* guest; its next copy dies value us after it was loaded, before it runs */ \
     X(REFUSE, "refuse")           /* host; accepts no domain for for_ms */                                     \
+    X(START, "start")             /* guest; its owner starts it, if it is shut off */                          \
     X(POINT, "point")             /* process; fate at its k-th observation of that kind */
 
 enum fault_kind {
@@ -71,6 +72,7 @@ struct plan {
     unsigned hypervisors, storages;
     unsigned lies; /* enum w_lie: a plan that must fail */
     bool fresh;    /* empty disks at the beginning: databases are made while faults strike */
+    unsigned max_migrations, max_incoming, max_outgoing; /* the coordinator's [limits]; 0: the default */
     unsigned guest_count, request_count, fault_count;
     struct plan_guest guests[PLAN_GUESTS_MAX];
     struct plan_request requests[PLAN_REQUESTS_MAX];

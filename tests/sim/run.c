@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define RESTART_NS   (400 * SIM_MS) /* by the service manager */
-#define AFTERMATH_NS (1500 * SIM_S) /* longest time from the last fault to rest */
+#define AFTERMATH_NS (4500 * SIM_S) /* longest time from the last fault to rest: beyond every phase's deadline */
 #define CLEAR_UP_NS  (3 * SIM_S)
 
 static struct {
@@ -23,7 +23,13 @@ static struct {
     struct run_result *result;
     sim_fate_fn *hook;
     void *hook_arg;
+    bool at_rest;
 } run;
+
+bool run_at_rest(void)
+{
+    return run.at_rest;
+}
 
 void run_set_hook(sim_fate_fn *fn, void *arg)
 {
@@ -63,10 +69,10 @@ static void take_over(struct sim_process *p, uint64_t ns)
     if (!other || !p->alive) {
         return;
     }
-    sim_break_locks(p);
     sim_process_sleep(p, ns);
     other->restart_ns = RESTART_NS;
     if (!other->alive) {
+        other->take_over = true;
         sim_process_start(other);
     }
 }
@@ -162,6 +168,11 @@ static void fault_due(void *arg)
             sim_at(NULL, sim_now() + ns, host_accepts, &world.hosts[host]);
         }
         break;
+    case FAULT_START:
+        if (g) {
+            world_owner_starts(g);
+        }
+        break;
     case FAULT_POINT:
     case FAULT_COUNT: break;
     }
@@ -179,7 +190,7 @@ static enum sim_fate fate_of(void *arg, struct sim_process *p, enum sim_point ki
             run.result->struck[FAULT_POINT]++;
         }
     }
-    if (fate == SIM_FATE_NONE && run.hook) {
+    if (fate == SIM_FATE_NONE && run.hook && !run.at_rest) {
         fate = run.hook(run.hook_arg, p, kind, k);
     }
     run.result->fates[fate]++;
@@ -211,7 +222,10 @@ static void make_fleet(const struct plan *p)
         unsigned host = world_host_index(g->host);
         lmo_assert(host < p->hypervisors);
         (void)world_add_guest(g->name, host, g->volumes, g->ports, g->memory_mib << 20, g->dirty_mib_per_s << 20,
-                              g->persistent, g->owner_paused);
+                              g->persistent,
+                              g->shut_off       ? W_SHUT_OFF
+                              : g->owner_paused ? W_PAUSED_BY_OWNER
+                                                : W_RUNS);
     }
     for (struct sim_process *q = sim_process_at(0); q; q = sim_process_at(q->index + 1)) {
         if (strcmp(q->name, "lmod2") != 0 && strcmp(q->name, "auditor") != 0) {
@@ -260,7 +274,7 @@ static void make_peace(void)
 static bool allows_attention(const struct plan *p)
 {
     for (unsigned i = 0; i < p->fault_count; i++) {
-        if (p->faults[i].kind == FAULT_COPY_DIES || p->faults[i].kind == FAULT_TAKEOVER) {
+        if (p->faults[i].kind == FAULT_COPY_DIES) {
             return true;
         }
     }
@@ -272,17 +286,22 @@ static void check_guest(const struct plan *p, const struct w_guest *g, const str
     unsigned at = W_HOSTS, here = 0;
     for (unsigned h = 0; h < world.hypervisor_count; h++) {
         const struct w_copy *c = &g->copies[h];
-        if (c->process) {
+        if (g->shut_off ? c->defined : c->process) {
             here++;
             at = h;
         }
+        if (g->shut_off && c->process) {
+            sim_violation("at rest: %s was shut off and has a process at %s", g->name, world.hosts[h].name);
+        }
     }
     if (here != 1) {
-        sim_violation("at rest: %s has %u processes", g->name, here);
+        sim_violation("at rest: %s has %u %s", g->name, here, g->shut_off ? "definitions" : "processes");
         return;
     }
     const struct w_copy *c = &g->copies[at];
-    if (g->owner_paused ? c->vcpus || c->stopped : !world_runs(c)) {
+    if (g->shut_off) {
+        check_defined(g, at);
+    } else if (g->owner_paused ? c->vcpus || c->stopped : !world_runs(c)) {
         sim_violation("at rest: %s at %s is %s%s", g->name, world.hosts[at].name,
                       lmo_run_state_name(world_state(g, at)), c->stopped ? " (stopped)" : "");
     }
@@ -314,7 +333,12 @@ static void check_guest(const struct plan *p, const struct w_guest *g, const str
     }
     for (unsigned i = 0; i < g->port_count; i++) {
         const struct w_port *q = &world.ports[g->ports[i]];
-        if (q->bound != (int)at || q->additional >= 0) {
+        int bound = g->shut_off || (was->shut_off && q->requested >= 0 && q->requested != (int)at) ? -1 : (int)at;
+        if (g->shut_off && q->requested >= 0 && q->requested != (int)at) {
+            sim_violation("at rest: %s is at %s, port %s is requested at %s", g->name, world.hosts[at].name, q->id,
+                          world.hosts[q->requested].name);
+        }
+        if (q->bound != bound || q->additional >= 0) {
             sim_violation("at rest: %s is at %s, port %s is bound at %s%s", g->name, world.hosts[at].name, q->id,
                           q->bound >= 0 ? world.hosts[q->bound].name : "nothing",
                           q->additional >= 0 ? " and elsewhere" : "");
@@ -330,7 +354,7 @@ static void check_record(const struct plan_guest *was)
     const struct w_guest *g = world_guest(was->name);
     const char *at = "";
     for (unsigned h = 0; h < world.hypervisor_count; h++) {
-        at = g->copies[h].process ? world.hosts[h].name : at;
+        at = (g->shut_off ? g->copies[h].defined : g->copies[h].process) ? world.hosts[h].name : at;
     }
     bool moved = false, explained = false, left = false;
     for (unsigned i = 0; i < client.plan->request_count; i++) {
@@ -359,7 +383,8 @@ static void check_requests(const struct plan *p, struct run_result *r)
         }
         r->completed += strcmp(a->outcome, "completed") == 0;
         r->aborted += strcmp(a->outcome, "aborted") == 0;
-        if (strcmp(a->outcome, "attention") == 0) {
+        r->abandoned += strcmp(a->outcome, "abandoned") == 0;
+        if (a->attention) {
             r->attention++;
             if (!allows_attention(p)) {
                 sim_violation("%s (%s to %s) ended in attention: %s", a->key, a->request->guest,
@@ -410,7 +435,7 @@ static void not_at_rest(const struct plan *p)
 static bool needs_a_person(const char *guest)
 {
     for (unsigned i = 0; i < client.plan->request_count; i++) {
-        if (strcmp(client.asked[i].request->guest, guest) == 0 && strcmp(client.asked[i].outcome, "attention") == 0) {
+        if (strcmp(client.asked[i].request->guest, guest) == 0 && strcmp(client.asked[i].outcome, "abandoned") == 0) {
             return true;
         }
     }
@@ -441,7 +466,7 @@ static void look_at_everything(const struct plan *p, struct run_result *r)
     if (!sim_violated() && auditor.answered < auditor.asked) {
         sim_violation("at rest: %u of %u workers answer", auditor.answered, auditor.asked);
     }
-    if (!sim_violated() && auditor.open > 0 && r->attention == 0) {
+    if (!sim_violated() && auditor.open > 0 && r->abandoned == 0) {
         sim_violation("at rest: %u records are open at workers; the first: %s", auditor.open, auditor.first);
     }
 }
@@ -486,6 +511,7 @@ void run_plan(const struct plan *p, struct run_result *ret)
     *ret = (struct run_result){.requests = p->request_count};
     run.plan = p;
     run.result = ret;
+    run.at_rest = false;
     sim_begin(p->seed, !p->fresh);
     sim_set_fates(fate_of, NULL);
     sim_set_on_drop(world_process_gone);
@@ -506,6 +532,11 @@ void run_plan(const struct plan *p, struct run_result *ret)
     }
     if (!sim_violated() && !client.settled) {
         not_at_rest(p);
+    }
+    run.at_rest = true;
+    for (struct sim_process *q = sim_process_at(0); q && q->index < RUN_PROCESSES_MAX;
+         q = sim_process_at(q->index + 1)) {
+        memcpy(ret->settled[q->index], q->points, sizeof q->points);
     }
     if (!sim_violated()) {
         look_at_everything(p, ret);

@@ -10,7 +10,7 @@ struct run_result {
     bool failed;
     char violation[512];
     double failed_at_s;
-    unsigned requests, accepted, refused, completed, aborted, attention;
+    unsigned requests, accepted, refused, completed, aborted, attention, abandoned;
     unsigned struck[FAULT_COUNT]; /* faults that really happened */
     unsigned fates[SIM_FATE_COUNT];
     unsigned crashes;
@@ -19,6 +19,7 @@ struct run_result {
     char processes[RUN_PROCESSES_MAX][PLAN_NAME_MAX];
     uint64_t points[RUN_PROCESSES_MAX][SIM_POINT_COUNT];
     char story[1024]; /* outcomes in words */
+    uint64_t settled[RUN_PROCESSES_MAX][SIM_POINT_COUNT]; /* points when everything had come to rest */
 };
 
 /* Once, before anything of this directory or jansson is used. */
@@ -26,5 +27,7 @@ void run_init(void);
 /* Called before every observation, after the plan's own faults; NONE for the most part. For sweeps. */
 void run_set_hook(sim_fate_fn *fn, void *arg);
 void run_plan(const struct plan *p, struct run_result *ret);
+/* The hook is not asked any more: the run has come to rest, and is only looked at. */
+bool run_at_rest(void);
 
 #endif

@@ -55,7 +55,10 @@ uint64_t sim_latency(struct sim_rng *r, uint64_t typical_ns, unsigned tail);
     X(ANSWER, "answer") /* answer given to the network: before, after; its fate */ \
     X(DRIVER, "driver") /* driver call: before its effect, after it; its fate */   \
     X(EVENT, "event")   /* hypervisor event delivered: before, after */            \
-    X(TURN, "turn")     /* turn of the loop: before */
+    X(TURN, "turn")     /* turn of the loop: before */                             \
+    X(WRITE, "write")   /* write to a file, not synced yet: FAIL */                \
+    X(CONNECT, "connect") /* new connection: FAIL */                               \
+    X(ALLOC, "alloc")   /* allocation: FAIL; counted only if asked for */
 
 enum sim_point {
 #define X(name, text) SIM_POINT_##name,
@@ -100,6 +103,8 @@ struct sim_process {
     uint64_t incarnation;  /* +1 at every start and end */
     uint64_t asleep_until; /* SIGSTOP; 0: awake */
     int64_t skew_us;       /* of CLOCK_REALTIME */
+    bool starved;          /* an allocation of it was made to fail: it may end itself for that */
+    bool take_over;        /* a coordinator: its next start takes the store from another one */
     uint64_t restart_ns;   /* after an end; 0: stays down */
     unsigned crashes, starts;
     uint64_t points[SIM_POINT_COUNT];
@@ -168,6 +173,8 @@ void sim_after(enum sim_fate fate);
 /* The plan's say: NONE for the most part. Set by run.c. */
 typedef enum sim_fate sim_fate_fn(void *arg, struct sim_process *p, enum sim_point kind, uint64_t k);
 void sim_set_fates(sim_fate_fn *fn, void *arg);
+/* Are allocations observed, too? They are many. */
+extern bool sim_alloc_points;
 
 /* ------------------------------------------------------------------ trace */
 

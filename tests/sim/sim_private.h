@@ -12,8 +12,6 @@ struct sim_fiber *sim_fiber_current(void);
 /* fds.c: a process is gone, its descriptors with it */
 void sim_fds_drop(struct sim_process *p);
 void sim_fds_reset(void);
-/* Whoever else wants the locks that it holds may have them: what a store on a shared disk may come to. */
-void sim_break_locks(struct sim_process *p);
 /* Blocks the current fiber until sim_fiber_ready. */
 void sim_fiber_block(void);
 /* Enters it again at `when`, or when it is no longer busy. Once per block. */

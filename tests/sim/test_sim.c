@@ -214,7 +214,8 @@ START_TEST(crash_at_an_observation_point__strikes_there_and_is_survived)
 END_TEST
 
 /* Plans that once failed: each is a defect that was mended. */
-static const char *const scenarios[] = {"close_while_disk_full.json"};
+static const char *const scenarios[] = {"close_while_disk_full.json", "takeover_creates.json",
+                                        "unknown_after_libvirtd.json", "unknown_owner_paused.json"};
 
 START_TEST(mended_defect__stays_mended)
 {

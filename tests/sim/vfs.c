@@ -387,7 +387,7 @@ static int x_write(sqlite3_file *base, const void *data, int amount, sqlite3_int
 {
     struct file *f = of(base)->file;
     size_t at = (size_t)offset, length = (size_t)amount;
-    if (f->disk->broken) {
+    if (f->disk->broken || sim_observe(SIM_POINT_WRITE) == SIM_FATE_FAIL) {
         counts.failed++;
         return SQLITE_IOERR_WRITE;
     }

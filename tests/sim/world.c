@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINK_BYTES_PER_S (UINT64_C(1100) * 1024 * 1024) /* the migration network */
 #define GIVE_UP_NS       (4 * SIM_S)                    /* keepalive, as deploy/ sets it */
 #define TERM_NS          (10 * SIM_S)                   /* a stopped process does not hear SIGTERM */
 #define TICK_BUSY_NS     (40 * SIM_MS)
@@ -85,7 +84,7 @@ static unsigned add_volume(const char *name, unsigned storage, unsigned at)
 }
 
 unsigned world_add_guest(const char *name, unsigned host, unsigned volumes, unsigned ports, uint64_t memory_bytes,
-                         uint64_t dirty_bytes_per_s, bool persistent, bool owner_paused)
+                         uint64_t dirty_bytes_per_s, bool persistent, enum w_how how)
 {
     lmo_assert(world.guest_count < W_GUESTS && volumes <= W_VOLUMES_PER_GUEST && ports <= W_PORTS_PER_GUEST);
     unsigned n = world.guest_count++;
@@ -96,13 +95,14 @@ unsigned world_add_guest(const char *name, unsigned host, unsigned volumes, unsi
     g->dirty_bytes_per_s = dirty_bytes_per_s;
     g->persistent = persistent;
     g->autostart = persistent && n % 2 == 0;
-    g->owner_paused = owner_paused;
+    g->owner_paused = how == W_PAUSED_BY_OWNER;
+    g->shut_off = how == W_SHUT_OFF;
     g->volume_count = volumes;
     g->port_count = ports;
     struct w_copy *c = &g->copies[host];
-    *c = (struct w_copy){.process = true,
-                         .vcpus = !owner_paused,
-                         .paused_by_user = owner_paused,
+    *c = (struct w_copy){.process = how != W_SHUT_OFF,
+                         .vcpus = how == W_RUNS,
+                         .paused_by_user = how == W_PAUSED_BY_OWNER,
                          .defined = persistent,
                          .autostart = g->autostart,
                          .generation = 1};
@@ -117,8 +117,9 @@ unsigned world_add_guest(const char *name, unsigned host, unsigned volumes, unsi
         lmo_assert(world.port_count < W_PORTS);
         struct w_port *p = &world.ports[world.port_count];
         snprintf(p->id, sizeof p->id, "%.40s-port%u", name, i);
-        p->bound = (int)host;
+        p->bound = g->shut_off ? -1 : (int)host;
         p->additional = -1;
+        p->requested = g->shut_off && i == 0 ? (int)host : -1;
         g->ports[i] = world.port_count++;
     }
     return n;
@@ -544,7 +545,7 @@ void world_process_ends(struct w_guest *g, unsigned host, const char *reason, en
 
 static uint64_t rate_of(const struct w_job *j)
 {
-    return j->bandwidth && j->bandwidth < LINK_BYTES_PER_S ? j->bandwidth : LINK_BYTES_PER_S;
+    return j->bandwidth && j->bandwidth < W_LINK_BYTES_PER_S ? j->bandwidth : W_LINK_BYTES_PER_S;
 }
 
 static void pass_ends(void *arg);
@@ -715,6 +716,7 @@ static void pass_ends(void *arg)
     }
     struct w_copy *s = &g->copies[j->from];
     j->suspended = true;
+    world.handovers++;
     memcpy(j->snapshot, s->memory, sizeof j->snapshot);
     sim_trace("switch-over guest=%s", g->name);
     if (!s->paused_by_user) {
@@ -846,6 +848,37 @@ static void source_killed_due(void *arg)
     struct w_guest *g = due_job(arg);
     if (g) {
         world_process_ends(g, g->job.from, "migrated", W_END_MIGRATED);
+    }
+}
+
+/* ------------------------------------------------------------------ what owners do */
+
+void world_owner_starts(struct w_guest *g)
+{
+    for (unsigned h = 0; h < world.hypervisor_count && g->shut_off; h++) {
+        struct w_copy *c = &g->copies[h];
+        bool opens = c->defined && !c->process && world.hosts[h].down_until <= sim_now();
+        for (unsigned i = 0; i < g->volume_count && opens; i++) {
+            const struct w_export *x = world_export(&world.volumes[g->volumes[i]], c->exports[i]);
+            opens = x && x->offered; /* or QEMU does not come up */
+        }
+        if (!opens) {
+            continue;
+        }
+        for (unsigned i = 0; i < g->volume_count; i++) {
+            c->memory[i] = world.volumes[g->volumes[i]].last;
+        }
+        for (unsigned i = 0; i < g->port_count; i++) {
+            struct w_port *p = &world.ports[g->ports[i]];
+            p->bound = p->requested < 0 || p->requested == (int)h ? (int)h : -1;
+        }
+        g->shut_off = false;
+        c->process = c->vcpus = true;
+        c->generation++;
+        sim_trace("its owner starts guest=%s host=%s", g->name, world.hosts[h].name);
+        world_emit(h, g, LMO_HV_EV_RESUMED, "booted", 0);
+        issue_writes(g, h);
+        world_changed();
     }
 }
 

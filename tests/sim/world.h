@@ -19,6 +19,7 @@
 #define W_EXPORTS           12 /* per volume */
 #define W_VOLUMES_PER_GUEST 2
 #define W_PORTS_PER_GUEST   2
+#define W_LINK_BYTES_PER_S  (UINT64_C(1100) * 1024 * 1024) /* of the migration network, per host */
 
 enum w_end { W_END_NONE = 0, W_END_MIGRATED, W_END_DIED };
 
@@ -56,7 +57,7 @@ struct w_guest {
     uint64_t memory_bytes, dirty_bytes_per_s;
     unsigned volume_count, volumes[W_VOLUMES_PER_GUEST];
     unsigned port_count, ports[W_PORTS_PER_GUEST];
-    bool persistent, autostart, owner_paused;
+    bool persistent, autostart, owner_paused, shut_off;
     bool died; /* its last process ended in a way that no orchestrator could prevent */
     struct w_copy copies[W_HOSTS];
     struct w_job job;
@@ -98,6 +99,7 @@ struct w_volume {
 struct w_port {
     char id[LMO_NAME_MAX];
     int bound, additional; /* hosts; -1: none */
+    int requested;         /* host that its owner wants it at; -1: wherever its guest is */
     bool activated;
 };
 
@@ -118,21 +120,24 @@ struct world {
     struct w_port ports[W_PORTS];
     struct sim_signal changed; /* drivers that wait for something */
     struct sim_rng rng;
+    uint64_t handovers; /* switch-overs begun, definitions taken away */
     uint64_t jobs, writes, freezes, thaws, early_ingress, calls;
 };
 extern struct world world;
 
 void world_begin(void);
 unsigned world_add_host(const char *name, bool hypervisor, bool storage, struct sim_process *p);
-/* Runs at `host`, with so many volumes (spread over the storage hosts) and ports. */
+/* Is at `host`, with so many volumes (spread over the storage hosts) and ports. */
+enum w_how { W_RUNS, W_PAUSED_BY_OWNER, W_SHUT_OFF };
 unsigned world_add_guest(const char *name, unsigned host, unsigned volumes, unsigned ports, uint64_t memory_bytes,
-                         uint64_t dirty_bytes_per_s, bool persistent, bool owner_paused);
+                         uint64_t dirty_bytes_per_s, bool persistent, enum w_how how);
 void world_start(void); /* the guests begin to write */
 void world_process_gone(struct sim_process *p);
 
 /* ---- what happens by itself, or by a fault ---- */
 void world_watch_broken(unsigned host, uint64_t ns); /* libvirtd restarts: its calls fail, events are missed */
 void world_stream_cut(unsigned host, uint64_t ns);
+void world_owner_starts(struct w_guest *g); /* one that is shut off, where it is defined */
 
 /* ---- for drivers ---- */
 struct w_host *world_host_of(const struct sim_process *p);
@@ -161,6 +166,8 @@ void check_begins_to_run(struct w_guest *g, unsigned host);
 /* `alive`: the process that issued it still is there. */
 void check_write(struct w_guest *g, unsigned host, unsigned v, uint32_t number, bool accepted, bool alive);
 void check_offered(const struct w_volume *v, const char *export_name);
+/* A guest that is shut off gets a definition there. */
+void check_defined(const struct w_guest *g, unsigned host);
 
 /* drivers_*.c */
 struct lmo_hypervisor *sim_hypervisor_open(struct w_host *h);

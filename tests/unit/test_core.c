@@ -520,6 +520,35 @@ START_TEST(freeze_is_relayed_and_its_answer_carried_to_the_destination)
 }
 END_TEST
 
+START_TEST(a_word_that_stays_unknown__is_asked_for_ever_more_seldom_and_ends_with_a_person)
+{
+    fresh(1, 0);
+    run_to_cutover();
+    int64_t began = now_ms, expected = 500;
+    says((struct lmo_worker_event){.kind = LMO_WEV_FREEZE_WANTED});
+    unsigned tasks = m.task_count, asked = 0;
+    while (m.phase == LMO_PHASE_CUTOVER && asked < 1000) {
+        struct lmo_task *t = sent(LMO_OP_RELAY_FREEZE);
+        if (t) {
+            asked++;
+            ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TASK_DONE, .ordinal = t->ordinal, .answer = "unknown",
+                                                     .evidence = "watch"}), 0);
+            ck_assert_uint_eq(m.task_count, tasks);
+            if (fx.wake_ms < m.deadline_ms) {
+                ck_assert_int_eq(fx.wake_ms - now_ms, expected);
+            }
+            expected = 2 * expected < 30000 ? 2 * expected : 30000;
+        }
+        now_ms = fx.wake_ms;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+    }
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+    ck_assert_uint_lt(asked, 30);
+    ck_assert_int_le(now_ms - began, 600000);
+    ck_assert_ptr_nonnull(strstr(m.reason, "waiting for watch"));
+}
+END_TEST
+
 START_TEST(copy_lost_before_the_fence_thaws_the_source_above_the_permits_epoch)
 {
     fresh(1, 0);
@@ -1130,6 +1159,7 @@ Suite *core_suite(void)
     tcase_add_test(t, convergence_time_out_aborts_with_the_measured_rates);
     tcase_add_test(t, percent_never_falls_and_progress_alone_is_not_stored);
     tcase_add_test(t, freeze_is_relayed_and_its_answer_carried_to_the_destination);
+    tcase_add_test(t, a_word_that_stays_unknown__is_asked_for_ever_more_seldom_and_ends_with_a_person);
     tcase_add_test(t, copy_lost_before_the_fence_thaws_the_source_above_the_permits_epoch);
     tcase_add_test(t, copy_lost_after_the_fence_needs_a_person);
     tcase_add_test(t, freeze_request_that_comes_after_the_discard_does_not_freeze_the_source_again);

@@ -3,6 +3,7 @@
 #include "test_worker_cluster.h"
 
 #include "base/clock.h"
+#include "workers/worker.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -198,6 +199,53 @@ START_TEST(unknown_is_asked_again_until_the_source_resumes)
     fake_give_up(c->world);
     ck_assert(cluster_wait_event(c, HV2, LMO_WEV_BACK, 5000, NULL));
     ck_assert_int_eq(fake_runs_at(c->world), 0);
+    cluster_free(c);
+}
+END_TEST
+
+/* S7, on the machine alone: what the hypervisor shows and whether the job is over decide. */
+START_TEST(unknown__is_running_only_for_a_guest_that_lives_and_whose_job_is_over)
+{
+    static const struct {
+        bool job_running;
+        enum lmo_run_state state;
+        enum lmo_freeze_answer told;
+    } cases[] = {
+        {false, LMO_RUN_PAUSED_MIGRATION, LMO_FREEZE_RUNNING}, {false, LMO_RUN_PAUSED_BY_USER, LMO_FREEZE_RUNNING},
+        {false, LMO_RUN_RUNNING, LMO_FREEZE_RUNNING},          {true, LMO_RUN_PAUSED_MIGRATION, LMO_FREEZE_UNKNOWN},
+        {true, LMO_RUN_PAUSED_BY_USER, LMO_FREEZE_UNKNOWN},    {false, LMO_RUN_UNKNOWN, LMO_FREEZE_UNKNOWN},
+        {false, LMO_RUN_ABSENT, LMO_FREEZE_UNKNOWN},           {false, LMO_RUN_SHUT_OFF, LMO_FREEZE_UNKNOWN},
+        {false, LMO_RUN_INCOMING, LMO_FREEZE_UNKNOWN},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lmo_src s = {.epoch = 16, .stage = LMO_SRC_SUSPENDED, .job_running = cases[i].job_running, .pause = 1}, next;
+        struct lmo_src_actions a;
+        struct lmo_src_event ev = {.kind = LMO_SRCE_FREEZE, .epoch = 16, .now_ms = 1};
+        lmo_src_step(&s, &ev, &next, &a);
+        ck_assert(a.freeze && a.persist);
+        s = next;
+        ev = (struct lmo_src_event){.kind = LMO_SRCE_FREEZE_RESULT, .answer = LMO_FREEZE_UNKNOWN, .state = cases[i].state,
+                                    .text = "watch", .now_ms = 2};
+        lmo_src_step(&s, &ev, &next, &a);
+        ck_assert(a.answer && a.persist);
+        ck_assert_int_eq(a.told, cases[i].told);
+        ck_assert_int_eq(next.stage, cases[i].told == LMO_FREEZE_RUNNING ? LMO_SRC_RAN : LMO_SRC_SUSPENDED);
+        ck_assert_ptr_null(lmo_src_broken(&s, &next, &a));
+    }
+}
+END_TEST
+
+START_TEST(relayed_questions__do_not_pile_up)
+{
+    struct cluster *c = ready();
+    c->world->freeze_unknown = true;
+    fake_suspend(c->world);
+    fake_load(c->world);
+    for (unsigned i = 0; i < LMO_OPS_PER_MIGRATION + 5; i++) {
+        ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0);
+    }
+    fake_give_up(c->world);
+    ck_assert(cluster_wait_event(c, HV2, LMO_WEV_BACK, 5000, NULL));
     cluster_free(c);
 }
 END_TEST
@@ -512,6 +560,8 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, without_a_permit_the_loaded_guest_waits_for_one);
     tcase_add_test(t, a_source_that_ran_on_takes_the_guest_back);
     tcase_add_test(t, unknown_is_asked_again_until_the_source_resumes);
+    tcase_add_test(t, unknown__is_running_only_for_a_guest_that_lives_and_whose_job_is_over);
+    tcase_add_test(t, relayed_questions__do_not_pile_up);
     tcase_add_test(t, a_frozen_source_does_not_come_back_when_its_libvirt_gives_up);
     tcase_add_test(t, a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived);
     tcase_add_test(t, a_frozen_source_is_revived_only_under_a_higher_epoch);

@@ -191,6 +191,12 @@ static void on_freeze(struct lmo_src *s, struct lmo_src_actions *a, const struct
     }
 }
 
+static bool lives(enum lmo_run_state state)
+{
+    return state == LMO_RUN_RUNNING || state == LMO_RUN_PAUSED_BY_USER || state == LMO_RUN_PAUSED_MIGRATION ||
+           state == LMO_RUN_PAUSED_OTHER;
+}
+
 static void on_freeze_result(struct lmo_src *s, struct lmo_src_actions *a, const struct lmo_src_event *ev)
 {
     s->freezing = false;
@@ -205,6 +211,11 @@ static void on_freeze_result(struct lmo_src *s, struct lmo_src_actions *a, const
         a->revive = answer == LMO_FREEZE_FROZEN;
         answer = LMO_FREEZE_RUNNING;
         LMO_COPY(s->evidence, "a resume was reported while the process was being stopped");
+    }
+    if (answer == LMO_FREEZE_UNKNOWN && !s->job_running && lives(ev->state)) {
+        answer = LMO_FREEZE_RUNNING; /* S7 */
+        (void)snprintf(s->evidence, sizeof s->evidence, "the job is over and the hypervisor kept the guest here (%s); %s",
+                       lmo_run_state_name(ev->state), ev->text ? ev->text : "");
     }
     switch (answer) {
     case LMO_FREEZE_FROZEN:

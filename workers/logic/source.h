@@ -6,6 +6,9 @@
  *  S2  `frozen` and `gone` are told only as the driver's (or the journaled) finding; a restart never makes one up.
  *  S3  A frozen source is continued only by REVIVE under a higher epoch than the freeze's, never by a timer.
  *  S4  A source that was found to run on after its pause answers `running` for the rest of the migration.
+ *  S7  Where no finding is to be had, a source that lives and whose job is over answers `running`: nobody but us will
+ *      ever resume it or end it, it is the newest copy there is, and no earlier answer has let the destination commit
+ *      (that would stand in the stage). Whether it ran since its pause does not matter then: it is the guest.
  *  S5  A freeze for a closed or superseded migration is refused (by the caller of the step: epoch and closed check).
  *  S6  KILL is obeyed only for a source that is frozen, gone or killed: never a running guest.
  *
@@ -92,7 +95,7 @@ struct lmo_src_event {
     const char *text;         /* borrowed; may be NULL */
     uint64_t duration_us;
     enum lmo_freeze_answer answer; /* FREEZE_RESULT */
-    enum lmo_run_state state; /* RESTARTED */
+    enum lmo_run_state state; /* RESTARTED; FREEZE_RESULT with `unknown`: as seen after it, UNKNOWN if it was not */
 };
 
 struct lmo_src_actions {
