@@ -20,6 +20,8 @@ static const struct lmo_conf_key keys[] = {
     {"coordinator", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the store; made if it is missing"},
     {"coordinator", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
     {"coordinator", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
+    {"coordinator", "pre_production", LMO_CONF_BOOL, false, "no", 0, 0,
+     "this fleet is for tests: faults may be made in it on purpose (tests/faults); /healthz says so"},
     {"limits", "max_migrations", LMO_CONF_UINT, false, NULL, 1, 20000, "migrations at once in the whole fleet"},
     {"limits", "max_incoming", LMO_CONF_UINT, false, NULL, 0, 256, "migrations to one host at once"},
     {"limits", "max_outgoing", LMO_CONF_UINT, false, NULL, 0, 256, "migrations from one host at once"},
@@ -144,12 +146,26 @@ static void read_limits(const struct lmo_conf *conf, struct lmo_limits *ret)
     }
 }
 
+/* Whoever can write the file with fault orders can end such a program at any point: that is no program for a real fleet. */
+static int may_run_here(const struct lmo_conf *conf, struct lmo_err *err)
+{
+#ifdef LMO_FAULT_POINTS
+    if (!lmo_conf_bool(conf, "coordinator", "pre_production")) {
+        return lmo_fail(err, LMO_E_REFUSED, "this build has fault points: it runs only with [coordinator] pre_production = yes");
+    }
+#else
+    (void)conf;
+    (void)err;
+#endif
+    return 0;
+}
+
 static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, struct lmo_err *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
     const char *state_dir = lmo_conf_str(conf, "coordinator", "state_dir");
     int r;
-    if ((r = lmo_loop_new(POSTS_MAX, &d->loop, err)) < 0 ||
+    if ((r = may_run_here(conf, err)) < 0 || (r = lmo_loop_new(POSTS_MAX, &d->loop, err)) < 0 ||
         (r = lmo_loop_signals(d->loop, signals, on_signal, d, err)) < 0 ||
         (r = lmo_fs_mkdir_p(state_dir, 0700, err)) < 0 ||
         (r = take_over ? lmo_store_sqlite_take_over(state_dir, &d->store, err)
@@ -168,7 +184,9 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     if ((r = lmo_engine_start(d->engine, d->workers, err)) < 0) {
         return r;
     }
-    struct lmo_api_config api = {.tls = d->tls, .engine = d->engine};
+    struct lmo_api_config api = {.tls = d->tls,
+                                 .engine = d->engine,
+                                 .pre_production = lmo_conf_bool(conf, "coordinator", "pre_production")};
     LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
     return lmo_api_start(&api, &d->api, err);
 }

@@ -77,6 +77,7 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     }
     lmo_assert(cfg->engine != NULL);
     api->engine = cfg->engine;
+    api->pre_production = cfg->pre_production;
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,

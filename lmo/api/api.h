@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "http/tls.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct lmo_api;
@@ -16,6 +17,7 @@ struct lmo_api_config {
     char address[LMO_ADDRESS_MAX]; /* "10.0.0.1:8440" */
     struct lmo_tls_files tls;
     struct lmo_engine *engine; /* borrowed; must outlive the API and every reply it still owes */
+    bool pre_production;       /* what /healthz says: faults may be made here on purpose */
 };
 
 int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct lmo_err *err) LMO_MUST_CHECK;

@@ -22,6 +22,7 @@
 struct lmo_api {
     struct lmo_http_server *server;
     struct lmo_engine *engine;
+    bool pre_production;
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);

@@ -1,6 +1,7 @@
 /* inventory.c - hosts and guests. */
 #include "api/internal.h"
 
+#include "base/fault.h"
 #include "base/id.h"
 #include "base/json.h"
 #include "core/admission.h"
@@ -131,9 +132,20 @@ void vm_get(void *api, struct lmo_http_request *req, const struct lmo_http_param
 
 /* ------------------------------------------------------------------ health */
 
+#define HEALTH(pre_production)                                                                         \
+    "{\"status\":\"ok\",\"version\":\"" LMO_VERSION "\",\"pre_production\":" pre_production               \
+    ",\"fault_points\":" LMO_FAULT_JSON "}"
+
 static void on_alive(void *request, const struct lmo_engine_reply *reply)
 {
-    static const char body[] = "{\"status\":\"ok\",\"version\":\"" LMO_VERSION "\"}";
+    static const char body[] = HEALTH("false");
+    json_decref(reply->body);
+    lmo_http_reply(request, 200, "application/json", body, sizeof(body) - 1);
+}
+
+static void on_alive_pre_production(void *request, const struct lmo_engine_reply *reply)
+{
+    static const char body[] = HEALTH("true");
     json_decref(reply->body);
     lmo_http_reply(request, 200, "application/json", body, sizeof(body) - 1);
 }
@@ -141,6 +153,7 @@ static void on_alive(void *request, const struct lmo_engine_reply *reply)
 /* That the engine's loop turns is what matters: any answer to a question about a host that cannot exist shows it. */
 void health(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
+    struct lmo_api *a = api;
     (void)params;
-    asked(req, lmo_engine_host_get(((struct lmo_api *)api)->engine, "-", on_alive, req));
+    asked(req, lmo_engine_host_get(a->engine, "-", a->pre_production ? on_alive_pre_production : on_alive, req));
 }

@@ -30,8 +30,10 @@ const char *lmo_fault_place_text(enum lmo_fault_place place)
 #include <unistd.h>
 
 #define ORDERS_MAX 65536 /* bytes of the file */
-#define COUNTED_MAX 256  /* orders whose hits are counted */
+#define STRUCK_MAX  1048576 /* of what was noted */
+#define COUNTED_MAX 1024 /* orders whose hits are counted */
 #define WORD_MAX 64
+#define HOLD_LOOK_MS 2   /* an order that is being waited out is looked for so often */
 
 struct order {
     char id[WORD_MAX], place[WORD_MAX], detail[WORD_MAX], action[WORD_MAX];
@@ -66,7 +68,7 @@ static bool parse(const char *line, struct order *ret)
         memcpy(o.detail, colon + 1, detail);
     }
     bool known = strcmp(o.action, "crash") == 0 || strcmp(o.action, "stop") == 0 ||
-                 (strcmp(o.action, "delay") == 0 && n == 5);
+                 ((strcmp(o.action, "delay") == 0 || strcmp(o.action, "hold") == 0) && n == 5);
     *ret = o;
     return known;
 }
@@ -86,12 +88,13 @@ static unsigned count_hit(const char *id)
     return ++counted[i].hits;
 }
 
-/* Has it struck before, in an earlier life of this process or in another one? */
-static bool has_struck(const char *struck_path, const char *id)
+/* Does a line of the file begin with this id? Asked of what was noted: did it strike before, in an earlier life of this
+ * process or in another one? Asked of the orders: has it been withdrawn? */
+static bool has_line(const char *file, const char *id)
 {
     LMO_AUTO_FREE char *text = NULL;
     size_t len = strlen(id);
-    if (lmo_fs_read_file(struck_path, ORDERS_MAX, &text, NULL, NULL) < 0) {
+    if (lmo_fs_read_file(file, STRUCK_MAX, &text, NULL, NULL) < 0) {
         return false;
     }
     for (const char *p = text; p && *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL) {
@@ -111,7 +114,12 @@ static bool note_struck(const char *struck_path, const char *line)
     return fd >= 0 && write(fd, text, (size_t)len) == len && fsync(fd) == 0;
 }
 
-static void strike(const struct order *o, const char *place, const char *detail)
+static void nap(unsigned long ms)
+{
+    (void)nanosleep(&(struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
+}
+
+static void strike(const char *path, const struct order *o, const char *place, const char *detail)
 {
     lmo_log(LMO_LOG_WARN, "fault ordered", "id=%s place=%s detail=%s action=%s", o->id, place, detail, o->action);
     if (strcmp(o->action, "crash") == 0) {
@@ -119,9 +127,12 @@ static void strike(const struct order *o, const char *place, const char *detail)
         pause();
     } else if (strcmp(o->action, "stop") == 0) {
         (void)kill(getpid(), SIGSTOP);
+    } else if (strcmp(o->action, "hold") == 0) {
+        for (unsigned long waited = 0; waited < o->ms && has_line(path, o->id); waited += HOLD_LOOK_MS) {
+            nap(HOLD_LOOK_MS);
+        }
     } else {
-        (void)nanosleep(&(struct timespec){.tv_sec = (time_t)(o->ms / 1000), .tv_nsec = (long)(o->ms % 1000) * 1000000},
-                        NULL);
+        nap(o->ms);
     }
 }
 
@@ -144,7 +155,7 @@ static bool due(const char *path, const char *place, const char *detail, struct 
             continue;
         }
         bool here = strcmp(o.place, place) == 0 && (!o.detail[0] || strcmp(o.detail, detail) == 0);
-        if (here && count_hit(o.id) == o.nth && !has_struck(struck_path, o.id) && note_struck(struck_path, line)) {
+        if (here && count_hit(o.id) == o.nth && !has_line(struck_path, o.id) && note_struck(struck_path, line)) {
             *ret = o;
             return true;
         }
@@ -163,7 +174,7 @@ void lmo_fault_hit(enum lmo_fault_place place, const char *detail)
     bool strikes = due(path, places[place], detail, &o);
     lmo_assert(pthread_mutex_unlock(&lock) == 0);
     if (strikes) {
-        strike(&o, places[place], detail);
+        strike(path, &o, places[place], detail);
     }
 }
 

@@ -6,13 +6,15 @@
  * What is to happen is read, at every hit, from the file that the environment variable LMO_FAULT_ORDERS names; a build
  * without the option ignores it. One order in a line:
  *
- *     <id> <place>[:<detail>] <nth> crash|stop|delay <ms>
+ *     <id> <place>[:<detail>] <nth> crash|stop|hold|delay <ms>
  *
  *   id      a word, unique in the file: an order strikes once, restarts of the process included
  *   place   of the table below; detail: an operation, event or stage in its stored word; without one: any
  *   nth     counts hits within the process since it first saw the order; 1 is the next
  *   crash   the process ends at once, as by SIGKILL: nothing is flushed
  *   stop    SIGSTOP to itself; somebody else continues it (ms is ignored)
+ *   hold    the thread waits until the order is no longer in the file, ms at most: somebody does something meanwhile, and
+ *           what the process shares with others is not held up with it
  *   delay   the thread sleeps for ms
  *
  * Before it strikes, the order's line is added to LMO_FAULT_ORDERS.struck and synced, so that whoever gave the order
@@ -46,11 +48,13 @@ const char *lmo_fault_place_text(enum lmo_fault_place place);
 
 #ifdef LMO_FAULT_POINTS
 #define LMO_FAULT_BUILD "fault points: compiled in; not for production"
+#define LMO_FAULT_JSON "true"
 /* Any thread. `detail` is a static word or "". */
 void lmo_fault_hit(enum lmo_fault_place place, const char *detail);
 #define LMO_FAULT(place, detail) lmo_fault_hit(LMO_FAULT_##place, (detail))
 #else
 #define LMO_FAULT_BUILD "fault points: none"
+#define LMO_FAULT_JSON "false"
 #define LMO_FAULT(place, detail) ((void)0)
 #endif
 

@@ -254,13 +254,17 @@ void fake_load(struct fake_world *w)
     fake_unlock(w);
 }
 
-void fake_give_up(struct fake_world *w)
+void fake_give_up_of(struct fake_world *w, struct fake_guest *g)
 {
     fake_lock(w);
-    struct fake_guest *g = fake_guest(w, 0);
     fake_source_resumes_locked(w, g, source_of(g));
     end_job(w, g, false, "client socket is closed");
     fake_unlock(w);
+}
+
+void fake_give_up(struct fake_world *w)
+{
+    fake_give_up_of(w, fake_guest(w, 0));
 }
 
 void fake_finish(struct fake_world *w)
@@ -272,12 +276,46 @@ void fake_finish(struct fake_world *w)
     fake_unlock(w);
 }
 
-void fake_copy_dies(struct fake_world *w)
+/* One that runs already is the guest, and no copy any more: it is left alone. */
+bool fake_copy_dies_of(struct fake_world *w, struct fake_guest *g)
 {
     fake_lock(w);
-    struct fake_guest *g = fake_guest(w, 0);
-    fake_process_ends_locked(w, g, destination_of(g), "failed");
+    struct fake_copy *c = destination_of(g);
+    bool dies = c->process && !c->vcpus;
+    if (dies) {
+        fake_process_ends_locked(w, g, c, "failed");
+    }
     fake_unlock(w);
+    return dies;
+}
+
+void fake_copy_dies(struct fake_world *w)
+{
+    (void)fake_copy_dies_of(w, fake_guest(w, 0));
+}
+
+bool fake_set_power(struct fake_world *w, struct fake_guest *g, bool on)
+{
+    bool done = false;
+    fake_lock(w);
+    for (unsigned i = 0; i < FAKE_COPIES && !g->job.running; i++) {
+        struct fake_copy *c = &g->copies[i];
+        if (!c->used || !c->defined || c->prepared || c->process == on) {
+            continue;
+        }
+        if (on) {
+            c->process = c->vcpus = true;
+            c->loaded = c->incoming = c->migration_pause = c->ran_after_pause = false;
+            fake_emit_locked(w, g, c->host, LMO_HV_EV_RESUMED, "booted", 0);
+            fake_check_locked(w, g);
+        } else {
+            fake_process_ends_locked(w, g, c, "shutdown");
+        }
+        done = true;
+        break;
+    }
+    fake_unlock(w);
+    return done;
 }
 
 void fake_break_watch(struct fake_world *w, unsigned host, bool restored)

@@ -193,6 +193,11 @@ void fake_load(struct fake_world *w);      /* the destination has everything */
 void fake_give_up(struct fake_world *w);   /* the source's libvirt resumes its guest; the call fails */
 void fake_finish(struct fake_world *w);    /* the source's libvirt kills its guest; the call succeeds */
 void fake_copy_dies(struct fake_world *w); /* the destination's process ends */
+/* The same of any guest of a fleet. The copy dies only before it runs: false, it was too late. */
+void fake_give_up_of(struct fake_world *w, struct fake_guest *g);
+bool fake_copy_dies_of(struct fake_world *w, struct fake_guest *g);
+/* Its owner starts it or shuts it off where it is defined; false: not now (a job runs, or it is so already). */
+bool fake_set_power(struct fake_world *w, struct fake_guest *g, bool on);
 void fake_break_watch(struct fake_world *w, unsigned host, bool restored);
 
 unsigned fake_count(struct fake_world *w, enum fake_call call);

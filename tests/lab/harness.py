@@ -21,12 +21,14 @@ TREE = pathlib.Path(__file__).resolve().parents[2]
 os.environ.setdefault("LMO_LAB", "test")
 os.environ.setdefault("LMO_BUILD", str(TREE / "build" / "release"))
 sys.path.insert(0, str(TREE / "deploy" / "lab" / "lib"))
+sys.path.insert(0, str(TREE / "tests" / "lab"))
 import labinfo  # noqa: E402
+import rest  # noqa: E402
 
 LAB = str(TREE / "deploy" / "lab" / "lab")
 BIN = pathlib.Path(os.environ["LMO_BUILD"]) / "bin"
 REST = (f"{labinfo.UNDERLAY}.{labinfo.OCTET['ctl']}", 8443)
-ENDS = ("completed", "aborted", "attention")
+ENDS = rest.ENDS
 
 
 def run(*argv, timeout=120, check=True, env=None):
@@ -55,87 +57,13 @@ def wait_until(what, condition, seconds=30.0, every=0.02):
 
 # --- REST ---------------------------------------------------------------------
 
-class Rest:
-    """One mutual-TLS connection to the coordinator as a role of the lab; makes a new one when the old one broke."""
+class Rest(rest.Rest):
+    """The lab's coordinator, as a role of the lab."""
 
     def __init__(self, role="operator"):
         pki = labinfo.BIG / "pki"
-        self.context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
-        self.context.load_cert_chain(str(pki / "issued" / f"{role}-lab.pem"), str(pki / "issued" / f"{role}-lab.key"))
-        self.connection = None
-
-    def _connect(self):
-        connection = http.client.HTTPSConnection(*REST, context=self.context, timeout=40)
-        connection.auto_open = 0  # a new connection is made in the lab's network, or not at all
-        connection.connect()
-        return connection
-
-    def call(self, method, path, body=None, headers=None, raw=None):
-        """(status, decoded body). Raises OSError when the coordinator cannot be reached."""
-        data = raw if raw is not None else (json.dumps(body) if body is not None else None)
-        headers = {"Content-Type": "application/json", **(headers or {})} if data is not None else (headers or {})
-        for fresh in (False, True):
-            if self.connection is None or self.connection.sock is None:
-                self.connection = labinfo.in_net("ctl", self._connect)
-                fresh = True
-            try:
-                self.connection.request(method, path, data, headers)
-                answer = self.connection.getresponse()
-                text = answer.read()
-                return answer.status, json.loads(text) if text else None
-            except (OSError, http.client.HTTPException):
-                self.connection.close()
-                self.connection = None
-                if fresh or method != "GET":
-                    raise
-        raise AssertionError("unreachable")
-
-    def get(self, path):
-        status, body = self.call("GET", path)
-        if status != 200:
-            raise AssertionError(f"GET {path}: {status} {body}")
-        return body
-
-    def migrate(self, vm, destination, **policy):
-        status, body = self.call("POST", "/v1/migrations", {"vm": vm, "destination": destination, "policy": policy})
-        if status != 202:
-            raise AssertionError(f"migrate {vm} to {destination}: {status} {body}")
-        return body
-
-    def migration(self, ident):
-        return self.get(f"/v1/migrations/{ident}")
-
-    def follow(self, ident, until, seconds=120.0):
-        """Long-polls until `until(record)` is true; rides over a coordinator that is away."""
-        deadline = time.monotonic() + seconds
-        version = 0
-        while True:
-            try:
-                record = self.get(f"/v1/migrations/{ident}?wait_version={version}&wait_ms=2000")
-                version = record["version"]
-                if until(record):
-                    return record
-                if record["phase"] in ENDS:
-                    raise AssertionError(f"migration ended {record['phase']}: {record['reason']}")
-            except (OSError, http.client.HTTPException):
-                time.sleep(0.05)
-            if time.monotonic() > deadline:
-                raise AssertionError(f"migration {ident} is in {record['phase']} after {seconds:g} s; "
-                                     f"waiting for: {record.get('waiting_for')}")
-
-    def ended(self, ident, seconds=120.0):
-        return self.follow(ident, lambda r: r["phase"] in ENDS, seconds)
-
-    def in_phase(self, ident, phase, seconds=60.0):
-        return self.follow(ident, lambda r: r["phase"] == phase, seconds)
-
-    def copying(self, ident, seconds=60.0):
-        """In pre-copy, with memory on the move behind an open gate."""
-        return self.follow(ident, lambda r: r["phase"] == "precopy" and
-                           (r["progress"] or {}).get("transferred_bytes", 0) > 0, seconds)
-
-    def journal(self, ident):
-        return self.get(f"/v1/migrations/{ident}/journal")["journal"]
+        super().__init__(REST, pki / "ca.pem", pki / "issued" / f"{role}-lab.pem",
+                         pki / "issued" / f"{role}-lab.key", lambda function: labinfo.in_net("ctl", function))
 
 
 # --- the world, seen from outside -------------------------------------------------

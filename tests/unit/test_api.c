@@ -335,6 +335,8 @@ START_TEST(health__says_that_the_engine_turns)
 {
     ck_assert_uint_eq(ask("GET", "/healthz", NULL), 200);
     ck_assert_str_eq(member("status"), "ok");
+    ck_assert(json_is_false(json_object_get(body, "pre_production")));
+    ck_assert(json_is_boolean(json_object_get(body, "fault_points")));
 }
 END_TEST
 

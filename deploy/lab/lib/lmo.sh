@@ -72,6 +72,8 @@ END
 [coordinator]
 listen = $UNDERLAY.${OCTET[ctl]}:8443
 state_dir = /var/lib/lmo
+# A lab is what faults are made in on purpose (tests/faults).
+pre_production = yes
 log_level = ${LMO_LAB_LOG_LEVEL:-info}
 
 [limits]
