@@ -1,6 +1,7 @@
 /* json.c - see json.h. jansson recurses while it parses, so the depth is checked on the raw text first. */
 #include "base/json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int check_depth(const char *text, size_t len, struct lmo_err *err)
@@ -26,6 +27,22 @@ static int check_depth(const char *text, size_t len, struct lmo_err *err)
     return 0;
 }
 
+/* For want of memory jansson calls a text invalid; a stored record that is whole would pass for a broken one. So what it was
+ * denied is remembered here, per thread. */
+static _Thread_local bool denied;
+
+static void *allocate(size_t size)
+{
+    void *block = malloc(size);
+    denied |= block == NULL;
+    return block;
+}
+
+__attribute__((constructor)) static void watch_allocations(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
 int lmo_json_parse(const char *text, size_t len, size_t max_len, json_t **ret_root, struct lmo_err *err)
 {
     if (len > max_len)
@@ -34,9 +51,10 @@ int lmo_json_parse(const char *text, size_t len, size_t max_len, json_t **ret_ro
     if (r < 0)
         return r;
     json_error_t error;
+    denied = false;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (!root)
-        return lmo_fail(err, json_error_code(&error) == json_error_out_of_memory ? LMO_E_NO_MEMORY : LMO_E_INVALID,
+        return lmo_fail(err, denied ? LMO_E_NO_MEMORY : LMO_E_INVALID,
                         "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
     *ret_root = root;
     return 0;
