@@ -3,7 +3,7 @@ import dataclasses
 import os
 import time
 
-from faults import Problem, Unsupported
+from faults import Drive, Problem, Unsupported
 
 
 @dataclasses.dataclass
@@ -40,6 +40,10 @@ class Target:
             if action["do"] not in ("wait", "continue", "cancel", "at") and not hasattr(self, "do_" + action["do"]):
                 return f"cannot do '{action['do'].replace('_', ' ')}' here"
         return None
+
+    def carry_out(self, cell, result):
+        """Fills the result; raises nothing."""
+        Drive(self, cell).run(result)
 
     def prepare(self, cell):
         """A guest for the cell, everything up and nothing left of the cell before."""
