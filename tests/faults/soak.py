@@ -310,8 +310,7 @@ def judge_history(requests, records):
             if ident in owner:
                 wrong.append(f"{ident} answers for two keys, {owner[ident]} and {request.key}")
             owner[ident] = request.key
-            if ident in known and known[ident]["vm_name" if "vm_name" in known[ident] else "vm"] not in (
-                    request.guest, known[ident].get("vm")):
+            if ident in known and guest_of(known[ident]) != request.guest:
                 wrong.append(f"{ident} is of another guest than key {request.key} asked for")
         refused = [s for s, _ in request.answers if s not in (202, *UNDECIDED)]
         if ids and [s for s in refused if s != 409]:

@@ -199,6 +199,8 @@ permit_key = {pki}/permit.key
 
     def down(self):
         """Returns what went wrong in a process: an exit status that nobody ordered, a violation that the world saw."""
+        if self.rest:
+            self.rest.close()
         for one in self.proxies.values():
             one.close()
         for name in sorted(self.processes, key=lambda n: (n == "keeper", n)):
