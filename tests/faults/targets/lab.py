@@ -110,6 +110,7 @@ class Lab(Target):
         if cell.guest.get("volumes", 1) > 1:
             raise Unsupported("the lab's guests have one volume")
         self.settle()
+        self.witnesses = []
         if self.guest is None or self.guest.paused != cell.guest.get("paused", False) or cell.guest.get("shut_off"):
             self.remove_guest()
             self.create(cell)
@@ -165,6 +166,7 @@ class Lab(Target):
 
     def check(self, cell, record, result):
         h, wrong = self.h, []
+        self.count_witnesses(result)
         if self.events:
             self.events.close()
             self.events = None
@@ -289,6 +291,7 @@ class Lab(Target):
         host = self.parts[part]
         self.proxies[host].add(rule)
         self.rules.append((host, rule))
+        self.witness(f"{rule.what} {rule.call or rule.caller}", lambda: rule.struck > 0)
         return lambda: self.proxies[host].remove(rule)
 
     def do_delay(self, action, _cell):
