@@ -75,6 +75,18 @@ class Target:
         """Has the migration ended, as far as can be said while the coordinator may stand still?"""
         return False
 
+    # ---- did it strike? A cell that ends well because nothing went wrong has shown nothing.
+    witnesses = ()
+
+    def witness(self, what, struck):
+        self.witnesses = [*self.witnesses, (what, struck)]
+
+    def count_witnesses(self, result):
+        """A cut has one rule for each direction and each kind of message: any of one action's is enough."""
+        missed = [what for what, struck in self.witnesses if not struck()]
+        if self.witnesses and len(missed) == len(self.witnesses):
+            result.problems.append(f"it never struck: {', '.join(missed)}")
+
     # ---- fault orders (lmo/base/fault.h): one file for all programs of the target
     orders_path = None
 

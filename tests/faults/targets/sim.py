@@ -15,6 +15,7 @@ from faults import Problem, Unsupported
 
 PROCESS = {"coordinator": "lmod", "source": "hv1", "destination": "hv2", "volumes": "st1"}
 ASKED_MS = 500
+GIVES_UP_S = 6  # longer than a simulated hypervisor waits for a lost finish
 QUIET = {"seed": 7, "hypervisors": 2, "storages": 1, "fresh": False, "faults": []}
 DRIVER = {"single_destination": "single", "remove_source": "remove", "job_start": "job_start"}
 
@@ -209,6 +210,9 @@ class Sim:
         return self.trace.count(worker, r"^(driver |freeze guest=)", index + 1)
 
     def do_finish_lost(self, _action, _first):
+        """On the others its worker stands at the point until the source's hypervisor has given up: here it sleeps so long."""
+        if self.at[1] == PROCESS["source"]:
+            self.add("sleep", PROCESS["source"], GIVES_UP_S)
         self.faults.append({"kind": "finish_lost", "at_ms": ASKED_MS - 1, "for_ms": 1000, "target": "vm1"})
 
     def do_copy_dies(self, _action, _first):
