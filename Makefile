@@ -4,6 +4,7 @@
 #   make check      the quick inner loop: unit, exhaustive and simulated tests, include rules; under a minute
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
+#   make sweep      every pair of faults in the simulator: hours
 #   make bench      figures, as ratios within one run
 #   make asan tsan clang debug faults   other builds (faults: with named fault points, pre-production only)
 #   make format lint                source style, static analysis
@@ -19,7 +20,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults check test demo bench format format-check lint clean setup tools-present
+.PHONY: all release debug asan tsan clang faults check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -48,7 +49,11 @@ setup:
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
 	@$(MAKE) --no-print-directory release asan || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim asan api lab
+	@tests/tally --build $(BUILD) rules unit exhaust sim sweep asan api lab
+
+# All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
+sweep: release
+	@tests/tally --build $(BUILD) sweep-full
 
 demo: setup
 	@$(MAKE) --no-print-directory release

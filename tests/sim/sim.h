@@ -27,6 +27,7 @@
 #define SIM_S  UINT64_C(1000000000)
 
 #define SIM_PROCESSES_MAX 24
+#define SIM_RESTART_NS    (400 * SIM_MS) /* by the service manager, about */
 #define SIM_START_NS      (UINT64_C(1000) * SIM_S)                   /* the machines have been up for a while */
 #define SIM_EPOCH_US      (UINT64_C(1800000000) * UINT64_C(1000000)) /* CLOCK_REALTIME at boot */
 
