@@ -55,7 +55,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case 'e': a->strikes = arg; return 0;
     case 'W':
         a->sweeps = true;
-        a->sweep.mode = strcmp(arg, "pairs") == 0 ? SWEEP_PAIRS : strcmp(arg, "starve") == 0 ? SWEEP_STARVE : SWEEP_SINGLES;
+        a->sweep.mode = strcmp(arg, "pairs") == 0    ? SWEEP_PAIRS
+                        : strcmp(arg, "starve") == 0 ? SWEEP_STARVE
+                                                     : SWEEP_SINGLES;
         if (a->sweep.mode == SWEEP_SINGLES && strcmp(arg, "singles") != 0) {
             argp_error(state, "sweeps are singles, pairs or starve");
         }

@@ -81,9 +81,9 @@ START_TEST(scenarios_of_the_sweep__go_the_way_that_they_are_named_for)
     static const struct {
         const char *name;
         unsigned completed, aborted;
-    } ends[] = {{"live", 1, 0},     {"cancel", 0, 1},         {"no_convergence", 0, 1}, {"owner_paused", 1, 0},
-                {"shut_off", 1, 0}, {"there_and_back", 2, 0}, {"refused", 0, 1},        {"queue_of_two", 2, 0},
-                {"finish_lost", 1, 0}};
+    } ends[] = {{"live", 1, 0},         {"cancel", 0, 1},       {"no_convergence", 0, 1},
+                {"owner_paused", 1, 0}, {"shut_off", 1, 0},     {"there_and_back", 2, 0},
+                {"refused", 0, 1},      {"queue_of_two", 2, 0}, {"finish_lost", 1, 0}};
     for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         ck_assert_str_eq(sweep_scenario_name(i), ends[i].name);
         ck_assert_int_eq(sweep_plan(ends[i].name, &plan), 0);
@@ -292,7 +292,8 @@ static Suite *sim_suite(void)
     tcase_add_loop_test(tc, without_faults__every_migration_ends_and_nothing_is_left, 0, QUIET_SEEDS);
     tcase_add_loop_test(tc, with_faults__no_invariant_breaks_and_everything_comes_to_rest, 0, FAULTED_SEEDS);
     tcase_add_loop_test(tc, copies_that_die__need_a_person_at_worst_and_leave_nothing_unexplained, 0, HARD_SEEDS);
-    tcase_add_loop_test(tc, coordinator_that_was_taken_over_from_in_its_sleep__does_nothing_when_it_wakes, 0, TWO_SEEDS);
+    tcase_add_loop_test(tc, coordinator_that_was_taken_over_from_in_its_sleep__does_nothing_when_it_wakes, 0,
+                        TWO_SEEDS);
     tcase_add_test(tc, scenarios_of_the_sweep__go_the_way_that_they_are_named_for);
     tcase_add_test(tc, crash_at_an_observation_point__strikes_there_and_is_survived);
     tcase_add_loop_test(tc, mended_defect__stays_mended, 0, (int)(sizeof scenarios / sizeof scenarios[0]));
