@@ -196,7 +196,8 @@ static bool out_of_time(double began)
 static uint64_t stride_of(const struct point *p)
 {
     bool sampled = s.options->mode == SWEEP_PAIRS || p->kind == SIM_POINT_ALLOC;
-    return sampled && s.options->stride > 1 ? s.options->stride : 1;
+    uint64_t longer = s.options->mode == SWEEP_PAIRS && s.plan.request_count > 1 ? 4 : 1; /* twice the points, squared */
+    return sampled && s.options->stride > 1 ? s.options->stride * longer : 1;
 }
 
 static void second_strikes(struct point *points, size_t count)
