@@ -55,8 +55,11 @@ void coordinator_main(void *arg)
                        : lmo_store_sqlite_open("/sim/store", &store, &err)) < 0 ||
         (r = lmo_permit_key_load("permit.key", &key, &err)) < 0) {
         sim_trace("coordinator cannot start: %s", err.text);
+        sim_current()->restart_ns =
+            10 * SIM_S; /* the service manager does not hurry for one that another one is up for */
         return;
     }
+    sim_current()->restart_ns = SIM_RESTART_NS;
     struct lmo_limits limits;
     lmo_limits_default(&limits);
     limits.max_migrations = client.plan->max_migrations ? client.plan->max_migrations : limits.max_migrations;

@@ -18,10 +18,10 @@ struct asked {
 struct client {
     const struct plan *plan;
     struct asked asked[PLAN_REQUESTS_MAX];
-    unsigned listed; /* migrations in the last list */
-    bool registered; /* every host */
-    bool quiet;      /* no more faults: look how everything ended */
-    bool settled;    /* every request has its answer, every migration has ended */
+    unsigned listed;      /* migrations in the last list */
+    bool registered;      /* every host */
+    bool quiet;           /* no more faults: look how everything ended */
+    bool settled;         /* every request has its answer, every migration has ended */
     unsigned resolutions; /* decisions of a person that were taken */
     char problem[256];
 };

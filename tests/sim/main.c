@@ -55,7 +55,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case 'e': a->strikes = arg; return 0;
     case 'W':
         a->sweeps = true;
-        a->sweep.mode = strcmp(arg, "pairs") == 0 ? SWEEP_PAIRS : strcmp(arg, "starve") == 0 ? SWEEP_STARVE : SWEEP_SINGLES;
+        a->sweep.mode = strcmp(arg, "pairs") == 0    ? SWEEP_PAIRS
+                        : strcmp(arg, "starve") == 0 ? SWEEP_STARVE
+                                                     : SWEEP_SINGLES;
         if (a->sweep.mode == SWEEP_SINGLES && strcmp(arg, "singles") != 0) {
             argp_error(state, "sweeps are singles, pairs or starve");
         }
@@ -218,7 +220,17 @@ static int save(const char *path, const struct plan *p)
     return 0;
 }
 
-static void report_json(void)
+/* What the last sweep of single faults beside this report has counted; 0: there was none. */
+static json_int_t crash_points(const char *report)
+{
+    char path[512];
+    const char *slash = strrchr(report, '/');
+    snprintf(path, sizeof path, "%.*ssweep.json", slash ? (int)(slash - report + 1) : 0, report);
+    LMO_AUTO_JSON json_t *j = json_load_file(path, 0, NULL);
+    return json_integer_value(json_object_get(json_object_get(j, "singles"), "points"));
+}
+
+static void report_json(const char *report)
 {
     double virtual_s = (double)totals.virtual_ns / 1e9;
     json_t *faults = json_object();
@@ -226,7 +238,7 @@ static void report_json(void)
         json_object_set_new(faults, fault_name((enum fault_kind)i), json_integer((json_int_t)totals.struck[i]));
     }
     LMO_AUTO_JSON json_t *j =
-        json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:s}", "seeds",
+        json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:s,s:I}", "seeds",
                   (json_int_t)totals.seeds, "failed", (json_int_t)totals.failed, "requests",
                   (json_int_t)totals.requests, "migrations", (json_int_t)totals.accepted, "completed",
                   (json_int_t)totals.completed, "aborted", (json_int_t)totals.aborted, "attention",
@@ -236,7 +248,14 @@ static void report_json(void)
                   (json_int_t)totals.writes, "driver_calls", (json_int_t)totals.driver_calls, "longest_gap_ms",
                   (double)totals.longest_gap_ns / 1e6, "virtual_seconds", virtual_s, "cpu_seconds", totals.cpu_s,
                   "speedup", virtual_s / totals.cpu_s, "migrations_per_cpu_second",
-                  (double)totals.accepted / totals.cpu_s, "commit", LMO_SIM_COMMIT);
+                  (double)totals.accepted / totals.cpu_s, "commit", LMO_SIM_COMMIT, "crash_points",
+                  crash_points(report));
+    if (strcmp(report, "json") != 0) {
+        if (json_dump_file(j, report, JSON_INDENT(2)) != 0) {
+            fprintf(stderr, "lmo-sim: cannot write %s\n", report);
+        }
+        return;
+    }
     LMO_AUTO_FREE char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
     printf("%s\n", text ? text : "{}");
 }
@@ -305,14 +324,18 @@ int main(int argc, char **argv)
         }
     }
     if (a.report) {
-        report_json();
-    } else if (a.first != a.last) {
+        report_json(a.report);
+    }
+    if (a.first != a.last && (!a.report || strcmp(a.report, "json") != 0)) {
         printf("%" PRIu64 " seeds, %" PRIu64 " failed; %" PRIu64 " migrations (%" PRIu64 " completed, %" PRIu64
                " aborted, %" PRIu64 " attention), %" PRIu64 " crashes; %.0f virtual s in %.2f CPU s: %.0fx, %.0f "
                "migrations per CPU second\n",
                totals.seeds, totals.failed, totals.accepted, totals.completed, totals.aborted, totals.attention,
                totals.crashes, (double)totals.virtual_ns / 1e9, totals.cpu_s,
                (double)totals.virtual_ns / 1e9 / totals.cpu_s, (double)totals.accepted / totals.cpu_s);
+    }
+    if (a.first != a.last) {
+        printf("%" PRIu64 " passed, %" PRIu64 " failed\n", totals.seeds - totals.failed, totals.failed);
     }
     return totals.failed ? 1 : 0;
 }

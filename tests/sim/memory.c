@@ -151,7 +151,7 @@ void *__wrap_malloc(size_t size)
 void *__wrap_calloc(size_t count, size_t size)
 {
     size_t all;
-    if (__builtin_mul_overflow(count, size, &all) || denied()) {
+    if (__builtin_mul_overflow(count, size, &all) || all > PTRDIFF_MAX / 2 || denied()) {
         return NULL;
     }
     if (class_of(all) > CLASSES) {

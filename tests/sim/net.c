@@ -919,7 +919,7 @@ const char *lmo_http_header(const struct lmo_http_request *req, const char *name
     if (strcasecmp(name, "Content-Type") == 0) {
         return req->body_len > 0 ? "application/json" : NULL; /* http/client.h sends that by default */
     }
-    const char *value = strcasecmp(name, "Idempotency-Key") == 0  ? req->idempotency
+    const char *value = strcasecmp(name, "Idempotency-Key") == 0 ? req->idempotency
                         : strcasecmp(name, LMO_TERM_HEADER) == 0 ? req->term
                                                                  : "";
     return value[0] ? value : NULL;

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RESTART_NS   (400 * SIM_MS) /* by the service manager */
+#define RESTART_NS   SIM_RESTART_NS
 #define AFTERMATH_NS (4500 * SIM_S) /* longest time from the last fault to rest: beyond every phase's deadline */
 #define CLEAR_UP_NS  (3 * SIM_S)
 

@@ -18,7 +18,7 @@ struct run_result {
     unsigned process_count; /* what a sweep enumerates */
     char processes[RUN_PROCESSES_MAX][PLAN_NAME_MAX];
     uint64_t points[RUN_PROCESSES_MAX][SIM_POINT_COUNT];
-    char story[1024]; /* outcomes in words */
+    char story[1024];                                     /* outcomes in words */
     uint64_t settled[RUN_PROCESSES_MAX][SIM_POINT_COUNT]; /* points when everything had come to rest */
 };
 

@@ -100,10 +100,14 @@ static const struct {
     const char *name;
     void (*fill)(struct plan *p);
 } scenarios[] = {
-    {"live", live},         {"cancel", cancel},
-    {"no_convergence", no_convergence}, {"owner_paused", owner_paused},
-    {"shut_off", shut_off}, {"there_and_back", there_and_back},
-    {"refused", refused},   {"queue_of_two", queue_of_two},
+    {"live", live},
+    {"cancel", cancel},
+    {"no_convergence", no_convergence},
+    {"owner_paused", owner_paused},
+    {"shut_off", shut_off},
+    {"there_and_back", there_and_back},
+    {"refused", refused},
+    {"queue_of_two", queue_of_two},
     {"finish_lost", finish_lost},
 };
 
@@ -134,8 +138,10 @@ int sweep_add_strikes(struct plan *p, const char *strikes)
             sscanf(at, "%23[^/]/%15[^/]/%llu/%23[a-z_]", process, kind, &k, fate) != 4) {
             return -1;
         }
-        *f = (struct plan_fault){
-            .kind = FAULT_POINT, .point = sim_point_from_name(kind), .fate = sim_fate_from_name(fate), .k = k};
+        *f = (struct plan_fault){.kind = FAULT_POINT,
+                                 .point = sim_point_from_name(kind),
+                                 .fate = sim_fate_from_name(fate),
+                                 .k = k};
         memcpy(f->target, process, sizeof f->target);
         if (f->point == SIM_POINT_COUNT || f->fate == SIM_FATE_COUNT) {
             return -1;

@@ -27,6 +27,7 @@
 #define SIM_S  UINT64_C(1000000000)
 
 #define SIM_PROCESSES_MAX 24
+#define SIM_RESTART_NS    (400 * SIM_MS)                             /* by the service manager, about */
 #define SIM_START_NS      (UINT64_C(1000) * SIM_S)                   /* the machines have been up for a while */
 #define SIM_EPOCH_US      (UINT64_C(1800000000) * UINT64_C(1000000)) /* CLOCK_REALTIME at boot */
 
@@ -47,18 +48,18 @@ uint64_t sim_latency(struct sim_rng *r, uint64_t typical_ns, unsigned tail);
  *
  * Where a crash can strike, and where the outcome of a call can be decided. Counted per process, over all its
  * incarnations, from 1. */
-#define SIM_POINTS(X)                                                              \
-    X(SYNC, "sync")     /* durable write: before, after */                         \
-    X(CALL, "call")     /* request sent: before, after; its fate */                \
-    X(REPLY, "reply")   /* reply received: before its callback, after */           \
-    X(SERVE, "serve")   /* request received: before its handler, after */          \
-    X(ANSWER, "answer") /* answer given to the network: before, after; its fate */ \
-    X(DRIVER, "driver") /* driver call: before its effect, after it; its fate */   \
-    X(EVENT, "event")   /* hypervisor event delivered: before, after */            \
-    X(TURN, "turn")     /* turn of the loop: before */                             \
-    X(WRITE, "write")   /* write to a file, not synced yet: FAIL */                \
-    X(CONNECT, "connect") /* new connection: FAIL */                               \
-    X(ALLOC, "alloc")   /* allocation: FAIL; counted only if asked for */
+#define SIM_POINTS(X)                                                                \
+    X(SYNC, "sync")       /* durable write: before, after */                         \
+    X(CALL, "call")       /* request sent: before, after; its fate */                \
+    X(REPLY, "reply")     /* reply received: before its callback, after */           \
+    X(SERVE, "serve")     /* request received: before its handler, after */          \
+    X(ANSWER, "answer")   /* answer given to the network: before, after; its fate */ \
+    X(DRIVER, "driver")   /* driver call: before its effect, after it; its fate */   \
+    X(EVENT, "event")     /* hypervisor event delivered: before, after */            \
+    X(TURN, "turn")       /* turn of the loop: before */                             \
+    X(WRITE, "write")     /* write to a file, not synced yet: FAIL */                \
+    X(CONNECT, "connect") /* new connection: FAIL */                                 \
+    X(ALLOC, "alloc")     /* allocation: FAIL; counted only if asked for */
 
 enum sim_point {
 #define X(name, text) SIM_POINT_##name,

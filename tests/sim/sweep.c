@@ -1,5 +1,6 @@
-/* sweep.c - see sweep.h. Each real process takes every n-th task; what it found goes into memory that all share, so that
- * one which dies (a fault in the simulator, or one in the product that no assertion caught) is noticed, named and replaced. */
+/* sweep.c - see sweep.h. Each real process takes every n-th task. What it found goes into memory that all share, so that
+ * one which dies (a fault in the simulator, or one in the product that no assertion caught) is noticed, named and
+ * replaced. */
 #include "sweep.h"
 #include "world.h"
 
@@ -40,8 +41,8 @@ static const enum sim_fate all_fates[SIM_POINT_COUNT][7] = {
     [SIM_POINT_REPLY] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER},
     [SIM_POINT_SERVE] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER},
     [SIM_POINT_ANSWER] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER, SIM_FATE_LOST},
-    [SIM_POINT_DRIVER] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER, SIM_FATE_LOST, SIM_FATE_REPLY_LOST, SIM_FATE_LATE,
-                          SIM_FATE_FAIL},
+    [SIM_POINT_DRIVER] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER, SIM_FATE_LOST, SIM_FATE_REPLY_LOST,
+                          SIM_FATE_LATE, SIM_FATE_FAIL},
     [SIM_POINT_EVENT] = {SIM_FATE_CRASH_BEFORE, SIM_FATE_CRASH_AFTER},
 };
 /* What fails, in sweeps of failures. */
@@ -64,7 +65,7 @@ struct findings {
     bool incomplete;
 };
 struct job {
-    uint64_t next;            /* task to go on with */
+    uint64_t next;                /* task to go on with */
     char strikes[2 * STRIKE_MAX]; /* of the run that is under way */
     struct findings of[SCENARIOS_MAX];
 };
@@ -195,7 +196,8 @@ static bool out_of_time(double began)
 static uint64_t stride_of(const struct point *p)
 {
     bool sampled = s.options->mode == SWEEP_PAIRS || p->kind == SIM_POINT_ALLOC;
-    return sampled && s.options->stride > 1 ? s.options->stride : 1;
+    uint64_t longer = s.options->mode == SWEEP_PAIRS && s.plan.request_count > 1 ? 4 : 1; /* twice the points, squared */
+    return sampled && s.options->stride > 1 ? s.options->stride * longer : 1;
 }
 
 static void second_strikes(struct point *points, size_t count)
@@ -322,11 +324,11 @@ static json_t *findings_json(const char *name, const struct findings *f)
     }
     return json_pack("{s:s,s:I,s:I,s:I,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I},s:I,s:I,s:b,s:f,s:o}", "scenario", name, "runs",
                      (json_int_t)f->runs, "hit", (json_int_t)f->hit, "not_hit", (json_int_t)f->missed, "points",
-                     points_json(f->points), "strikes", points_json(f->struck), "migrations", "completed", (json_int_t)f->completed, "aborted",
-                     (json_int_t)f->aborted, "refused", (json_int_t)f->refused, "abandoned", (json_int_t)f->abandoned,
-                     "attention", (json_int_t)f->attention, "crashes", (json_int_t)f->crashes, "violations_found",
-                     (json_int_t)f->failed, "complete", !f->incomplete, "cpu_seconds", f->cpu_s, "violations",
-                     violations);
+                     points_json(f->points), "strikes", points_json(f->struck), "migrations", "completed",
+                     (json_int_t)f->completed, "aborted", (json_int_t)f->aborted, "refused", (json_int_t)f->refused,
+                     "abandoned", (json_int_t)f->abandoned, "attention", (json_int_t)f->attention, "crashes",
+                     (json_int_t)f->crashes, "violations_found", (json_int_t)f->failed, "complete", !f->incomplete,
+                     "cpu_seconds", f->cpu_s, "violations", violations);
 }
 
 static uint64_t count_points(const struct findings *f)
@@ -343,7 +345,8 @@ static uint64_t count_points(const struct findings *f)
 static void tell(const char *name, const struct findings *f)
 {
     printf("%-8s %-15s %7" PRIu64 " points %8" PRIu64 " runs, %" PRIu64 " not hit; %" PRIu64 " completed %" PRIu64
-           " aborted %" PRIu64 " refused %" PRIu64 " attention %" PRIu64 " abandoned; %" PRIu64 " violations; %.1f CPU s%s\n",
+           " aborted %" PRIu64 " refused %" PRIu64 " attention %" PRIu64 " abandoned; %" PRIu64
+           " violations; %.1f CPU s%s\n",
            mode_names[s.options->mode], name, count_points(f), f->runs, f->missed, f->completed, f->aborted, f->refused,
            f->attention, f->abandoned, f->failed, f->cpu_s, f->incomplete ? " (stopped by its limit)" : "");
     for (unsigned i = 0; i < f->violation_count; i++) {
@@ -385,21 +388,21 @@ static int report(void)
         free(sum);
     }
     uint64_t points = count_points(&total);
-    printf("%s: %" PRIu64 " points, %" PRIu64 " runs with a fault, every point %s; %" PRIu64 " violations; %.1f CPU s\n",
+    printf("%s: %" PRIu64 " points, %" PRIu64 " runs with a fault, every point %s; %" PRIu64
+           " violations; %.1f CPU s\n",
            mode_names[s.options->mode], points, total.runs, total.missed || total.incomplete ? "NOT hit" : "hit",
            total.failed, total.cpu_s);
     json_t *part = json_pack("{s:I,s:I,s:I,s:b,s:I,s:f,s:o}", "points", (json_int_t)points, "runs",
-                             (json_int_t)total.runs, "not_hit", (json_int_t)total.missed, "complete",
-                             !total.incomplete, "violations", (json_int_t)total.failed, "cpu_seconds", total.cpu_s,
-                             "scenarios", list);
+                             (json_int_t)total.runs, "not_hit", (json_int_t)total.missed, "complete", !total.incomplete,
+                             "violations", (json_int_t)total.failed, "cpu_seconds", total.cpu_s, "scenarios", list);
     if (s.options->report && part) {
         write_report(part);
     } else {
         json_decref(part);
     }
     uint64_t bad = total.failed + (total.incomplete ? 1 : 0) + (total.runs == 0 ? 1 : 0);
-    printf("%" PRIu64 " passed, %" PRIu64 " failed\n", total.runs - (total.failed < total.runs ? total.failed : total.runs),
-           bad);
+    printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
+           total.runs - (total.failed < total.runs ? total.failed : total.runs), bad);
     return bad == 0 ? 0 : 1;
 }
 

@@ -14,11 +14,11 @@ enum sweep_mode { SWEEP_SINGLES, SWEEP_PAIRS, SWEEP_STARVE };
 
 struct sweep_options {
     enum sweep_mode mode;
-    const char *scenario;  /* NULL: all */
-    const char *report;    /* JSON is added to this file; NULL: none */
-    unsigned jobs;         /* real processes */
-    uint64_t stride;       /* every so many; 1: all. Allocations, and first faults of pairs */
-    double limit_s;        /* CPU seconds per job after which it stops, incomplete; 0: none */
+    const char *scenario; /* NULL: all */
+    const char *report;   /* JSON is added to this file; NULL: none */
+    unsigned jobs;        /* real processes */
+    uint64_t stride;      /* every so many; 1: all. Allocations, and first faults of pairs */
+    double limit_s;       /* CPU seconds per job after which it stops, incomplete; 0: none */
 };
 
 /* 0: everything that was listed was hit, and nothing was violated. */

@@ -3,6 +3,7 @@
  * Everything here is decided by fixed seeds. Longer runs: lmo-sim --seeds A..B (README.md). */
 #include "run.h"
 #include "shrink.h"
+#include "sweep.h"
 #include "world.h"
 
 #include <check.h>
@@ -12,6 +13,8 @@
 
 #define QUIET_SEEDS   12
 #define FAULTED_SEEDS 60
+#define HARD_SEEDS    15
+#define TWO_SEEDS     10
 
 static struct plan plan;
 static struct run_result result;
@@ -37,6 +40,59 @@ START_TEST(with_faults__no_invariant_breaks_and_everything_comes_to_rest)
     plan_random((uint64_t)_i + 1, PLAN_FAULTS, &plan);
     run_plan(&plan, &result);
     must_hold();
+}
+END_TEST
+
+START_TEST(copies_that_die__need_a_person_at_worst_and_leave_nothing_unexplained)
+{
+    plan_random((uint64_t)_i + 1, PLAN_HARD, &plan);
+    run_plan(&plan, &result);
+    must_hold();
+}
+END_TEST
+
+START_TEST(coordinator_that_was_taken_over_from_in_its_sleep__does_nothing_when_it_wakes)
+{
+    plan_random((uint64_t)_i + 1, PLAN_TWO, &plan);
+    run_plan(&plan, &result);
+    must_hold();
+}
+END_TEST
+
+/* A sweep's own promise: it lists points, and one that it cannot hit is a failure. */
+START_TEST(strikes_of_a_sweep__are_read_from_their_names)
+{
+    ck_assert_int_eq(sweep_plan("live", &plan), 0);
+    ck_assert_int_eq(sweep_add_strikes(&plan, "hv2/sync/3/crash_after+lmod/call/12/reply_lost"), 0);
+    ck_assert_uint_eq(plan.fault_count, 2);
+    run_plan(&plan, &result);
+    must_hold();
+    ck_assert_uint_eq(result.struck[FAULT_POINT], 2);
+    ck_assert_uint_eq(result.fates[SIM_FATE_CRASH_AFTER], 1);
+    ck_assert_uint_eq(result.fates[SIM_FATE_REPLY_LOST], 1);
+    ck_assert_int_lt(sweep_plan("no such scenario", &plan), 0);
+    ck_assert_int_eq(sweep_plan("live", &plan), 0);
+    ck_assert_int_lt(sweep_add_strikes(&plan, "hv2/earthquake/3/crash_after"), 0);
+}
+END_TEST
+
+START_TEST(scenarios_of_the_sweep__go_the_way_that_they_are_named_for)
+{
+    static const struct {
+        const char *name;
+        unsigned completed, aborted;
+    } ends[] = {{"live", 1, 0},         {"cancel", 0, 1},       {"no_convergence", 0, 1},
+                {"owner_paused", 1, 0}, {"shut_off", 1, 0},     {"there_and_back", 2, 0},
+                {"refused", 0, 1},      {"queue_of_two", 2, 0}, {"finish_lost", 1, 0}};
+    for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        ck_assert_str_eq(sweep_scenario_name(i), ends[i].name);
+        ck_assert_int_eq(sweep_plan(ends[i].name, &plan), 0);
+        run_plan(&plan, &result);
+        must_hold();
+        ck_assert_uint_eq(result.completed, ends[i].completed);
+        ck_assert_uint_eq(result.aborted, ends[i].aborted);
+    }
+    ck_assert_ptr_null(sweep_scenario_name(sizeof ends / sizeof ends[0]));
 }
 END_TEST
 
@@ -237,6 +293,10 @@ static Suite *sim_suite(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, without_faults__every_migration_ends_and_nothing_is_left, 0, QUIET_SEEDS);
     tcase_add_loop_test(tc, with_faults__no_invariant_breaks_and_everything_comes_to_rest, 0, FAULTED_SEEDS);
+    tcase_add_loop_test(tc, copies_that_die__need_a_person_at_worst_and_leave_nothing_unexplained, 0, HARD_SEEDS);
+    tcase_add_loop_test(tc, coordinator_that_was_taken_over_from_in_its_sleep__does_nothing_when_it_wakes, 0,
+                        TWO_SEEDS);
+    tcase_add_test(tc, scenarios_of_the_sweep__go_the_way_that_they_are_named_for);
     tcase_add_test(tc, crash_at_an_observation_point__strikes_there_and_is_survived);
     tcase_add_loop_test(tc, mended_defect__stays_mended, 0, (int)(sizeof scenarios / sizeof scenarios[0]));
     suite_add_tcase(s, tc);
@@ -246,6 +306,7 @@ static Suite *sim_suite(void)
     tcase_add_test(tc, another_seed__is_another_run);
     tcase_add_test(tc, plan__survives_its_way_through_json);
     tcase_add_test(tc, plan__that_makes_no_sense_is_refused);
+    tcase_add_test(tc, strikes_of_a_sweep__are_read_from_their_names);
     tcase_add_loop_test(tc, a_lie_of_the_world__is_found_by_the_checkers, 0, (int)(sizeof lies / sizeof lies[0]));
     tcase_add_test(tc, failing_plan__is_shrunk_to_what_matters);
     suite_add_tcase(s, tc);

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GIVE_UP_NS       (4 * SIM_S)                    /* keepalive, as deploy/ sets it */
-#define TERM_NS          (10 * SIM_S)                   /* a stopped process does not hear SIGTERM */
-#define TICK_BUSY_NS     (40 * SIM_MS)
-#define TICK_IDLE_NS     (700 * SIM_MS)
+#define GIVE_UP_NS   (4 * SIM_S)  /* keepalive, as deploy/ sets it */
+#define TERM_NS      (10 * SIM_S) /* a stopped process does not hear SIGTERM */
+#define TICK_BUSY_NS (40 * SIM_MS)
+#define TICK_IDLE_NS (700 * SIM_MS)
 
 struct world world;
 
