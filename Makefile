@@ -5,7 +5,9 @@
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
 #   make bench      figures, as ratios within one run
-#   make asan tsan clang debug faults   other builds (faults: with named fault points, pre-production only)
+#   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
+#   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
+#   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make format lint                source style, static analysis
 #   make clean
 SHELL := /bin/bash
@@ -19,7 +21,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults check test demo bench format format-check lint clean setup tools-present
+.PHONY: all release debug asan tsan clang faults faults-build soak check test demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -35,9 +37,17 @@ define build
 	@cmake --build $(BUILD)/$(1) --parallel $(JOBS)
 endef
 
-release debug asan tsan clang faults: tools-present
+release debug asan tsan clang: tools-present
 	@mkdir -p $(BUILD)
 	$(call build,$@)
+
+# Only the programs: tests of the library are for the other builds.
+FAULTY := lmod lmo-worker lmo lmo-simworkers lmo-simctl lmo-fakeclock
+faults-build: tools-present
+	@mkdir -p $(BUILD)
+	@if [ ! -f $(BUILD)/faults/CMakeCache.txt ]; then cmake --preset faults >$(BUILD)/faults.log 2>&1 || \
+	    { cat $(BUILD)/faults.log >&2; rm -f $(BUILD)/faults/CMakeCache.txt; exit 1; }; fi
+	@cmake --build $(BUILD)/faults --parallel $(JOBS) --target $(FAULTY)
 
 check: release
 	@tests/tally --build $(BUILD) rules unit exhaust sim model
@@ -47,12 +57,21 @@ setup:
 
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
-	@$(MAKE) --no-print-directory release asan || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim model-full asan api lab
+	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
+	@tests/tally --build $(BUILD) rules unit exhaust sim model-full asan api faults lab
 
 demo: setup
 	@$(MAKE) --no-print-directory release
 	@tests/demo/demo
+
+SOAK_MINUTES ?= 10
+SOAK_SEED ?= 0
+faults: setup
+	@$(MAKE) --no-print-directory release faults-build
+	@tests/faults/lmo-faults --target sim,simworkers,lab
+
+soak: faults-build
+	@tests/faults/lmo-faults --soak $(SOAK_MINUTES) --seed $(SOAK_SEED)
 
 bench: release
 	@cmake --build $(BUILD)/release --parallel $(JOBS) --target benches
@@ -72,4 +91,4 @@ lint: release
 	@shellcheck -x $$(grep -rlE '^#!.*\b(ba)?sh' --include='*' deploy tests .ci 2>/dev/null)
 
 clean:
-	@rm -rf $(BUILD)/release $(BUILD)/debug $(BUILD)/asan $(BUILD)/tsan $(BUILD)/clang $(BUILD)/*.log
+	@rm -rf $(BUILD)/release $(BUILD)/debug $(BUILD)/asan $(BUILD)/tsan $(BUILD)/clang $(BUILD)/faults $(BUILD)/*.log

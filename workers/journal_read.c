@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "base/json.h"
+#include "proto/stream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -318,12 +319,18 @@ int lmo_journal_events(struct lmo_journal *j, uint64_t after, unsigned max, json
     lmo_sql_bind_u64(s, 1, after);
     lmo_sql_bind_u64(s, 2, max);
     while ((r = lmo_sql_step(s, err)) > 0) {
-        json_t *event = json_loads(lmo_sql_text(s, 1), 0, NULL);
+        json_t *event = NULL;
+        const char *text = lmo_sql_text(s, 1);
         next = lmo_sql_u64(s, 0);
-        if (!event || lmo_json_put_u64(event, "seq", next) < 0) {
+        r = lmo_json_parse_object(text, strlen(text), LMO_STREAM_BODY_MAX, &event, NULL);
+        if (r == 0) {
+            r = lmo_json_put_u64(event, "seq", next);
+        }
+        if (r < 0) {
             json_decref(event);
             lmo_sql_reset(s);
-            return lmo_fail(err, LMO_E_CORRUPT, "journal: event %llu cannot be read", (unsigned long long)next);
+            return lmo_fail(err, r == LMO_E_NO_MEMORY ? r : LMO_E_CORRUPT, "journal: event %llu cannot be read",
+                            (unsigned long long)next);
         }
         if (lmo_json_add(array, event) < 0) {
             lmo_sql_reset(s);

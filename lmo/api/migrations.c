@@ -66,8 +66,8 @@ static int hash_body(const json_t *root, char ret[65])
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     size_t len = 0;
-    LMO_AUTO_FREE char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
-    if (!text || EVP_Q_digest(NULL, "SHA256", NULL, text, strlen(text), digest, &len) != 1 || len != 32) {
+    LMO_AUTO_FREE char *text = NULL;
+    if (lmo_json_dump_sorted(root, &text, NULL) < 0 || EVP_Q_digest(NULL, "SHA256", NULL, text, strlen(text), digest, &len) != 1 || len != 32) {
         return LMO_E_NO_MEMORY;
     }
     for (size_t i = 0; i < len; i++) {

@@ -1,6 +1,7 @@
 /* json.c - see json.h. jansson recurses while it parses, so the depth is checked on the raw text first. */
 #include "base/json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int check_depth(const char *text, size_t len, struct lmo_err *err)
@@ -26,6 +27,22 @@ static int check_depth(const char *text, size_t len, struct lmo_err *err)
     return 0;
 }
 
+/* For want of memory jansson calls a text invalid, reads it with a character missing, or writes one with a key missing: a
+ * record that is whole would pass for a broken one, an address for another. So what it was denied is remembered here, per thread. */
+static _Thread_local bool denied;
+
+static void *allocate(size_t size)
+{
+    void *block = malloc(size);
+    denied |= block == NULL;
+    return block;
+}
+
+__attribute__((constructor)) static void watch_allocations(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
 int lmo_json_parse(const char *text, size_t len, size_t max_len, json_t **ret_root, struct lmo_err *err)
 {
     if (len > max_len)
@@ -34,11 +51,13 @@ int lmo_json_parse(const char *text, size_t len, size_t max_len, json_t **ret_ro
     if (r < 0)
         return r;
     json_error_t error;
-    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    denied = false;
+    LMO_AUTO_JSON json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (denied)
+        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     if (!root)
-        return lmo_fail(err, json_error_code(&error) == json_error_out_of_memory ? LMO_E_NO_MEMORY : LMO_E_INVALID,
-                        "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
-    *ret_root = root;
+        return lmo_fail(err, LMO_E_INVALID, "not JSON: line %d, column %d: %s", error.line, error.column, error.text);
+    *ret_root = LMO_TAKE(root);
     return 0;
 }
 
@@ -215,13 +234,26 @@ int lmo_json_add(json_t *array, json_t *value)
     return json_array_append_new(array, value) == 0 ? 0 : LMO_E_NO_MEMORY;
 }
 
-int lmo_json_dump(const json_t *root, char **ret_text, size_t *ret_len, struct lmo_err *err)
+static int dump(const json_t *root, size_t flags, char **ret_text, size_t *ret_len, struct lmo_err *err)
 {
-    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-    if (!text)
+    denied = false;
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_ENCODE_ANY | flags) : NULL;
+    if (!text || denied) {
+        free(text);
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for JSON text");
+    }
     *ret_text = text;
     if (ret_len)
         *ret_len = strlen(text);
     return 0;
+}
+
+int lmo_json_dump(const json_t *root, char **ret_text, size_t *ret_len, struct lmo_err *err)
+{
+    return dump(root, 0, ret_text, ret_len, err);
+}
+
+int lmo_json_dump_sorted(const json_t *root, char **ret_text, struct lmo_err *err)
+{
+    return dump(root, JSON_SORT_KEYS, ret_text, NULL, err);
 }

@@ -57,8 +57,10 @@ int lmo_json_put_bool(json_t *obj, const char *field, bool value);
 /* Appends to an array; takes `value`, also on failure. */
 int lmo_json_add(json_t *array, json_t *value);
 
-/* Compact text, owned by the caller. ret_len may be NULL. */
+/* Compact text, owned by the caller. ret_len may be NULL. Always this one, never json_dumps: see json.c. */
 int lmo_json_dump(const json_t *root, char **ret_text, size_t *ret_len, struct lmo_err *err) LMO_MUST_CHECK;
+/* The same with the members of objects in order: equal objects give equal texts. */
+int lmo_json_dump_sorted(const json_t *root, char **ret_text, struct lmo_err *err) LMO_MUST_CHECK;
 
 static inline void lmo_cleanup_json(json_t **json)
 {

@@ -45,7 +45,8 @@ static void on_committed(struct lmo_step *s, const struct lmo_worker_event *w)
     LMO_COPY(c->evidence, w->evidence);
     lmo_step_waited(s);
     lmo_step_note(s, w->evidence, "destination committed on the source's word: %s", w->answer);
-    if (s->m->phase != LMO_PHASE_CUTOVER) {
+    /* Unless a person has seen already that the guest is there: what is left then is not the cutover. */
+    if (s->m->phase != LMO_PHASE_CUTOVER && !c->resumed) {
         lmo_step_enter(s, LMO_PHASE_CUTOVER, "the destination has committed");
     }
 }

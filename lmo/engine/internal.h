@@ -2,12 +2,12 @@
 #ifndef LMO_ENGINE_INTERNAL_H
 #define LMO_ENGINE_INTERNAL_H
 
+#include "base/hash.h"
 #include "core/breaker.h"
 #include "engine/engine.h"
 #include "engine/pack.h"
 
 #include <stdatomic.h>
-#include <uthash.h>
 
 #define LMO_HOSTS_MAX 4096
 #define LMO_OPEN_MAX 20000          /* open migrations; a request beyond it gets LIMIT */

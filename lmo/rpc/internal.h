@@ -8,12 +8,12 @@
 #ifndef LMO_RPC_INTERNAL_H
 #define LMO_RPC_INTERNAL_H
 
+#include "base/hash.h"
 #include "engine/ports.h"
 #include "http/client.h"
 #include "rpc/workers.h"
 
 #include <stdio.h>
-#include <uthash.h>
 
 #define HOSTS_MAX 4096
 /* Ops of one host under way at once; more wait in a queue. Those of the cutover do not queue behind others. */

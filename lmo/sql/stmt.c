@@ -146,6 +146,8 @@ const char *lmo_sql_text(struct lmo_sql_stmt *stmt, int column)
 {
     lmo_assert(stmt->stepping);
     const unsigned char *text = sqlite3_column_text(stmt->handle, column);
+    /* Without memory SQLite says NULL, too: an empty text would then be taken for what is stored. */
+    lmo_assert(text || sqlite3_column_type(stmt->handle, column) == SQLITE_NULL);
     return text ? (const char *)text : "";
 }
 

@@ -53,7 +53,7 @@ static void send(struct fake_world *w, unsigned host, const struct fake_item *it
     } else {
         h->ring[(h->ring_first + h->ring_count++) % FAKE_RING] = *item;
         w->foreign++;
-        pthread_cond_broadcast(&w->ring);
+        fake_wake(&w->ring);
     }
 }
 
@@ -120,7 +120,7 @@ void fake_events_stop(struct fake_world *w)
     }
     fake_lock(w);
     foreign.ending = true;
-    pthread_cond_broadcast(&w->ring);
+    fake_wake(&w->ring);
     fake_unlock(w);
     pthread_join(foreign.thread, NULL);
     foreign.world = NULL;

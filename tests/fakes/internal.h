@@ -14,8 +14,9 @@
 #include <string.h>
 
 /* world.c */
-/* Waits for the condition, or as long as `wait_ns`. */
-void fake_wait_locked(struct fake_world *w, pthread_cond_t *cond, uint64_t wait_ns);
+/* Waits for the signal, or as long as `wait_ns`; may also come back for nothing. */
+void fake_wait_locked(struct fake_world *w, struct fake_signal *s, uint64_t wait_ns);
+void fake_wake(struct fake_signal *s);
 /* NULL: there is none. A number in the name says where to look first. */
 struct fake_guest *fake_guest_named(struct fake_world *w, const char *uuid_or_name);
 struct fake_guest *fake_guest_of_port(struct fake_world *w, const char *port);

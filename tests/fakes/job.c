@@ -26,7 +26,7 @@ static void due(struct fake_world *w, struct fake_guest *g, uint64_t at_ns)
     g->job.due_ns = at_ns;
     if (at_ns && (w->next_due_ns == 0 || at_ns < w->next_due_ns)) {
         w->next_due_ns = at_ns;
-        pthread_cond_broadcast(&w->changed);
+        fake_wake(&w->changed);
     }
 }
 
@@ -375,7 +375,7 @@ void fake_keeper_stop(struct fake_world *w)
     lmo_assert(kept == w);
     fake_lock(w);
     w->ending = true;
-    pthread_cond_broadcast(&w->changed);
+    fake_wake(&w->changed);
     fake_unlock(w);
     pthread_join(keeper, NULL);
     kept = NULL;

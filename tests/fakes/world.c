@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,39 +31,33 @@ void fake_unlock(struct fake_world *w)
     lmo_assert(pthread_mutex_unlock(&w->lock) == 0);
 }
 
-void fake_wait_locked(struct fake_world *w, pthread_cond_t *cond, uint64_t wait_ns)
+/* Not a pthread_cond_t: one of those does not survive a process that is killed while it waits in it, everybody else would
+ * hang in the next broadcast. A number and the kernel's own wait have nothing that a dead process could hold. */
+void fake_wait_locked(struct fake_world *w, struct fake_signal *s, uint64_t wait_ns)
 {
-    struct timespec until;
-    lmo_assert(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
-    until.tv_sec += (time_t)(wait_ns / LMO_NS_PER_S);
-    until.tv_nsec += (long)(wait_ns % LMO_NS_PER_S);
-    if (until.tv_nsec >= (long)LMO_NS_PER_S) {
-        until.tv_sec++;
-        until.tv_nsec -= (long)LMO_NS_PER_S;
-    }
-    int e = pthread_cond_timedwait(cond, &w->lock, &until);
-    if (e == EOWNERDEAD) {
-        w->torn++;
-        e = pthread_mutex_consistent(&w->lock);
-    }
-    lmo_assert(e == 0 || e == ETIMEDOUT);
+    uint32_t turn = atomic_load(&s->turn);
+    struct timespec wait = {.tv_sec = (time_t)(wait_ns / LMO_NS_PER_S), .tv_nsec = (long)(wait_ns % LMO_NS_PER_S)};
+    fake_unlock(w);
+    (void)syscall(SYS_futex, &s->turn, FUTEX_WAIT, turn, &wait, NULL, 0);
+    fake_lock(w);
+}
+
+void fake_wake(struct fake_signal *s)
+{
+    (void)atomic_fetch_add(&s->turn, 1);
+    (void)syscall(SYS_futex, &s->turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 static void init_lock(struct fake_world *w)
 {
     pthread_mutexattr_t ma;
-    pthread_condattr_t ca;
-    lmo_assert(pthread_mutexattr_init(&ma) == 0 && pthread_condattr_init(&ca) == 0);
-    lmo_assert(pthread_condattr_setclock(&ca, CLOCK_MONOTONIC) == 0);
+    lmo_assert(pthread_mutexattr_init(&ma) == 0);
     if (w->shared) {
         lmo_assert(pthread_mutexattr_setpshared(&ma, PTHREAD_PROCESS_SHARED) == 0);
         lmo_assert(pthread_mutexattr_setrobust(&ma, PTHREAD_MUTEX_ROBUST) == 0);
-        lmo_assert(pthread_condattr_setpshared(&ca, PTHREAD_PROCESS_SHARED) == 0);
     }
     lmo_assert(pthread_mutex_init(&w->lock, &ma) == 0);
-    lmo_assert(pthread_cond_init(&w->changed, &ca) == 0 && pthread_cond_init(&w->ring, &ca) == 0);
     pthread_mutexattr_destroy(&ma);
-    pthread_condattr_destroy(&ca);
 }
 
 /* ------------------------------------------------------------------ lookup */
@@ -401,8 +398,6 @@ void fake_world_free(struct fake_world *w)
     fake_events_stop(w);
     if (!w->shared) { /* others may still hold a shared one */
         pthread_mutex_destroy(&w->lock);
-        pthread_cond_destroy(&w->changed);
-        pthread_cond_destroy(&w->ring);
     }
     munmap(w, w->size);
 }

@@ -14,6 +14,7 @@
 #include "workers/runtime.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -36,6 +37,11 @@ enum fake_call {
     FAKE_CALLS(X)
 #undef X
         FAKE_CALL_COUNT
+};
+
+/* Wakes those who wait for it, in whatever process; guarded by the world's lock. */
+struct fake_signal {
+    _Atomic uint32_t turn;
 };
 
 struct fake_rule {
@@ -133,8 +139,8 @@ struct fake_world {
     bool shared;
     struct fake_world_config cfg;
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* anything at all */
-    pthread_cond_t ring;    /* something for another process */
+    struct fake_signal changed; /* anything at all */
+    struct fake_signal ring;    /* something for another process */
     unsigned host_count, guest_count, volume_count, foreign; /* foreign: items in all rings */
     unsigned count[FAKE_CALL_COUNT];
     struct fake_rule rules[FAKE_CALL_COUNT];

@@ -78,7 +78,7 @@ class Cell:
     @property
     def fault(self):
         """What goes wrong, in few words: the matrix's other axis."""
-        return " + ".join(name_of(a) for a in self.actions)
+        return " + ".join(name_of(a) for a in self.actions if a["do"] not in ("at", "continue", "wait"))
 
     def place(self):
         """(order's place, part) of the named point; None: it is a moment that only the record shows."""
@@ -100,6 +100,8 @@ def name_of(action):
     call = action.get("call", "")
     if action["do"] == "lose":
         return f"{action['what']} of {call} lost"
+    if action["do"] == "repeat":
+        return f"{call} twice" + (" (late)" if "late_ms" in action else "")
     return " ".join(word for word in (what, call, who) if word)
 
 

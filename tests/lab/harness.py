@@ -211,6 +211,56 @@ def kill_now(record):
         os.kill(int(pid), signal.SIGKILL)
 
 
+def pid_of(record):
+    """Of a program of the lab as seen from outside, by its record."""
+    return int((labinfo.RUN / "proc" / f"{record}.pid").read_text().split()[0])
+
+
+def stop_now(pid):
+    """SIGSTOP; returns what wakes it. nsenter, which started it, stops with its child and must be woken too."""
+    parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    def wake():
+        for one in (pid, parent):
+            if one > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGCONT)
+    os.kill(pid, signal.SIGSTOP)
+    return wake
+
+
+def gone(pid):
+    """It has ended, whether or not somebody has asked for its status."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+class SecondCoordinator:
+    """A second lmod on the lab's store, on port 8444, that takes over."""
+
+    PORT = 8444
+
+    @staticmethod
+    def configure():
+        conf = labinfo.BIG / "hosts" / "ctl" / "etc" / "lmo"
+        (conf / "second.conf").write_text((conf / "lmod.conf").read_text().replace(":8443", f":{SecondCoordinator.PORT}"))
+
+    def __init__(self, lmod=None):
+        self.configure()
+        log = labinfo.BIG / "hosts" / "ctl" / "var" / "log" / "lmo" / "second.log"
+        with open(log, "w", encoding="utf-8") as out:
+            self.process = subprocess.Popen([LAB, "exec", "ctl", str(lmod or BIN / "lmod"), "--config", "/etc/lmo/second.conf",
+                                             "--take-over"], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                            start_new_session=True)
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait(20)
+
+
 # --- faults --------------------------------------------------------------------
 
 class Cut:

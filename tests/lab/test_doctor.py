@@ -10,15 +10,11 @@ import subprocess
 import time
 
 import harness
-from harness import LabTest, alive, domain_state, lab, labinfo, settled_check, wait_until, where
+from harness import LabTest, alive, domain_state, lab, labinfo, pid_of, settled_check, wait_until, where
 
 SLOW = {"bandwidth_bytes_per_s": 16 << 20}
 STORE = labinfo.BIG / "hosts" / "ctl" / "var" / "lib" / "lmo" / "lmod.db"
 CTL = f"{labinfo.UNDERLAY}.{labinfo.OCTET['ctl']}"
-
-
-def pid_of(record):
-    return int((labinfo.RUN / "proc" / f"{record}.pid").read_text().split()[0])
 
 
 def qemu_of(guest, incoming):
@@ -55,15 +51,8 @@ class DoctorTest(LabTest):
         return [f for f in self.doctor()["findings"] if kind is None or f["kind"] == kind]
 
     def stopped(self, pid):
-        """SIGSTOP, and SIGCONT whatever happens. nsenter, which started it, stops with its child and must be woken too."""
-        parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-        def wake():
-            for one in (pid, parent):
-                if one > 1:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(one, signal.SIGCONT)
-        os.kill(pid, signal.SIGSTOP)
+        """SIGSTOP, and SIGCONT whatever happens."""
+        wake = harness.stop_now(pid)
         self.healers.append(wake)
         return wake
 
@@ -75,19 +64,15 @@ class Term(DoctorTest):
         self.rest.copying(ident)
         old = pid_of("ctl.lmod")
         wake = self.stopped(old)
-        conf = labinfo.BIG / "hosts" / "ctl" / "etc" / "lmo"
-        (conf / "second.conf").write_text((conf / "lmod.conf").read_text().replace(":8443", ":8444"))
+        harness.SecondCoordinator.configure()
         lmod = str(harness.BIN / "lmod")
         refused = harness.run(harness.LAB, "exec", "ctl", lmod, "--config", "/etc/lmo/second.conf", check=False, timeout=30)
         self.assertNotEqual(refused.returncode, 0)  # without being told to, nobody takes over
         self.assertIn("another coordinator uses", refused.stdout + refused.stderr)
-        log = open(labinfo.BIG / "hosts" / "ctl" / "var" / "log" / "lmo" / "second.log", "w", encoding="utf-8")
-        second = subprocess.Popen([harness.LAB, "exec", "ctl", lmod, "--config", "/etc/lmo/second.conf", "--take-over"],
-                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        second = harness.SecondCoordinator()
 
         def end_second():
-            os.killpg(second.pid, signal.SIGTERM)
-            second.wait(20)
+            second.end()
             harness.REST = (CTL, 8443)
         self.healers.append(end_second)
         harness.REST = (CTL, 8444)

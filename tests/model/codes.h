@@ -38,7 +38,8 @@
 #define C_FINALIZE  6
 #define C_COMPLETED 7
 #define C_ABORTED   8
-#define C_ATTENTION 9
+#define C_ATTENTION 9 /* rests: what the workers report and what a person decides moves it on */
+#define C_ABANDONED 10
 
 /* the four answers to a freeze, lmo/base/ops.h */
 #define A_UNKNOWN 0
@@ -70,8 +71,8 @@
 #define SE_RESTARTED     14 /* as observed, see below */
 #define SE_TIMER         15
 #define SE_CRASH_TOLD    16 /* no event: paused, told the destination, crashed before it was journaled */
-/* Observed: 0 paused by the switch-over, 1 running, 2 shut off; + 4: looked at anew, the worker has not crashed; + 8: the
- * same, while a call of the driver's is under way. */
+/* Observed: 0 paused by the switch-over, 1 running, 2 shut off; + 4: looked at anew, the worker has not crashed; + 8:
+ * the same, while a call of the driver's is under way. */
 
 /* what a step of the source's machine asks for */
 #define SA_NOTIFY      1
@@ -140,6 +141,15 @@
 #define CE_LOST      6 /* task: its call or reply was lost */
 #define CE_REFUSED   7 /* task * 8 + refusal */
 #define CE_AGAIN     8 /* task: its retry is due */
+#define CE_GIVEN_UP  9 /* task: lost once too often; what it may do yet is undone */
+#define CE_OVERDUE   10 /* the phase's deadline has passed */
+#define CE_RESOLVED  11 /* a person has decided: R_* */
+
+/* a person's decisions, lmo/core/resolve.h */
+#define R_AT_SOURCE      1
+#define R_AT_DESTINATION 2
+#define R_RETRY          3
+#define R_ABANDON        4
 
 /* what the world does: numbers for "LMO W" */
 #define W_PAUSE            1 /* switch-over: the source's guest is paused, a write is under way */
@@ -159,12 +169,16 @@
 #define W_TOLD_LOST        15
 #define W_LATE_LOST        16 /* copies that were late are lost after all */
 #define W_STOP             17 /* the source's driver has done the first half of a freeze */
-#define W_COORDINATOR_DIES 18 /* or sleeps: what it had sent is in the network */
+#define W_COORDINATOR_DIES 18 /* or is overtaken in its sleep: what it had sent is in the network */
 #define W_END_MOVED        19 /* how a run ends, see MOVED */
 #define W_END_STAYED       20
 #define W_END_LOST         21
 #define W_END_BOTH_DEAD    22
 #define W_END_UNKNOWABLE   23
+#define W_END_ABANDONED    24
+#define W_TERM_HEARD       25 /* the first word of a new coordinator is there, and its term with it */
+#define W_STALE_TERM       26 /* what an overtaken one had sent is refused */
+#define W_OLD_ABORT        27 /* ... is obeyed: the order to end the job, which no machine sees */
 
 /* tasks, as bits in "is under way" and as the argument of events */
 #define T_JOB_START 1

@@ -12,12 +12,13 @@
  * leave before the journal have a crash of their own (DE_CRASH_ASKED, SE_CRASH_TOLD).
  *
  * Every fault takes one from a budget (FAULTS), and nothing is asked again before its answer can have changed. So there
- * is no infinite run (checked), and "everything is resolved in the end" is a property of the states without
- * successors.
+ * is no infinite run (checked; with ENDLESS there is one, to see that it would be noticed), and "everything is resolved
+ * in the end" is a property of the states without successors.
  *
  * Switches, each of which breaks the protocol in one place and must be found:
- *   NO_FREEZE NO_FENCE LOOK_FIRST RESTART_RESUMES TIME_BOUND THAW_ANY_EPOCH NO_ADOPTION PERMIT_VOLATILE REPEAT_LOST
- * and two that were ours until this model found them: SILENT_LOSS WORD_HOLDS. */
+ *   NO_FREEZE NO_FENCE LOOK_FIRST RESTART_RESUMES TIME_BOUND THAW_ANY_EPOCH NO_ADOPTION NO_TERM TERM_VOLATILE
+ *   PERMIT_VOLATILE REPEAT_LOST
+ * and three that were ours until this model found them: SILENT_LOSS WORD_HOLDS REOPENED. */
 #include "codes.h"
 
 #ifndef FAULTS
@@ -96,6 +97,7 @@ byte c_phase;
 bit c_up = 1;
 bit c_committed, c_resumed, c_discarded, c_raised;
 bit c_relayed;    /* the relay was needed once */
+byte c_over;      /* in attention: the phase whose deadline has passed, which can be gone back to */
 /* tasks: 0 none or done, 1 waits for its retry, 2 order under way, 3 at the worker, 4 and above: reply under way */
 #define O_NONE 0
 #define O_WAIT 1
@@ -119,7 +121,33 @@ bit e_end, e_loaded, e_permit, e_freeze, e_committed, e_resumed, e_back, e_lost,
 byte ask;
 byte fence, kill; /* 0 none, O_SENT, O_HELD */
 bit told;         /* "suspended", from worker to worker */
-bit late_ask, late_relay, late_permit, late_fence; /* copies without anybody who waits for the answer */
+bit late_ask, late_permit, late_start, late_fence; /* copies without anybody who waits for the answer */
+
+/* What coordinators that are no longer in office had sent, T_*, and what it said. */
+byte old, old_word;
+#define OLD_AT_S (T_JOB_START | T_RELAY | T_ABORT | T_REVIVE | T_REMOVE)
+#define OLD_AT_D (T_PERMIT | T_WORD | T_DISCARD)
+/* The worker has heard of the one in office: its journal holds the higher term. Always so where nothing old is left. */
+bit s_heard = 1, d_heard = 1;
+#ifdef NO_TERM
+#define S_OBEYS_OLD true
+#define D_OBEYS_OLD true
+#else
+#ifdef TERM_VOLATILE
+bit s_forgot, d_forgot;
+#define S_KNOWS s_forgot = 0
+#define D_KNOWS d_forgot = 0
+#define S_OBEYS_OLD (!s_heard || s_forgot)
+#define D_OBEYS_OLD (!d_heard || d_forgot)
+#else
+#define S_OBEYS_OLD (!s_heard)
+#define D_OBEYS_OLD (!d_heard)
+#endif
+#endif
+#ifndef S_KNOWS
+#define S_KNOWS skip
+#define D_KNOWS skip
+#endif
 
 byte faults = FAULTS;
 
@@ -128,7 +156,7 @@ int acts, h_arg;
 byte before, h_ev;
 
 #define SOURCE_RUNS ((proc == P_RUN || proc == P_RAN) && !stopped)
-#define UNDECIDED   (c_phase <= C_DISCARD || c_phase == C_REVIVE)
+#define UNDECIDED   (c_phase <= C_DISCARD || c_phase == C_REVIVE || c_phase == C_ATTENTION)
 #define ROLLING     (c_phase >= C_DRAIN && c_phase <= C_REVIVE)
 #define TASKS (((o_start > 0) * T_JOB_START) | ((o_permit > 0) * T_PERMIT) | ((o_relay > 0) * T_RELAY) | \
                ((o_word > 0) * T_WORD) | ((o_task > 0) * TASK_OF_PHASE))
@@ -143,9 +171,10 @@ byte before, h_ev;
 #define P_HARM     8  /* no copy is killed, removed or fenced off that runs, or that is the last one */
 #define P_WORD     16 /* what was said or done early is never contradicted: frozen, relayed, ingress opened */
 #define P_RESOLVED 32 /* every run ends where a run may end */
+#define P_TERM     64 /* a worker that has heard of a coordinator obeys none before it */
 /* All of them, unless a broken variant is to be shown to break a certain one. */
 #ifndef PROPERTIES
-#define PROPERTIES 63
+#define PROPERTIES 127
 #endif
 #define HOLDS(p, condition) assert(!(PROPERTIES & (p)) || (condition))
 
@@ -170,6 +199,9 @@ inline check()
 /* or nobody can know whether the source ran on, and it will never say. */
 #define UNKNOWABLE (copy == G_LOADED && !SOURCE_RUNS && !stopped && !watch && d_stage == D_ASKING && \
                   (job == J_LOST || proc == P_DEAD) && (s_stage == S_JOB || s_stage == S_SUSPENDED) && UNDECIDED)
+
+/* A person has taken the guest into their own hands: where it is then is theirs, that no two of it run is not. */
+#define ABANDONED (c_phase == C_ABANDONED)
 
 /* ------------------------------------------------------------------ the trail */
 
@@ -222,6 +254,33 @@ inline w_end(what)
 }
 /* ------------------------------------------------------------------ who acts */
 
+/* An order of the coordinator in office is here; a copy of it that an earlier one had sent is the same call. */
+inline s_hears(task)
+{
+    old = old & (255 - (task));
+    s_heard = 1;
+    S_KNOWS
+}
+inline d_hears(task)
+{
+    old = old & (255 - (task));
+    d_heard = 1;
+    D_KNOWS
+}
+/* Of one that was overtaken, and is carried out. */
+inline s_obeys_old(task)
+{
+    HOLDS(P_TERM, !s_heard);
+    old = old & (255 - (task));
+    if :: old & OLD_AT_S :: else -> s_heard = 1 fi
+}
+inline d_obeys_old(task)
+{
+    HOLDS(P_TERM, !d_heard);
+    old = old & (255 - (task));
+    if :: old & OLD_AT_D :: else -> d_heard = 1 fi
+}
+
 #include "source.pml"
 #include "destination.pml"
 #include "world.pml"
@@ -231,7 +290,7 @@ inline w_end(what)
 proctype Judge()
 {
     timeout;
-    HOLDS(P_RESOLVED, MOVED || STAYED || LOST || BOTH_DEAD || UNKNOWABLE);
+    HOLDS(P_RESOLVED, MOVED || STAYED || LOST || BOTH_DEAD || UNKNOWABLE || ABANDONED);
     d_step {
         if
         :: MOVED -> w_end(W_END_MOVED)
@@ -239,6 +298,7 @@ proctype Judge()
         :: LOST -> w_end(W_END_LOST)
         :: BOTH_DEAD -> w_end(W_END_BOTH_DEAD)
         :: UNKNOWABLE -> w_end(W_END_UNKNOWABLE)
+        :: ABANDONED -> w_end(W_END_ABANDONED)
         :: else /* not looked at */
         fi
     }

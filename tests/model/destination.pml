@@ -168,6 +168,9 @@ inline d_on_discard()
 #define REFUSED_BY_D ((acts / DA_REFUSED) & 7)
 inline d_crash()
 {
+#ifdef TERM_VOLATILE
+    d_forgot = 1;
+#endif
     d_fenced = 0; d_verified = 0; d_fencing = 0; d_verifying = 0; d_asking = 0; d_resuming = 0; d_removing = 0;
     d_telling = 0; d_open = 0; d_relay = 0; d_again = 0; d_remove_loaded = 0;
     hd_loaded = 0; hd_gone = 0;
@@ -239,17 +242,21 @@ end:
     do
     /* orders of the coordinator */
     :: d_step { o_permit == O_SENT ->
+        d_hears(T_PERMIT);
         d_begin();
         d_on_permit();
         o_permit = (REFUSED_BY_D -> O_REFUSED : O_OK);
         d_end(DE_PERMIT, 0) }
-    :: d_step { o_permit == O_SENT && d_permit -> o_permit = O_OK } /* the same call again: answered from the journal */
+    :: d_step { o_permit == O_SENT && d_permit -> /* the same call again: answered from the journal */
+        d_hears(T_PERMIT);
+        o_permit = O_OK }
     :: d_step { late_permit ->
         d_begin();
         late_permit = 0;
         d_on_permit();
         d_end(DE_PERMIT, 0) }
     :: d_step { c_phase == C_DISCARD && o_task == O_SENT ->
+        d_hears(T_DISCARD);
         d_begin();
         o_task = O_HELD;
         d_on_discard();
@@ -261,12 +268,37 @@ end:
         fi;
         d_end(DE_DISCARD, 0) }
     :: d_step { o_word == O_SENT ->
+        d_hears(T_WORD);
         d_begin();
-        a = word;
+        a = word; old_word = 0;
         o_word = O_OK;
         d_on_answer(a);
         d_end(DE_ANSWER, a);
         a = 0 }
+    /* of a coordinator that was overtaken */
+    :: d_step { (old & T_PERMIT) && D_OBEYS_OLD ->
+        d_begin();
+        d_obeys_old(T_PERMIT);
+        d_on_permit();
+        d_end(DE_PERMIT, 0) }
+    :: d_step { (old & T_DISCARD) && D_OBEYS_OLD ->
+        d_begin();
+        d_obeys_old(T_DISCARD);
+        d_on_discard();
+        d_end(DE_DISCARD, 0) }
+    :: d_step { (old & T_WORD) && D_OBEYS_OLD ->
+        d_begin();
+        d_obeys_old(T_WORD);
+        a = old_word; old_word = 0;
+        d_on_answer(a);
+        d_end(DE_ANSWER, a);
+        a = 0 }
+#ifndef NO_TERM
+    :: d_step { (old & OLD_AT_D) && !D_OBEYS_OLD ->
+        old = old & (255 - OLD_AT_D); old_word = 0;
+        w_end(W_STALE_TERM) }
+#endif
+    :: d_step { c_up && !d_heard -> d_heard = 1; D_KNOWS; w_end(W_TERM_HEARD) }
     /* the source's worker */
     :: d_step { told ->
         d_begin();
@@ -405,7 +437,10 @@ end:
     :: d_step { hd_gone && !hd_loaded ->
         d_begin();
         hd_gone = 0;
-        d_on_gone();
+        if
+        :: d_stage != D_DISCARDING -> d_on_gone()
+        :: else /* what it leaves is the removal's to take, which is tried (again) */
+        fi;
         d_end(DE_COPY_GONE, 0) }
     /* crashes */
     :: d_step { faults > 0 ->

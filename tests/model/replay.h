@@ -36,6 +36,8 @@ int replay_answer_code(enum lmo_freeze_answer a);
 void replay_workers_reset(void);
 void replay_source(void);
 void replay_destination(void);
+/* How its record stands now, as a coordinator that looks at it reads it. */
+const char *replay_destination_stage(void);
 void replay_core_reset(void);
 void replay_core(void);
 

@@ -6,6 +6,7 @@
 
 #include "base/str.h"
 #include "core/migration.h"
+#include "core/rules.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -101,6 +102,7 @@ static int phase_code(void)
     case LMO_PHASE_COMPLETED: return C_COMPLETED;
     case LMO_PHASE_ABORTED: return C_ABORTED;
     case LMO_PHASE_ATTENTION: return C_ATTENTION;
+    case LMO_PHASE_ABANDONED: return C_ABANDONED;
     case LMO_PHASE_QUEUED:
     case LMO_PHASE_PRECHECK:
     case LMO_PHASE_DESTINATION_CREATE:
@@ -186,6 +188,17 @@ static void recovered(void)
     }
 }
 
+/* The next timer is one call's, or the phase's. */
+static void none_due_but(const struct lmo_task *t)
+{
+    for (unsigned i = 0; i < record.task_count; i++) {
+        struct lmo_task *other = &record.tasks[i];
+        if (other != t && other->state == LMO_TASK_WAITING && other->not_before_ms <= now_ms) {
+            other->not_before_ms = now_ms + 1;
+        }
+    }
+}
+
 static void due_again(int code)
 {
     const struct lmo_task *t = unfinished(code);
@@ -194,18 +207,63 @@ static void due_again(int code)
         return;
     }
     now_ms = t->not_before_ms > now_ms ? t->not_before_ms : now_ms;
-    for (unsigned i = 0; i < record.task_count; i++) { /* this one, and no other, is due */
-        struct lmo_task *other = &record.tasks[i];
-        if (other != t && other->state == LMO_TASK_WAITING && other->not_before_ms <= now_ms) {
-            other->not_before_ms = now_ms + 1;
-        }
-    }
+    none_due_but(t);
     struct lmo_event ev = {.kind = LMO_EV_TIMER};
     step(&ev);
     t = unfinished(code);
     if (t && t->state != LMO_TASK_SENT) {
         replay_mismatch("the call is not sent again when it is due");
     }
+}
+
+static void given_up(int code)
+{
+    struct lmo_event ev = {.kind = LMO_EV_TASK_FAILED, .code = LMO_E_UNKNOWN, .text = "lost"};
+    struct lmo_task *t = unfinished(code);
+    if (t) {
+        t->attempts = LMO_TRIES_DRAIN;
+        finish(&ev, code);
+    }
+}
+
+static void overdue(void)
+{
+    struct lmo_event ev = {.kind = LMO_EV_TIMER};
+    if (record.deadline_ms == 0) {
+        replay_mismatch("the phase has no deadline");
+    }
+    now_ms = record.deadline_ms > now_ms ? record.deadline_ms : now_ms;
+    none_due_but(NULL);
+    step(&ev);
+}
+
+/* With what the model's guard says that was seen at both hosts; the source's record matters to one decision only, which
+ * the model leaves out. */
+static void resolved(int decision)
+{
+    static const struct {
+        enum lmo_resolution resolution;
+        enum lmo_run_state source, destination;
+    } decisions[] = {
+        [R_AT_SOURCE] = {LMO_RESOLVE_GUEST_AT_SOURCE, LMO_RUN_PAUSED_MIGRATION, LMO_RUN_ABSENT},
+        [R_AT_DESTINATION] = {LMO_RESOLVE_GUEST_AT_DESTINATION, LMO_RUN_PAUSED_MIGRATION, LMO_RUN_RUNNING},
+        [R_RETRY] = {LMO_RESOLVE_RETRY, LMO_RUN_UNKNOWN, LMO_RUN_UNKNOWN},
+        [R_ABANDON] = {LMO_RESOLVE_ABANDON, LMO_RUN_UNKNOWN, LMO_RUN_UNKNOWN},
+    };
+    if (decision <= 0 || decision >= (int)COUNT(decisions)) {
+        replay_mismatch("no such decision");
+        return;
+    }
+    struct lmo_resolve_view view = {.source = decisions[decision].source,
+                                    .destination = decisions[decision].destination};
+    LMO_COPY(view.source_stage, LMO_STAGE_UNSEEN);
+    LMO_COPY(view.destination_stage, replay_destination_stage());
+    struct lmo_event ev = {.kind = LMO_EV_RESOLVE,
+                           .resolution = decisions[decision].resolution,
+                           .view = &view,
+                           .text = "by the model: a trail"};
+    none_due_but(NULL);
+    step(&ev);
 }
 
 void replay_core(void)
@@ -239,6 +297,9 @@ void replay_core(void)
         finish(&ev, l->argument / 8);
         break;
     case CE_AGAIN: due_again(l->argument); break;
+    case CE_GIVEN_UP: given_up(l->argument); break;
+    case CE_OVERDUE: overdue(); break;
+    case CE_RESOLVED: resolved(l->argument); break;
     default: replay_mismatch("no such event of the coordinator"); return;
     }
     answer_the_rest();

@@ -305,6 +305,11 @@ void replay_destination(void)
     }
 }
 
+const char *replay_destination_stage(void)
+{
+    return lmo_dst_stage_text(dst.stage);
+}
+
 void replay_workers_reset(void)
 {
     src = src_disk = (struct lmo_src){.stage = LMO_SRC_IDLE};

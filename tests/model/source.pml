@@ -96,6 +96,9 @@ inline tell_paused()
 }
 inline s_crash()
 {
+#ifdef TERM_VOLATILE
+    s_forgot = 1;
+#endif
     s_pause = 0; s_resumed_seen = 0; s_kill = 0; s_revive = 0; s_again = 0; s_freeze = 0;
     hs_suspended = 0; hs_resumed = 0; hs_stopped = 0;
     if :: proc != P_RUN -> watch = 0 :: else fi;
@@ -124,6 +127,7 @@ end:
     do
     /* orders of the coordinator */
     :: d_step { o_start == O_SENT ->
+        s_hears(T_JOB_START);
         s_begin();
         if
         :: s_stage == S_IDLE -> s_stage = S_JOB; s_job = 1; job = J_JOB
@@ -138,10 +142,12 @@ end:
         o_start = O_OK;
         s_end(SE_JOB_STARTED, 0) }
     :: d_step { c_phase == C_ABORT && o_task == O_SENT -> /* no event of the machine: the worker asks libvirt */
+        s_hears(T_ABORT);
         o_task = O_HELD; abort_asked = s_job }
     :: d_step { c_phase == C_ABORT && o_task == O_HELD && (!s_job || s_stage == S_FROZEN) ->
         o_task = O_OK }
     :: d_step { c_phase == C_REVIVE && o_task == O_SENT ->
+        s_hears(T_REVIVE);
         s_begin();
         s_raised = 1;
         o_task = O_HELD;
@@ -154,13 +160,14 @@ end:
         fi;
         s_end(SE_REVIVE, EPOCH_RAISED) }
     :: d_step { faults > 0 && s_stage == S_FROZEN ->
-        /* Of a coordinator that was asleep since an earlier attempt. Everywhere else it is refused by its epoch before
-         * the machine is asked. */
+        /* In the network since an earlier attempt; its term may be right. Everywhere else it is refused by its epoch
+         * before the machine is asked. */
         faults--;
         s_begin();
         s_on_revive(EPOCH_OLD);
         s_end(SE_REVIVE, EPOCH_OLD) }
     :: d_step { c_phase == C_FINALIZE && o_task == O_SENT ->
+        s_hears(T_REMOVE);
         s_begin();
         o_task = O_HELD;
         s_on_kill();
@@ -170,6 +177,40 @@ end:
         :: else
         fi;
         s_end(SE_KILL, 0) }
+    /* orders that came too late, or whose coordinator was overtaken meanwhile */
+    :: d_step { late_start && s_stage == S_IDLE && !s_raised -> /* else answered from the journal, or by the epoch */
+        s_begin();
+        late_start = 0; s_stage = S_JOB; s_job = 1; job = J_JOB;
+        s_end(SE_JOB_STARTED, 0) }
+    :: d_step { (old & T_JOB_START) && S_OBEYS_OLD && s_stage == S_IDLE && !s_raised ->
+        s_begin();
+        s_obeys_old(T_JOB_START);
+        s_stage = S_JOB; s_job = 1; job = J_JOB;
+        s_end(SE_JOB_STARTED, 0) }
+    :: d_step { (old & T_RELAY) && S_OBEYS_OLD ->
+        s_begin();
+        s_obeys_old(T_RELAY);
+        s_on_freeze();
+        s_end(SE_FREEZE, s_raised) }
+    :: d_step { (old & T_ABORT) && S_OBEYS_OLD && s_job && !abort_asked ->
+        s_obeys_old(T_ABORT);
+        abort_asked = 1;
+        w_end(W_OLD_ABORT) }
+    :: d_step { (old & T_REVIVE) && S_OBEYS_OLD ->
+        s_begin();
+        s_obeys_old(T_REVIVE);
+        s_raised = 1;
+        s_on_revive(EPOCH_RAISED);
+        s_end(SE_REVIVE, EPOCH_RAISED) }
+    :: d_step { (old & T_REMOVE) && S_OBEYS_OLD ->
+        s_begin();
+        s_obeys_old(T_REMOVE);
+        s_on_kill();
+        s_end(SE_KILL, 0) }
+#ifndef NO_TERM
+    :: d_step { (old & OLD_AT_S) && !S_OBEYS_OLD -> old = old & (255 - OLD_AT_S); w_end(W_STALE_TERM) }
+#endif
+    :: d_step { c_up && !s_heard -> s_heard = 1; S_KNOWS; w_end(W_TERM_HEARD) }
     /* the destination's word */
     :: d_step { ask == O_SENT ->
         s_begin();
@@ -183,15 +224,11 @@ end:
         s_on_freeze();
         s_end(SE_FREEZE, s_raised) }
     :: d_step { o_relay == O_SENT ->
+        s_hears(T_RELAY);
         s_begin();
         o_relay = O_HELD;
         s_on_freeze();
         HOLDS(P_WORD, !REFUSED_BY_S); /* it is asked by an undecided destination: the source was not revived */
-        s_end(SE_FREEZE, s_raised) }
-    :: d_step { late_relay ->
-        s_begin();
-        late_relay = 0;
-        s_on_freeze();
         s_end(SE_FREEZE, s_raised) }
     :: d_step { kill == O_SENT ->
         s_begin();

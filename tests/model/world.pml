@@ -56,8 +56,8 @@ end:
     :: d_step { ask == O_SENT && faults > 0 -> faults--; ask = N_NONE; late_ask = 1; w_end(W_ASK_LATE) }
     :: d_step { ask >= O_OK && ask < N_NONE && faults > 0 -> faults--; ask = N_NONE; w_end(W_ANSWER_LOST) }
     :: d_step { told && faults > 0 -> faults--; told = 0; w_end(W_TOLD_LOST) }
-    :: d_step { late_ask || late_relay || late_permit || late_fence ->
-        late_ask = 0; late_relay = 0; late_permit = 0; late_fence = 0;
+    :: d_step { late_ask || late_permit || late_start || late_fence || old ->
+        late_ask = 0; late_permit = 0; late_start = 0; late_fence = 0; old = 0; old_word = 0; s_heard = 1; d_heard = 1;
         w_end(W_LATE_LOST) }
     od
 }

@@ -271,6 +271,9 @@ int main(int argc, char **argv)
         if (!a.plan && !a.scenario) {
             plan_random(seed, mode_of(&a), &plan);
         }
+        for (unsigned i = 0; i < plan.fault_count; i++) {
+            sim_alloc_points |= plan.faults[i].kind == FAULT_POINT && plan.faults[i].point == SIM_POINT_ALLOC;
+        }
         double before = cpu_now();
         run_plan(&plan, &result);
         totals.cpu_s += cpu_now() - before;

@@ -497,7 +497,6 @@ void run_init(void)
         (void)mallopt(M_MMAP_THRESHOLD,
                       1 << 30); /* what one run gives back the next one takes: not through the kernel */
         (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
-        json_set_alloc_funcs(malloc, free);
         json_object_seed(1);
         sim_permits_init();
         sim_vfs_register();

@@ -6,7 +6,7 @@
  *   lmo-simctl DIR hold | release                jobs stay behind their open gates | go on
  *   lmo-simctl DIR freeze-unknown on | off       freezing finds nothing out
  *   lmo-simctl DIR finish-lost GUEST             the source's libvirt hears nothing of the destination and runs its guest
- *   lmo-simctl DIR copy-dies GUEST               the copy's process ends; exit status 1: it runs already
+ *   lmo-simctl DIR copy-dies GUEST               the copy's process ends, and with it the job; exit status 1: it runs already
  *   lmo-simctl DIR shut-off GUEST | start GUEST  by its owner; exit status 1: not now
  *
  * What it says comes from the world and from nothing that LMO wrote down. */
@@ -126,8 +126,14 @@ static int about_guest(struct fake_world *w, const char *what, const char *name)
         fake_give_up_of(w, g);
         return 0;
     }
-    bool done = strcmp(what, "copy-dies") == 0 ? fake_copy_dies_of(w, g) : fake_set_power(w, g, strcmp(what, "start") == 0);
-    return done ? 0 : 1;
+    if (strcmp(what, "copy-dies") == 0) {
+        bool died = fake_copy_dies_of(w, g);
+        if (died) {
+            fake_give_up_of(w, g); /* its end reaches the source's libvirt as an error */
+        }
+        return died ? 0 : 1;
+    }
+    return fake_set_power(w, g, strcmp(what, "start") == 0) ? 0 : 1;
 }
 
 static int order(struct fake_world *w, char **argv)

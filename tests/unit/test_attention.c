@@ -393,6 +393,22 @@ START_TEST(guest_at_destination_that_runs_there_goes_on_to_finalize)
 }
 END_TEST
 
+START_TEST(committed_that_comes_after_a_person_has_seen_the_guest_there_does_not_lead_back)
+{
+    to_attention();
+    ck_assert_int_eq(
+        decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_ABSENT, "killed", LMO_RUN_RUNNING, "resumed")), 0);
+    time_out();
+    ck_assert_int_eq(m.failed_in, LMO_PHASE_FINALIZE);
+    says((struct lmo_worker_event){.kind = LMO_WEV_COMMITTED, .answer = "frozen", .evidence = "e"});
+    says((struct lmo_worker_event){.kind = LMO_WEV_RESUMED, .state = LMO_RUN_RUNNING});
+    ck_assert(m.cutover.committed);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION); /* a cutover would be left by RESUMED, which was taken already */
+    ck_assert_int_eq(decide(LMO_RESOLVE_RETRY, view(LMO_RUN_ABSENT, "killed", LMO_RUN_RUNNING, "done")), 0);
+    run_to(LMO_PHASE_COMPLETED);
+}
+END_TEST
+
 START_TEST(retry_goes_back_to_where_it_stopped_with_a_fresh_deadline)
 {
     to_attention();
@@ -494,6 +510,7 @@ Suite *attention_suite(void)
     tcase_add_test(t, guest_at_destination_is_refused_while_the_source_runs_or_can_speak_for_itself);
     tcase_add_test(t, guest_at_destination_gives_a_waiting_copy_a_persons_word_in_a_dead_sources_place);
     tcase_add_test(t, guest_at_destination_that_runs_there_goes_on_to_finalize);
+    tcase_add_test(t, committed_that_comes_after_a_person_has_seen_the_guest_there_does_not_lead_back);
     tcase_add_test(t, retry_goes_back_to_where_it_stopped_with_a_fresh_deadline);
     tcase_add_test(t, retry_of_a_roll_back_does_not_undo_twice_and_keeps_its_epoch);
     tcase_add_test(t, abandon_closes_the_record_and_touches_nothing);

@@ -539,7 +539,11 @@ void cluster_raise_epoch(struct cluster *c)
 int cluster_rollback(struct cluster *c)
 {
     int r = cluster_op(c, HV1, LMO_OP_JOB_ABORT, NULL);
-    r = r ? r : cluster_op(c, HV2, LMO_OP_DISCARD, NULL);
+    /* As the coordinator does: a destination that is busy (a copy's end is still on its way to it) is asked again. */
+    uint64_t until = lmo_now_ns() + 5 * LMO_NS_PER_S;
+    do {
+        r = r && r != LMO_E_BUSY ? r : cluster_op(c, HV2, LMO_OP_DISCARD, NULL);
+    } while (r == LMO_E_BUSY && lmo_now_ns() < until);
     if (r < 0) {
         return r;
     }

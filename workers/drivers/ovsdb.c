@@ -18,10 +18,10 @@
 int ovsdb_post(struct lmo_ovsdb *db, json_t *message, struct lmo_err *err)
 {
     LMO_AUTO_JSON json_t *owned = message;
-    LMO_AUTO_FREE char *text = owned ? json_dumps(owned, JSON_COMPACT) : NULL;
-    if (!text)
-        return lmo_fail(err, LMO_E_NO_MEMORY, "%s: out of memory", db->link.name);
-    return lmo_ovsdb_link_send(&db->link, text, strlen(text), err);
+    LMO_AUTO_FREE char *text = NULL;
+    size_t len = 0;
+    int r = lmo_json_dump(owned, &text, &len, err);
+    return r < 0 ? lmo_err_prefix(err, "%s", db->link.name) : lmo_ovsdb_link_send(&db->link, text, len, err);
 }
 
 /* Remembers which columns are notated as differences, and checks that everything needed is there. */

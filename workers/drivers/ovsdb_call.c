@@ -202,7 +202,8 @@ int ovsdb_watch_reply(struct lmo_ovsdb *db, struct lmo_ovsdb_watch *w, const jso
 {
     const json_t *error = json_object_get(message, "error");
     if (error && !json_is_null(error)) {
-        LMO_AUTO_FREE char *text = json_dumps(error, JSON_COMPACT | JSON_ENCODE_ANY);
+        LMO_AUTO_FREE char *text = NULL;
+        (void)!lmo_json_dump(error, &text, NULL, NULL);
         lmo_log(LMO_LOG_ERROR, "database monitor refused", "database=%s table=%s error=%s", db->link.name, w->table,
                 text ? text : "?");
         w->code = LMO_E_UNSUPPORTED;

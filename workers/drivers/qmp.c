@@ -11,6 +11,8 @@
  *  4. When a connection is lost every call sent on it is marked lost before `on_down` runs. */
 #include "workers/drivers/qmp.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -143,7 +145,7 @@ static char *command_text(const char *command, const json_t *arguments, uint64_t
     /* Our own deep copy: sharing `arguments` would make two threads count its references. */
     json_t *copy = arguments ? json_deep_copy(arguments) : json_object();
     if (message && copy && json_object_set_new(message, "arguments", copy) == 0) {
-        text = json_dumps(message, JSON_COMPACT);
+        (void)!lmo_json_dump(message, &text, NULL, NULL);
     } else if (!message) {
         json_decref(copy);
     }
@@ -208,7 +210,8 @@ static bool handle_handshake(struct lmo_qmp *q, const json_t *message)
 
 static bool handle_message(struct lmo_qmp *q, const char *text, size_t len)
 {
-    json_t *message = json_loadb(text, len, 0, NULL);
+    json_t *message = NULL;
+    (void)!lmo_json_parse(text, len, len, &message, NULL);
     bool alive = json_is_object(message); /* what is no message: the stream cannot be trusted any more */
     if (alive && q->link != QMP_READY) {
         alive = handle_handshake(q, message);

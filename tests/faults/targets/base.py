@@ -3,7 +3,7 @@ import dataclasses
 import os
 import time
 
-from faults import Problem, Unsupported
+from faults import Drive, Problem, Unsupported
 
 
 @dataclasses.dataclass
@@ -41,6 +41,10 @@ class Target:
                 return f"cannot do '{action['do'].replace('_', ' ')}' here"
         return None
 
+    def carry_out(self, cell, result):
+        """Fills the result; raises nothing."""
+        Drive(self, cell).run(result)
+
     def prepare(self, cell):
         """A guest for the cell, everything up and nothing left of the cell before."""
         raise NotImplementedError
@@ -70,6 +74,18 @@ class Target:
     def over(self, drive):
         """Has the migration ended, as far as can be said while the coordinator may stand still?"""
         return False
+
+    # ---- did it strike? A cell that ends well because nothing went wrong has shown nothing.
+    witnesses = ()
+
+    def witness(self, what, struck):
+        self.witnesses = [*self.witnesses, (what, struck)]
+
+    def count_witnesses(self, result):
+        """A cut has one rule for each direction and each kind of message: any of one action's is enough."""
+        missed = [what for what, struck in self.witnesses if not struck()]
+        if self.witnesses and len(missed) == len(self.witnesses):
+            result.problems.append(f"it never struck: {', '.join(missed)}")
 
     # ---- fault orders (lmo/base/fault.h): one file for all programs of the target
     orders_path = None
