@@ -170,6 +170,7 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
         (r = lmo_fs_mkdir_p(state_dir, 0700, err)) < 0 ||
         (r = take_over ? lmo_store_sqlite_take_over(state_dir, &d->store, err)
                        : lmo_store_sqlite_open(state_dir, &d->store, err)) < 0 ||
+        (r = lmo_store_sqlite_tidy_apart(d->store, err)) < 0 ||
         (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
         return r;
     }

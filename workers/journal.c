@@ -124,7 +124,8 @@ static void tidy(void *arg)
     j->tidy_timer = 0;
     bool later = j->busy && j->busy(j->arg) && j->untidy < TIDY_ANYWAY;
     if (!later && !j->dead) {
-        if (lmo_sql_exec(j->db, "PRAGMA wal_checkpoint(PASSIVE)", &err) < 0) {
+        struct lmo_sql_log log;
+        if (lmo_sql_tidy(j->db, &log, &err) < 0) {
             lmo_log(LMO_LOG_WARN, "journal cannot be tidied up; later again", "reason=%s", err.text);
         }
         j->untidy = 0;
@@ -456,9 +457,7 @@ int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **
     j->last = &j->first;
     int r = lmo_sql_open(cfg->path, 2000, &j->db, err);
     if (r == 0) {
-        r = lmo_sql_exec(j->db, "PRAGMA wal_autocheckpoint=0", err); /* see tidy() */
-    }
-    if (r == 0) {
+        lmo_sql_tidy_elsewhere(j->db, NULL, NULL); /* see tidy() */
         r = lmo_sql_migrate(j->db, lmo_schema_worker, lmo_schema_worker_count, err);
     }
     if (r == 0) {

@@ -115,6 +115,10 @@ int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct 
  * raises the term, after which that one can write nothing, and takes its lock's place. */
 int lmo_store_sqlite_take_over(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;
 
+/* Moves the database's log by a thread of its own from now on, until the store is closed, so that no commit has to
+ * (sqlite_tidy.c). For programs that serve; a store without it does the same work, now and then within a commit. */
+int lmo_store_sqlite_tidy_apart(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+
 /* ------------------------------------------------------------------ workers */
 
 /* Callbacks run on the engine's loop thread. */

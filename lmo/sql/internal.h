@@ -23,6 +23,8 @@ struct lmo_sql {
     struct lmo_sql_stmt statements[LMO_SQL_STATEMENTS_MAX];
     size_t statement_count;
     struct lmo_sql_stmt *buckets[LMO_SQL_BUCKETS];
+    lmo_sql_logged_fn *logged;
+    void *logged_arg;
 };
 
 /* Fills err from SQLite's code and message; returns our code. */

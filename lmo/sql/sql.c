@@ -135,6 +135,35 @@ struct lmo_sql *lmo_sql_close(struct lmo_sql *db)
     return NULL;
 }
 
+/* ---- the log ---- */
+
+int lmo_sql_tidy(struct lmo_sql *db, struct lmo_sql_log *ret_log, struct lmo_err *err)
+{
+    int pages = 0, moved = 0;
+    int rc = sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    if (rc != SQLITE_OK)
+        return lmo_sql_error(db->handle, rc, "moving the log into the database", err);
+    *ret_log = (struct lmo_sql_log){.pages = pages > 0 ? (uint64_t)pages : 0, .moved = moved > 0 ? (uint64_t)moved : 0};
+    return 0;
+}
+
+static int logged(void *arg, sqlite3 *handle, const char *name, int pages)
+{
+    struct lmo_sql *db = arg;
+    (void)handle;
+    (void)name;
+    if (db->logged)
+        db->logged(db->logged_arg, db, pages > 0 ? (uint64_t)pages : 0);
+    return SQLITE_OK; /* the commit is on disk: what becomes of the log is not its caller's concern */
+}
+
+void lmo_sql_tidy_elsewhere(struct lmo_sql *db, lmo_sql_logged_fn *fn, void *arg)
+{
+    db->logged = fn;
+    db->logged_arg = arg;
+    (void)sqlite3_wal_hook(db->handle, logged, db); /* SQLite's own moving is such a hook: this one takes its place */
+}
+
 /* ---- transactions ---- */
 
 int lmo_sql_begin(struct lmo_sql *db, struct lmo_err *err)

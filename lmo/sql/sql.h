@@ -54,6 +54,20 @@ int lmo_sql_commit(struct lmo_sql *db, struct lmo_err *err) LMO_MUST_CHECK;
 void lmo_sql_rollback(struct lmo_sql *db);
 bool lmo_sql_in_transaction(const struct lmo_sql *db);
 
+/* Commits append to a log (the -wal file), and somebody has to move it into the database. Unless told otherwise SQLite does
+ * so within a commit, as soon as the log has 1,000 pages: many milliseconds during which that commit's caller waits. */
+struct lmo_sql_log {
+    uint64_t pages; /* in the log */
+    uint64_t moved; /* the first so many of them are in the database; all of them: the next commit begins at the front */
+};
+/* Moves what no reader needs there, durably; keeps no commit and no reader waiting. Another thread may do it, with a handle
+ * of its own for the same file. BUSY: somebody else is at it. */
+int lmo_sql_tidy(struct lmo_sql *db, struct lmo_sql_log *ret_log, struct lmo_err *err) LMO_MUST_CHECK;
+/* From now on tidying is the caller's: `fn` is called after each commit of this handle, on disk by then, with the number
+ * of pages in the log; it may call lmo_sql_tidy on the handle and nothing else. fn NULL: nobody is told. */
+typedef void lmo_sql_logged_fn(void *arg, struct lmo_sql *db, uint64_t pages);
+void lmo_sql_tidy_elsewhere(struct lmo_sql *db, lmo_sql_logged_fn *fn, void *arg);
+
 /* Runs fixed SQL text (several statements allowed) without parameters or results. */
 int lmo_sql_exec(struct lmo_sql *db, const char *sql, struct lmo_err *err) LMO_MUST_CHECK;
 

@@ -1,6 +1,7 @@
-/* sqlite.c - the store on SQLite: opening, locking, closing. Writing is sqlite_write.c, reading sqlite_read.c.
+/* sqlite.c - the store on SQLite: opening, locking, closing. Writing is sqlite_write.c, reading sqlite_read.c, and
+ * sqlite_tidy.c keeps SQLite's housekeeping out of the commits.
  *
- * Invariants of the three files:
+ * Invariants of these files:
  *  1. What a call returned 0 for is on disk (sql/sql.h: WAL, synchronous=FULL, both asserted at open).
  *  2. One coordinator: <state_dir>/lmod.lock is held from open to close. The engine's memory is a cache of the
  *     database; a second writer would make it lie.
@@ -18,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/fs.h"
+#include "base/str.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -28,6 +30,7 @@ static void store_close(struct lmo_store *s)
         return;
     }
     struct sqlite_store *st = sqlite_of(s);
+    lmo_sqlite_tidy_stop(st->tidier);
     lmo_sql_close(st->db);
     free(st->audit);
     free(st->epochs);
@@ -132,6 +135,7 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
         return r;
     }
     st->base.ops = &sqlite_ops;
+    LMO_COPY(st->db_path, db_path);
     st->db = LMO_TAKE(db);
     st->lock_fd = lock_fd;
     lock_fd = -1;

@@ -8,6 +8,8 @@
 struct sqlite_store {
     struct lmo_store base; /* first: a struct lmo_store * of ours is a struct sqlite_store * */
     struct lmo_sql *db;
+    struct tidier *tidier; /* NULL: SQLite tidies up by itself, within commits */
+    char db_path[LMO_PATH_MAX];
     int lock_fd;
     uint64_t term;
     unsigned audit_count, audit_size; /* lines that wait for the next commit */
@@ -51,6 +53,9 @@ int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char
 int lmo_sqlite_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
                                struct lmo_err *err) LMO_MUST_CHECK;
+
+/* sqlite_tidy.c: ends the thread. NULL is fine. */
+void lmo_sqlite_tidy_stop(struct tidier *t);
 
 /* sqlite_read.c */
 int lmo_sqlite_load_open(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),

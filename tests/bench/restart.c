@@ -105,7 +105,7 @@ static int run_child(const char *dir, const char *state, unsigned open)
     memory_workers_init(&child.workers, child.loop, HOSTS);
     child.workers.hold_precopy = true;
     child.workers.answer_us = LIMIT_MS * 1000U; /* asked for, not answered: what follows is not the restart */
-    struct lmo_engine_config cfg = {.loop = child.loop, .store = store, .permit_key = key};
+    struct lmo_engine_config cfg = {.loop = child.loop, .store = store, .permit_key = key, .limits = &bench_limits};
     check(lmo_engine_new(&cfg, &engine, &err), &err, "engine");
     check(lmo_engine_start(engine, &child.workers.base, &err), &err, "engine");
     memory_workers_up(&child.workers, lmo_engine_callbacks(engine));

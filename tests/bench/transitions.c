@@ -1,6 +1,6 @@
 /* transitions.c - durable state transitions through the real engine and store, against bare SQLite with the same rows.
  *
- *   transitions DIR       DIR: on the disk that is to be measured
+ *   transitions DIR [steps]      DIR: on the disk that is to be measured; steps: only the time that a step takes
  *
  * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. A first run
  * takes down every row that the store is given; bare SQLite (prepared statements, the same schema, WAL, FULL) then writes
@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <uthash.h>
 
 #define HOSTS     40
@@ -28,6 +29,14 @@
 #define ROWS_MAX  12000
 #define RUN_MS    3000
 #define XML_BYTES 6000
+
+/* Steps: workers that take their time, and slices of the run with the disk's own time between them. */
+#define WORK_US   20000 /* mean of an operation's time; a seeded exponential distribution */
+#define SEED      UINT64_C(20260131)
+#define SLICES    20
+#define SETTLE_MS 100 /* not counted: what fell due while the disk was measured */
+#define SLICE_MS  300
+#define SYNCS     60 /* between two slices */
 
 /* ------------------------------------------------------------------ rows that the store was given */
 
@@ -265,6 +274,9 @@ static int counting_commit(struct lmo_store *s, const struct lmo_commit_item *it
             start_one();
         }
     }
+    if (r == 0) {
+        memory_workers_committed(&run.workers, items, count);
+    }
     run.transitions += r == 0 ? count : 0;
     run.commits += r == 0;
     return r;
@@ -282,22 +294,27 @@ static void run_for(uint64_t ms)
     check(lmo_loop_run(run.loop), NULL, "loop");
 }
 
-static void open_engine(const char *parent, const char *name, unsigned answer_us)
+static void open_engine(const char *parent, const char *name, unsigned answer_us, uint64_t seed)
 {
     char dir[LMO_PATH_MAX];
     struct lmo_err err = {0};
     make_dir(parent, name, dir);
     check(lmo_loop_new(65536, &run.loop, &err), &err, "loop");
     check(lmo_store_sqlite_open(dir, &run.store, &err), &err, "store");
+    check(lmo_store_sqlite_tidy_apart(run.store, &err), &err, "store"); /* as lmod does */
     memory_workers_init(&run.workers, run.loop, HOSTS);
     run.workers.answer_us = answer_us;
+    run.workers.random = seed;
     run.workers.xml_bytes = XML_BYTES;
     memory_hosts(&run.workers, run.store);
     run.counting = *run.store->ops;
     run.commit = run.counting.commit;
     run.counting.commit = counting_commit;
     run.store->ops = &run.counting;
-    struct lmo_engine_config cfg = {.loop = run.loop, .store = run.store, .permit_key = run.key};
+    struct lmo_engine_config cfg = {.loop = run.loop,
+                                    .store = run.store,
+                                    .permit_key = run.key,
+                                    .limits = &bench_limits};
     check(lmo_engine_new(&cfg, &run.engine, &err), &err, "engine");
     check(lmo_engine_start(run.engine, &run.workers.base, &err), &err, "engine");
     memory_workers_up(&run.workers, lmo_engine_callbacks(run.engine));
@@ -337,14 +354,13 @@ static uint64_t cpu_ns(void)
     return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-static struct result run_engine(const char *parent, const char *name, unsigned in_flight, unsigned answer_us,
-                                uint64_t ms, struct samples *steps)
+/* Workers answer in the next turn. */
+static struct result run_engine(const char *parent, const char *name, unsigned in_flight, uint64_t ms)
 {
-    open_engine(parent, name, answer_us);
+    open_engine(parent, name, 0, 0);
     fill(in_flight);
     run_for(ms / 4); /* phases drift apart */
     uint64_t transitions = run.transitions, commits = run.commits, began = lmo_now_ns(), cpu = cpu_ns();
-    run.workers.steps = steps;
     run_for(ms);
     double s = (double)(lmo_now_ns() - began) / 1e9, n = (double)(run.transitions - transitions);
     struct result r = {.rate = n / s,
@@ -368,29 +384,57 @@ static double median(double *v, unsigned n)
     return v[n / 2];
 }
 
+/* One store, SLICES times in turns: steps, then the disk alone. */
+static void run_steps(const char *parent, unsigned round, struct samples *steps, struct samples *syncs)
+{
+    char name[32];
+    snprintf(name, sizeof name, "steps-%u", round);
+    open_engine(parent, name, WORK_US, SEED + round);
+    int fd = fdatasync_file(parent);
+    fill(GROUP);
+    run_for(RUN_MS / 4);
+    for (unsigned i = 0; i < SLICES; i++) {
+        measure_fdatasync(fd, SYNCS, syncs);
+        run_for(SETTLE_MS);
+        run.workers.steps = steps;
+        run_for(SLICE_MS);
+        run.workers.steps = NULL;
+    }
+    if (run.workers.unsettled > 0) {
+        die("%llu answers changed nothing: what a step's time is, is not known",
+            (unsigned long long)run.workers.unsettled);
+    }
+    close(fd);
+    close_engine();
+}
+
 static void measure_steps(const char *dir, json_t *out, json_t *raw)
 {
-    struct samples steps = {0};
-    double ratios[ROUNDS], p50s[ROUNDS], p99s[ROUNDS], syncs[ROUNDS];
+    static const struct {
+        const char *step, *sync;
+        double percent;
+    } figures[] = {{"step_p50_ms", "fdatasync_p50_ms", 50}, {"step_p99_ms", "fdatasync_p99_ms", 99}};
+    struct samples steps[ROUNDS] = {0}, syncs[ROUNDS] = {0};
+    double ratios[ROUNDS], step_ms[ROUNDS], sync_ms[ROUNDS], per_s[ROUNDS];
     for (unsigned i = 0; i < ROUNDS; i++) {
-        char name[32];
-        uint64_t p50, p99, p99_after;
-        snprintf(name, sizeof name, "steps-%u", i);
-        measure_fdatasync(dir, 4096, 1000, &p50, &p99);
-        (void)run_engine(dir, name, GROUP, 0, RUN_MS, &steps);
-        measure_fdatasync(dir, 4096, 1000, &p50, &p99_after);
-        p99 = (p99 + p99_after) / 2;
-        uint64_t step = samples_percentile(&steps, 99);
-        ratios[i] = (double)step / (double)p99;
-        p50s[i] = (double)samples_percentile(&steps, 50) / 1e6;
-        p99s[i] = (double)step / 1e6;
-        syncs[i] = (double)p99 / 1e6;
-        samples_done(&steps);
+        run_steps(dir, i, &steps[i], &syncs[i]);
+        per_s[i] = (double)steps[i].count * 1000.0 / (SLICES * SLICE_MS);
+    }
+    for (unsigned k = 0; k < 2; k++) {
+        for (unsigned i = 0; i < ROUNDS; i++) {
+            step_ms[i] = (double)samples_percentile(&steps[i], figures[k].percent) / 1e6;
+            sync_ms[i] = (double)samples_percentile(&syncs[i], figures[k].percent) / 1e6;
+            ratios[i] = step_ms[i] / sync_ms[i];
+        }
+        json_object_set_new(raw, figures[k].step, json_real(rounded(median(step_ms, ROUNDS), 3)));
+        json_object_set_new(raw, figures[k].sync, json_real(rounded(median(sync_ms, ROUNDS), 3)));
     }
     json_object_set_new(out, "step_p99_over_fdatasync_p99", json_real(rounded(median(ratios, ROUNDS), 2)));
-    json_object_set_new(raw, "step_p50_ms", json_real(rounded(median(p50s, ROUNDS), 3)));
-    json_object_set_new(raw, "step_p99_ms", json_real(rounded(median(p99s, ROUNDS), 3)));
-    json_object_set_new(raw, "fdatasync_p99_ms", json_real(rounded(median(syncs, ROUNDS), 3)));
+    json_object_set_new(raw, "steps_per_s", json_real(rounded(median(per_s, ROUNDS), 0)));
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        samples_done(&steps[i]);
+        samples_done(&syncs[i]);
+    }
 }
 
 static void measure_rates(const char *dir, json_t *out, json_t *raw)
@@ -402,7 +446,7 @@ static void measure_rates(const char *dir, json_t *out, json_t *raw)
         for (unsigned k = 0; k < 2; k++) {
             char name[32];
             snprintf(name, sizeof name, "engine-%u-%u", in_flight[k], i);
-            struct result r = run_engine(dir, name, in_flight[k], 0, RUN_MS, NULL);
+            struct result r = run_engine(dir, name, in_flight[k], RUN_MS);
             rate[k][i] = r.rate;
             group[k][i] = r.group;
             cpu[k][i] = r.cpu_us;
@@ -427,8 +471,9 @@ int main(int argc, char **argv)
 {
     char dir[LMO_PATH_MAX], pki[LMO_PATH_MAX], key[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
-    if (argc != 2) {
-        die("usage: transitions DIR");
+    bool all_figures = argc == 2;
+    if (!all_figures && (argc != 3 || strcmp(argv[2], "steps") != 0)) {
+        die("usage: transitions DIR [steps]");
     }
     lmo_log_set_level(LMO_LOG_ERROR);
     make_dir(argv[1], "transitions", dir);
@@ -436,14 +481,16 @@ int main(int argc, char **argv)
     check(lmo_pki_init(pki, &err), &err, "certificates");
     snprintf(key, sizeof key, "%s/permit.key", pki);
     check(lmo_permit_key_load(key, &run.key, &err), &err, "permit key");
-    run.taking = true;
-    (void)run_engine(dir, "take", GROUP, 0, 2000, NULL);
-    if (taken.count < ROWS_MAX / 4) {
-        die("only %u rows were taken", taken.count);
-    }
-    run.taking = false;
     json_t *out = json_object(), *raw = json_object(), *all = json_object();
-    measure_rates(dir, out, raw);
+    if (all_figures) {
+        run.taking = true;
+        (void)run_engine(dir, "take", GROUP, 2000);
+        if (taken.count < ROWS_MAX / 4) {
+            die("only %u rows were taken", taken.count);
+        }
+        run.taking = false;
+        measure_rates(dir, out, raw);
+    }
     measure_steps(dir, out, raw);
     json_object_set_new(all, "transitions", out);
     json_object_set_new(all, "raw", raw);

@@ -11,6 +11,7 @@
     X(network_ovn)    \
     X(proto)          \
     X(store)          \
+    X(store_tidy)     \
     X(rpc)            \
     X(api)            \
     X(qmp)            \

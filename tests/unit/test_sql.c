@@ -180,6 +180,45 @@ static const struct lmo_sql_migration steps[] = {
     {3, "third", "CREATE TABLE c (x); CREATE TABLE c (x)"}, /* fails half-way */
 };
 
+static void count_pages(void *arg, struct lmo_sql *handle, uint64_t pages)
+{
+    ck_assert_ptr_eq(handle, db);
+    *(uint64_t *)arg = pages;
+}
+
+static uint64_t commit_pages(unsigned commits)
+{
+    struct stat st;
+    for (unsigned i = 0; i < commits; i++) {
+        exec("INSERT INTO t VALUES (zeroblob(200000))");
+    }
+    ck_assert_int_eq(stat(path, &st), 0);
+    return (uint64_t)st.st_size / 4096;
+}
+
+START_TEST(log_that_is_tidied_elsewhere__is_not_moved_by_commits_and_begins_at_its_front_once_it_was)
+{
+    uint64_t pages = 0;
+    struct lmo_sql_log log;
+    exec("CREATE TABLE t (a BLOB)");
+    ck_assert_uint_gt(commit_pages(30), 900); /* left to itself SQLite moves it within some commit */
+    lmo_sql_tidy_elsewhere(db, count_pages, &pages);
+    ck_assert_int_eq(lmo_sql_tidy(db, &log, &err), 0);
+    ck_assert_uint_eq(log.pages, log.moved);
+    uint64_t before = commit_pages(0);
+    ck_assert_uint_eq(commit_pages(30), before);
+    ck_assert_uint_gt(pages, 30 * 48);
+    struct lmo_sql *other = NULL;
+    ck_assert_int_eq(lmo_sql_open(path, 50, &other, &err), 0);
+    ck_assert_int_eq(lmo_sql_tidy(other, &log, &err), 0);
+    lmo_sql_close(other);
+    ck_assert_uint_eq(log.pages, pages);
+    ck_assert_uint_eq(log.moved, pages);
+    ck_assert_uint_gt(commit_pages(1), before + 30 * 48);
+    ck_assert_uint_lt(pages, 100);
+}
+END_TEST
+
 START_TEST(migrations__go_forward_once_and_keep_their_place_on_failure)
 {
     unsigned version = 99;
@@ -231,6 +270,7 @@ Suite *sql_suite(void)
     tcase_add_test(tc, rollback__undoes_and_is_always_allowed);
     tcase_add_test(tc, second_writer__is_busy_after_the_timeout);
     tcase_add_test(tc, full_disk__is_no_space_and_leaves_the_old_state);
+    tcase_add_test(tc, log_that_is_tidied_elsewhere__is_not_moved_by_commits_and_begins_at_its_front_once_it_was);
     tcase_add_test(tc, migrations__go_forward_once_and_keep_their_place_on_failure);
     tcase_add_test(tc, database_newer_than_the_program__is_refused_with_both_numbers);
     tcase_add_test(tc, embedded_schemas__apply_to_an_empty_database);

@@ -118,29 +118,27 @@ void make_dir(const char *dir, const char *name, char ret[LMO_PATH_MAX])
     snprintf(made[made_count++], LMO_PATH_MAX, "%s", ret);
 }
 
-void measure_fdatasync(const char *dir, size_t bytes, unsigned rounds, uint64_t *ret_p50_ns, uint64_t *ret_p99_ns)
+int fdatasync_file(const char *dir)
 {
     char path[LMO_PATH_MAX + 32];
-    struct samples s = {0};
-    char *data = calloc(1, bytes);
     snprintf(path, sizeof path, "%s/fdatasync", dir);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || !data) {
+    if (fd < 0 || unlink(path) < 0 || fsync(fd) < 0) {
         die("%s: %s", path, strerror(errno));
     }
+    return fd;
+}
+
+void measure_fdatasync(int fd, unsigned rounds, struct samples *to)
+{
+    static const char data[4096];
     for (unsigned i = 0; i < rounds; i++) {
         uint64_t began = lmo_now_ns();
-        if (write(fd, data, bytes) != (ssize_t)bytes || fdatasync(fd) < 0) {
-            die("%s: %s", path, strerror(errno));
+        if (write(fd, data, sizeof data) != (ssize_t)sizeof data || fdatasync(fd) < 0) {
+            die("fdatasync: %s", strerror(errno));
         }
-        samples_add(&s, lmo_now_ns() - began);
+        samples_add(to, lmo_now_ns() - began);
     }
-    *ret_p50_ns = samples_percentile(&s, 50);
-    *ret_p99_ns = samples_percentile(&s, 99);
-    samples_done(&s);
-    free(data);
-    close(fd);
-    unlink(path);
 }
 
 size_t heap_in_use(void)

@@ -253,7 +253,7 @@ struct coordinator *coordinator_start(const char *dir, const char *state, unsign
     c->store->ops = &c->store_ops;
     snprintf(path, sizeof path, "%.900s/pki/permit.key", dir);
     check(lmo_permit_key_load(path, &c->key, &err), &err, "permit key");
-    struct lmo_engine_config cfg = {.loop = c->loop, .store = c->store, .permit_key = c->key};
+    struct lmo_engine_config cfg = {.loop = c->loop, .store = c->store, .permit_key = c->key, .limits = &bench_limits};
     check(lmo_engine_new(&cfg, &c->engine, &err), &err, "engine");
     open_workers(c, &tls);
     check(lmo_engine_start(c->engine, c->workers, &err), &err, "engine");

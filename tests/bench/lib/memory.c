@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "proto/vm.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,8 @@
 struct seen {
     struct memory_workers *w;
     char id[LMO_ID_MAX], vm[LMO_UUID_MAX], source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
-    uint64_t answered_ns; /* 0: a call followed it already */
-    unsigned stage;       /* of the events after the gate */
+    uint64_t due_ns; /* of the next event */
+    unsigned stage;  /* of the events after the gate */
     UT_hash_handle hh;
 };
 
@@ -30,6 +31,7 @@ struct answer {
     enum lmo_op_kind kind;
     uint64_t epoch;
     unsigned guest;
+    uint64_t due_ns;
     lmo_op_done_fn *done;
     lmo_observe_done_fn *observed;
     void *arg;
@@ -93,6 +95,58 @@ static void facts_of(const struct memory_workers *w, unsigned guest, struct lmo_
     LMO_COPY(f->ports[0].fabric, FABRIC);
 }
 
+/* ------------------------------------------------------------------ steps */
+
+static void given(struct memory_workers *w, const char *migration, uint64_t due_ns, bool event)
+{
+    if (!w->steps) {
+        return;
+    }
+    lmo_assert(w->pending_count < MEMORY_PENDING_MAX);
+    struct memory_pending *p = &w->pending[w->pending_count++];
+    *p = (struct memory_pending){.event = event, .due_ns = due_ns};
+    LMO_COPY(p->migration, migration);
+}
+
+static bool is_stored(const char *migration, const struct lmo_commit_item *items, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (strcmp(items[i].record->id, migration) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void memory_workers_committed(struct memory_workers *w, const struct lmo_commit_item *items, unsigned count)
+{
+    uint64_t now = lmo_now_ns();
+    w->settled_count = 0;
+    for (unsigned i = 0; w->steps && i < w->pending_count; i++) {
+        struct memory_pending *p = &w->pending[i];
+        if (!p->event && !is_stored(p->migration, items, count)) {
+            w->unsettled++;
+            continue;
+        }
+        p->sample = w->steps->count;
+        samples_add(w->steps, now - p->due_ns);
+        w->settled[w->settled_count++] = *p;
+    }
+    w->pending_count = 0;
+}
+
+/* A call goes out: a step that it follows from ends no earlier. */
+static void released(struct memory_workers *w, const char *migration)
+{
+    uint64_t now = lmo_now_ns();
+    for (unsigned i = 0; w->steps && i < w->settled_count; i++) {
+        const struct memory_pending *p = &w->settled[i];
+        if (strcmp(p->migration, migration) == 0) {
+            w->steps->ns[p->sample] = now - p->due_ns;
+        }
+    }
+}
+
 /* ------------------------------------------------------------------ events */
 
 static void tell(struct memory_workers *w, const struct seen *m, const char *host, enum lmo_worker_event_kind kind)
@@ -107,15 +161,28 @@ static void tell(struct memory_workers *w, const struct seen *m, const char *hos
     w->cb.events(w->cb.arg, host, &e, 1, e.seq);
 }
 
-static void after(struct memory_workers *w, lmo_loop_fn *fn, void *arg)
+/* splitmix64: from 0 (not included) to 1. */
+static double uniform(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return ((double)((z ^ (z >> 31)) >> 11) + 1) / 0x1p53;
+}
+
+/* Returns when it is due. */
+static uint64_t after(struct memory_workers *w, lmo_loop_fn *fn, void *arg)
 {
     uint64_t timer, due = lmo_now_ns();
-    if (w->answer_us) {
+    if (w->answer_us && w->random) {
+        due += (uint64_t)(-log(uniform(&w->random)) * w->answer_us * 1000.0);
+    } else if (w->answer_us) {
         uint32_t random;
         lmo_random(&random, sizeof random);
         due += (uint64_t)w->answer_us * (500 + random % 1000);
     }
     lmo_assert(lmo_loop_timer_at(w->loop, due, fn, arg, &timer) == 0);
+    return due;
 }
 
 /* Pause, loaded, committed, fenced, resumed, and the end of the job. */
@@ -127,10 +194,10 @@ static void next_event(void *arg)
                                                        LMO_WEV_FENCED,    LMO_WEV_JOB_END, LMO_WEV_RESUMED};
     enum lmo_worker_event_kind kind = kinds[m->stage];
     bool last = ++m->stage == sizeof kinds / sizeof kinds[0];
-    m->answered_ns = lmo_now_ns();
+    given(w, m->id, m->due_ns, true);
     tell(w, m, kind == LMO_WEV_SUSPENDED || kind == LMO_WEV_JOB_END ? m->source : m->destination, kind);
     if (!last) {
-        after(w, next_event, m);
+        m->due_ns = after(w, next_event, m);
     }
 }
 
@@ -189,13 +256,11 @@ static void give_answer(void *arg)
                  (unsigned long long)a->epoch);
     }
     HASH_FIND_STR(all, a->migration, m);
-    if (m) {
-        m->answered_ns = lmo_now_ns();
-    }
+    given(w, a->migration, a->due_ns, false);
     a->done(a->arg, 0, "", &reply);
     free(reply.xml);
     if (m && a->kind == LMO_OP_OPEN_GATE && !w->hold_precopy) {
-        after(w, next_event, m);
+        m->due_ns = after(w, next_event, m);
     } else if (m && a->kind == LMO_OP_CLOSE_SOURCE) {
         forget(w, m);
     }
@@ -214,13 +279,10 @@ static int op(struct lmo_workers *base, const char *host, const struct lmo_op_re
     LMO_COPY(a->id, req->id);
     LMO_COPY(a->migration, req->migration);
     LMO_COPY(a->host, host);
-    struct seen *m = see(w, req);
-    if (m->answered_ns && w->steps) {
-        samples_add(w->steps, lmo_now_ns() - m->answered_ns);
-    }
-    m->answered_ns = 0;
+    (void)see(w, req);
+    released(w, req->migration);
     w->ops++;
-    after(w, give_answer, a);
+    a->due_ns = after(w, give_answer, a);
     return 0;
 }
 
@@ -295,6 +357,13 @@ void memory_workers_done(struct memory_workers *w)
     w->guests = NULL;
 }
 
+const struct lmo_limits bench_limits = {.max_migrations = 20000,
+                                        .max_incoming = 20000,
+                                        .max_outgoing = 20000,
+                                        .min_share_bytes_per_s = 1,
+                                        .queue_timeout_ms = UINT64_C(24) * 3600 * 1000,
+                                        .link = "migration"};
+
 void memory_workers_up(struct memory_workers *w, const struct lmo_workers_callbacks *cb)
 {
     w->cb = *cb;
@@ -303,6 +372,9 @@ void memory_workers_up(struct memory_workers *w, const struct lmo_workers_callba
         host_name(i, f.host);
         LMO_COPY(f.hypervisor, i + 1 < w->hosts ? "memory" : "");
         LMO_COPY(f.network_fabric, FABRIC);
+        f.link_count = 1;
+        LMO_COPY(f.links[0].name, bench_limits.link);
+        snprintf(f.links[0].address, sizeof f.links[0].address, "10.0.2.%u", i + 1);
         if (i + 1 == w->hosts) {
             LMO_COPY(f.volume, "memory");
             LMO_COPY(f.volume_address, SERVICE);
