@@ -27,7 +27,7 @@ class Lab(Target):
     def __init__(self, build, keep=False):
         self.build, self.keep = pathlib.Path(build).resolve(), keep
         self.was_up, self.proxies, self.rules, self.second, self.probe, self.events = False, {}, [], None, None, None
-        self.count, self.lost_finish, self.report, self.armed = 0, None, None, []
+        self.count, self.kind, self.lost_finish, self.report = 0, None, None, None
         os.environ.setdefault("LMO_LAB", "faults")
         os.environ.setdefault("LMO_BUILD", str(self.build))
         import harness
@@ -107,13 +107,12 @@ class Lab(Target):
     # ---- cells
 
     def prepare(self, cell):
-        if cell.guest.get("volumes", 1) > 1:
-            raise Unsupported("the lab's guests have one volume")
         self.settle()
         self.witnesses = []
-        if self.guest is None or self.guest.paused != cell.guest.get("paused", False) or cell.guest.get("shut_off"):
+        kind = (cell.guest.get("paused", False), cell.guest.get("shut_off", False), cell.guest.get("volumes", 1))
+        if self.guest is None or self.kind != kind or kind[1]:
             self.remove_guest()
-            self.create(cell)
+            self.create(kind)
         else:
             source = self.h.where(self.guest.name)
             self.guest = Guest(self.guest.name, source, "hv2" if source == "hv1" else "hv1")
@@ -121,12 +120,12 @@ class Lab(Target):
         self.arm_hypervisor(cell)
         self.begin_probe()
 
-    def create(self, cell):
+    def create(self, kind):
         self.count += 1
         name = f"f{self.count}"
-        paused, shut_off = cell.guest.get("paused", False), cell.guest.get("shut_off", False)
+        self.kind = paused, shut_off, volumes = kind
         self.h.lab("guest", "create", name, "--host", "hv1", "--memory", "160", "--dirty-rate", "10",
-                   *(["--paused"] if paused else []), *(["--shut-off"] if shut_off else []))
+                   *(["--paused"] if paused else []), *(["--shut-off"] if shut_off else []), *(["--second-disk", "16"] if volumes > 1 else []))
         self.guest = Guest(name, "hv1", "hv2", shut_off, paused)
 
     def remove_guest(self):
