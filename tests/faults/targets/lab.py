@@ -134,6 +134,12 @@ class Lab(Target):
                 self.h.lab("guest", "destroy", self.guest.name)
             self.guest = None
 
+    def give_up_on(self, record):
+        """The cells that follow get another guest; what a person would have had to decide is closed."""
+        if record and record["phase"] == "attention":
+            self.rest.call("POST", f"/v1/migrations/{record['id']}/resolve", {"decision": "abandon", "reason": "end of a cell"})
+        self.remove_guest()
+
     def arm_hypervisor(self, cell):
         """A finish is lost by a cut that begins when the source's guest is paused for the switch-over: later is too late."""
         if self.events:
@@ -171,7 +177,11 @@ class Lab(Target):
             self.events = None
         host = checks.expected_host(self.guest, result.outcome)
         try:
-            h.settled_check(self.guest.name)
+            if host is None:  # a person decides; until then: no two copies, and nothing more is said of its place
+                running = h.hosts_with(self.guest.name)
+                wrong += [f"the guest runs on {' and '.join(running)}"] if len(running) > 1 else []
+            else:
+                h.settled_check(self.guest.name)
             if host and not (self.guest.paused or self.guest.shut_off):
                 if h.where(self.guest.name) != host:
                     wrong.append(f"the guest runs at {h.where(self.guest.name)}, the record says {host}")
@@ -184,8 +194,8 @@ class Lab(Target):
             with contextlib.suppress(*TRANSIENT):
                 status, body = self.rest.call("POST", "/v1/doctor", {})
                 wrong += checks.of_doctor(body["findings"]) if status == 200 else []
-        if wrong:
-            self.remove_guest()
+        if wrong or host is None:
+            self.give_up_on(record)
         return wrong
 
     def of_probe(self):
