@@ -29,11 +29,11 @@ const char *lmo_fault_place_text(enum lmo_fault_place place)
 #include <time.h>
 #include <unistd.h>
 
-#define ORDERS_MAX 65536 /* bytes of the file */
-#define STRUCK_MAX  1048576 /* of what was noted */
-#define COUNTED_MAX 1024 /* orders whose hits are counted */
-#define WORD_MAX 64
-#define HOLD_LOOK_MS 2   /* an order that is being waited out is looked for so often */
+#define ORDERS_MAX   65536   /* bytes of the file */
+#define STRUCK_MAX   1048576 /* of what was noted */
+#define COUNTED_MAX  1024    /* orders whose hits are counted */
+#define WORD_MAX     64
+#define HOLD_LOOK_MS 2 /* an order that is being waited out is looked for so often */
 
 struct order {
     char id[WORD_MAX], place[WORD_MAX], detail[WORD_MAX], action[WORD_MAX];

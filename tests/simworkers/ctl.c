@@ -55,8 +55,8 @@ static json_t *guest_json(struct fake_world *w, const struct fake_guest *g)
         for (unsigned e = 0; e < FAKE_EXPORTS; e++) {
             const struct fake_export *x = &g->volumes[v].exports[e];
             if (x->name[0] && x->offered) {
-                json_array_append_new(
-                    exports, json_pack("{s:s,s:s,s:s}", "volume", g->volumes[v].name, "export", x->name, "host", x->host));
+                json_array_append_new(exports, json_pack("{s:s,s:s,s:s}", "volume", g->volumes[v].name, "export",
+                                                         x->name, "host", x->host));
             }
         }
     }
@@ -74,8 +74,8 @@ static int look(struct fake_world *w, const char *name)
             json_array_append_new(guests, guest_json(w, fake_guest(w, n)));
         }
     }
-    LMO_AUTO_JSON json_t *j = json_pack("{s:o,s:s,s:I}", "guests", guests, "violation", w->violation, "torn",
-                                        (json_int_t)w->torn);
+    LMO_AUTO_JSON json_t *j =
+        json_pack("{s:o,s:s,s:I}", "guests", guests, "violation", w->violation, "torn", (json_int_t)w->torn);
     fake_unlock(w);
     LMO_AUTO_FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     if (!text) {
@@ -98,7 +98,8 @@ static int number(const char *text, unsigned long max, unsigned long *ret)
     return 0;
 }
 
-static int about_call(struct fake_world *w, const char *what, const char *call_name, const char *value, const char *more)
+static int about_call(struct fake_world *w, const char *what, const char *call_name, const char *value,
+                      const char *more)
 {
     int call = call_name ? fake_call_from_name(call_name) : -1;
     unsigned long n = 0;

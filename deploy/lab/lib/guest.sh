@@ -40,8 +40,8 @@ guest_free_octet() {
     die "no address left for another guest"
 }
 
-# guest_disk_xml EXPORT PORT: where the disk lives depends on who reads it: each
-# host has an export of its own.
+# guest_disk_xml EXPORT PORT TARGET: where the disk lives depends on who reads it:
+# each host has an export of its own.
 guest_disk_xml() {
     cat <<END
     <disk type='network' device='disk'>
@@ -49,7 +49,7 @@ guest_disk_xml() {
       <source protocol='nbd' name='$1'>
         <host name='${NBD_ADDRESS%:*}' port='$2'/>
       </source>
-      <target dev='vda' bus='virtio'/>
+      <target dev='$3' bus='virtio'/>
     </disk>
 END
 }
@@ -67,7 +67,7 @@ guest_local_disk_xml() {
 END
 }
 
-# guest_xml NAME EXPORT: the domain. Checksum offload is off because the
+# guest_xml NAME EXPORT EXPORT2: the domain (no export: no such disk). Checksum offload is off because the
 # userspace datapath forwards frames as they are.
 guest_xml() {
     local record kernel
@@ -93,7 +93,8 @@ guest_xml() {
   <on_crash>preserve</on_crash>
   <devices>
     <emulator>$QEMU</emulator>
-$(if [[ -n $2 ]]; then guest_disk_xml "$2" "$(jq -r .volume_port "$record")"; fi)
+$(if [[ -n $2 ]]; then guest_disk_xml "$2" "$(jq -r .volume_port "$record")" vda; fi)
+$(if [[ -n $3 ]]; then guest_disk_xml "$3" "$(jq -r .volume_port "$record")" vdc; fi)
 $(if (($(jq -r .local_disk_mib "$record") > 0)); then guest_local_disk_xml "$1"; fi)
     <interface type='bridge'>
       <mac address='$(jq -r .mac "$record")'/>
@@ -127,7 +128,7 @@ guest_alive() {
 }
 
 guest_create() {
-    local name='' host=hv1 memory=256 vcpus=1 dirty=0 region='' disk=64 local_disk=0 period=10 stream=5 state=running persistent=true wait=1
+    local name='' host=hv1 memory=256 vcpus=1 dirty=0 region='' disk=64 second_disk=0 local_disk=0 period=10 stream=5 state=running persistent=true wait=1
     local volume_port=${NBD_ADDRESS#*:}
     while (($# > 0)); do
         case $1 in
@@ -137,6 +138,7 @@ guest_create() {
         --dirty-rate) dirty=$2 && shift ;;
         --dirty-region) region=$2 && shift ;;
         --disk) disk=$2 && shift ;;
+        --second-disk) second_disk=$2 && shift ;;
         --local-disk) local_disk=$2 && shift ;;
         --disk-period) period=$2 && shift ;;
         --stream-period) stream=$2 && shift ;;
@@ -156,30 +158,32 @@ guest_create() {
     require_up
     if [[ -e $(guest_record "$name") ]]; then die "guest '$name' exists already"; fi
 
-    local uuid octet hex ip first_export='' volume=''
+    local uuid octet hex ip first_export='' second_export='' volume='' second_volume=''
     uuid=$(uuid_of "guest/$name")
     octet=$(guest_free_octet)
     ip=$GUESTNET.$octet
     hex=$(uuid_of "mac/$name")
     if ((disk > 0)); then volume=$name-d0; fi
+    if ((second_disk > 0)); then second_volume=$name-d1; fi
     mkdir -p "$RUN/guests"
     jq -n --arg name "$name" --arg uuid "$uuid" --arg port "$(uuid_of "port/$name")" \
         --arg mac "52:54:00:${hex:0:2}:${hex:2:2}:${hex:4:2}" --arg ip "$ip" --arg host "$host" \
-        --arg volume "$volume" --arg state "$state" \
+        --arg volume "$volume" --arg volume2 "$second_volume" --arg state "$state" \
         --argjson memory "$memory" --argjson vcpus "$vcpus" --argjson disk "$disk" --argjson local_disk "$local_disk" \
         --argjson volume_port "$volume_port" --argjson persistent "$persistent" \
         --argjson stream "$([[ -n $stream ]] && echo true || echo false)" \
         --arg cmdline "console=ttyS0 quiet panic=-1 no_timer_check tsc=unstable clocksource=${LMO_LAB_CLOCKSOURCE:-acpi_pm} lab.name=$name lab.ip=$ip/24 lab.stream=$stream lab.disk=$period lab.dirty=$dirty:${region:-$((memory / 2))}" \
         '{name: $name, uuid: $uuid, port: $port, mac: $mac, ip: $ip, first_host: $host,
-          memory_mib: $memory, vcpus: $vcpus, disk_mib: $disk, local_disk_mib: $local_disk, volume: $volume, volume_port: $volume_port,
+          memory_mib: $memory, vcpus: $vcpus, disk_mib: $disk, local_disk_mib: $local_disk, volume: $volume, volume2: $volume2, volume_port: $volume_port,
           state: $state, persistent: $persistent, stream: $stream, cmdline: $cmdline}' >"$(guest_record "$name")"
 
     if [[ -n $volume ]]; then first_export=$(volume_provision "$uuid" "$volume" "$disk" "$host"); fi
+    if [[ -n $second_volume ]]; then second_export=$(volume_provision "$uuid" "$second_volume" "$second_disk" "$host"); fi
     if ((local_disk > 0)); then
         in_host "$host" truncate -s "${local_disk}M" "$LOCAL_DISKS/$name-l0.raw"
     fi
     port_create "$name" "$host"
-    guest_xml "$name" "$first_export" >"$RUN/guests/$name.xml"
+    guest_xml "$name" "$first_export" "$second_export" >"$RUN/guests/$name.xml"
     virsh_on "$host" define "/dev/stdin" <"$RUN/guests/$name.xml" >/dev/null
     if [[ $state == shut-off ]]; then return 0; fi
     # The address may have been another guest's: its MAC would be asked for half a minute longer.
@@ -208,14 +212,15 @@ guest_start() {
 # guest_destroy NAME: wherever it is by now, and everything that came with it.
 guest_destroy() {
     local host volume
-    volume=$(guest_get "$1" .volume)
     for host in $(guest_hosts "$1"); do
         virsh_on "$host" destroy "$1" >/dev/null 2>&1 || true
         virsh_on "$host" undefine "$1" >/dev/null 2>&1 || true
     done
     if [[ -n $(guest_hosts "$1") ]]; then die "guest '$1' is still defined on $(guest_hosts "$1")"; fi
     in_host ctl ovn-nbctl --if-exists lsp-del "$(guest_get "$1" .port)"
-    if [[ -n $volume ]]; then volume_retire "$(guest_get "$1" .uuid)" "$volume"; fi
+    for volume in $(guest_get "$1" '.volume, .volume2 // ""'); do
+        volume_retire "$(guest_get "$1" .uuid)" "$volume"
+    done
     rm -f "$BIG"/hosts/hv*"$LOCAL_DISKS/$1-l0.raw" "$(guest_record "$1")" "$RUN/guests/$1.xml"
 }
 

@@ -27,7 +27,7 @@ class Lab(Target):
     def __init__(self, build, keep=False):
         self.build, self.keep = pathlib.Path(build).resolve(), keep
         self.was_up, self.proxies, self.rules, self.second, self.probe, self.events = False, {}, [], None, None, None
-        self.count, self.lost_finish, self.report, self.armed = 0, None, None, []
+        self.count, self.kind, self.lost_finish, self.report = 0, None, None, None
         os.environ.setdefault("LMO_LAB", "faults")
         os.environ.setdefault("LMO_BUILD", str(self.build))
         import harness
@@ -107,13 +107,12 @@ class Lab(Target):
     # ---- cells
 
     def prepare(self, cell):
-        if cell.guest.get("volumes", 1) > 1:
-            raise Unsupported("the lab's guests have one volume")
         self.settle()
         self.witnesses = []
-        if self.guest is None or self.guest.paused != cell.guest.get("paused", False) or cell.guest.get("shut_off"):
+        kind = (cell.guest.get("paused", False), cell.guest.get("shut_off", False), cell.guest.get("volumes", 1))
+        if self.guest is None or self.kind != kind or kind[1]:
             self.remove_guest()
-            self.create(cell)
+            self.create(kind)
         else:
             source = self.h.where(self.guest.name)
             self.guest = Guest(self.guest.name, source, "hv2" if source == "hv1" else "hv1")
@@ -121,12 +120,12 @@ class Lab(Target):
         self.arm_hypervisor(cell)
         self.begin_probe()
 
-    def create(self, cell):
+    def create(self, kind):
         self.count += 1
         name = f"f{self.count}"
-        paused, shut_off = cell.guest.get("paused", False), cell.guest.get("shut_off", False)
+        self.kind = paused, shut_off, volumes = kind
         self.h.lab("guest", "create", name, "--host", "hv1", "--memory", "160", "--dirty-rate", "10",
-                   *(["--paused"] if paused else []), *(["--shut-off"] if shut_off else []))
+                   *(["--paused"] if paused else []), *(["--shut-off"] if shut_off else []), *(["--second-disk", "16"] if volumes > 1 else []))
         self.guest = Guest(name, "hv1", "hv2", shut_off, paused)
 
     def remove_guest(self):
@@ -134,6 +133,12 @@ class Lab(Target):
             with contextlib.suppress(Exception):
                 self.h.lab("guest", "destroy", self.guest.name)
             self.guest = None
+
+    def give_up_on(self, record):
+        """The cells that follow get another guest; what a person would have had to decide is closed."""
+        if record and record["phase"] == "attention":
+            self.rest.call("POST", f"/v1/migrations/{record['id']}/resolve", {"decision": "abandon", "reason": "end of a cell"})
+        self.remove_guest()
 
     def arm_hypervisor(self, cell):
         """A finish is lost by a cut that begins when the source's guest is paused for the switch-over: later is too late."""
@@ -172,7 +177,11 @@ class Lab(Target):
             self.events = None
         host = checks.expected_host(self.guest, result.outcome)
         try:
-            h.settled_check(self.guest.name)
+            if host is None:  # a person decides; until then: no two copies, and nothing more is said of its place
+                running = h.hosts_with(self.guest.name)
+                wrong += [f"the guest runs on {' and '.join(running)}"] if len(running) > 1 else []
+            else:
+                h.settled_check(self.guest.name)
             if host and not (self.guest.paused or self.guest.shut_off):
                 if h.where(self.guest.name) != host:
                     wrong.append(f"the guest runs at {h.where(self.guest.name)}, the record says {host}")
@@ -185,8 +194,8 @@ class Lab(Target):
             with contextlib.suppress(*TRANSIENT):
                 status, body = self.rest.call("POST", "/v1/doctor", {})
                 wrong += checks.of_doctor(body["findings"]) if status == 200 else []
-        if wrong:
-            self.remove_guest()
+        if wrong or host is None:
+            self.give_up_on(record)
         return wrong
 
     def of_probe(self):
