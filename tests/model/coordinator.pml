@@ -221,7 +221,7 @@ end:
             c_phase = C_CUTOVER; c_over = 0;
             if :: !c_committed && !c_discarded && o_relay == 0 -> o_relay = O_SENT; c_relayed = 1 :: else fi
         :: c_over == C_DRAIN -> c_roll_back(); c_advance()
-        :: c_over == C_FINALIZE -> c_phase = C_FINALIZE; c_over = 0; o_task = O_SENT
+        :: c_over == C_FINALIZE -> c_clear(); c_phase = C_FINALIZE; o_task = O_SENT
         fi;
         c_end(CE_RESOLVED, R_RETRY) }
     :: d_step { c_up && c_phase == C_ATTENTION && copy == G_DEAD && proc != P_DEAD && !c_resumed &&

@@ -254,18 +254,22 @@ inline w_end(what)
 }
 /* ------------------------------------------------------------------ who acts */
 
-/* An order of the coordinator in office is here; a copy of it that an earlier one had sent is the same call. */
+/* An order of the coordinator in office is here; a copy of it that an earlier one had sent is the same call. (Without
+ * terms it counts as another, so that also one under an older id is looked at.) */
+#ifdef NO_TERM
+#define SAME_CALL(task) 255
+#else
+#define SAME_CALL(task) (255 - (task))
+#endif
 inline s_hears(task)
 {
-    old = old & (255 - (task));
-    s_heard = 1;
-    S_KNOWS
+    old = old & SAME_CALL(task);
+    if :: c_up -> s_heard = 1; S_KNOWS :: else fi /* else it is the old one's */
 }
 inline d_hears(task)
 {
-    old = old & (255 - (task));
-    d_heard = 1;
-    D_KNOWS
+    old = old & SAME_CALL(task);
+    if :: c_up -> d_heard = 1; D_KNOWS :: else fi /* else it is the old one's */
 }
 /* Of one that was overtaken, and is carried out. */
 inline s_obeys_old(task)

@@ -270,7 +270,8 @@ end:
     :: d_step { o_word == O_SENT ->
         d_hears(T_WORD);
         d_begin();
-        a = word; old_word = 0;
+        a = word;
+        if :: old & T_WORD :: else -> old_word = 0 fi;
         o_word = O_OK;
         d_on_answer(a);
         d_end(DE_ANSWER, a);
