@@ -106,6 +106,7 @@ static json_t *encode_field(const struct lmo_field *f, const void *base, bool sp
     uint64_t u;
     int e;
     const char *word, *owned;
+    json_t *object;
 
     switch (f->type) {
     case LMO_FIELD_TEXT: *ret_empty = *(const char *)p == '\0'; return lmo_codec_string(p, f->size - 1);
@@ -125,7 +126,10 @@ static json_t *encode_field(const struct lmo_field *f, const void *base, bool sp
         lmo_assert(word != NULL);
         *ret_empty = e == 0;
         return json_string(word);
-    case LMO_FIELD_STRUCT: *ret_empty = false; return lmo_codec_encode(f->table, p, sparse);
+    case LMO_FIELD_STRUCT:
+        object = lmo_codec_encode(f->table, p, sparse);
+        *ret_empty = sparse && object && json_object_size(object) == 0;
+        return object;
     case LMO_FIELD_ARRAY: {
         unsigned count = *(const unsigned *)(const void *)((const char *)base + f->count_offset);
         *ret_empty = count == 0;

@@ -103,7 +103,7 @@ struct lmo_table {
     }
 
 /* New reference, NULL only without memory. `sparse`: members that are empty, zero or false are left out (a required one
- * never). */
+ * never), and structs of which nothing is left. */
 json_t *lmo_codec_encode(const struct lmo_table *table, const void *from, bool sparse);
 
 /* The same as text, compact, appended to `buf`; TOO_LARGE at its cap, NO_MEMORY. What the buffer then holds is of no use. */

@@ -99,6 +99,19 @@ static int enum_value(const void *p)
     return v;
 }
 
+static bool is_empty(const struct lmo_field *f, const void *base);
+
+/* Would the sparse form be {}? */
+static bool is_empty_struct(const struct lmo_table *table, const void *p)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        if ((table->fields[i].flags & LMO_FIELD_REQUIRED) || !is_empty(&table->fields[i], p)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Is the value what a decoder would assume without the field? */
 static bool is_empty(const struct lmo_field *f, const void *base)
 {
@@ -110,7 +123,7 @@ static bool is_empty(const struct lmo_field *f, const void *base)
     case LMO_FIELD_UINT: return lmo_field_load_uint(p, f->size) == 0;
     case LMO_FIELD_INT: return *(const int64_t *)p == 0;
     case LMO_FIELD_ENUM: return enum_value(p) == 0;
-    case LMO_FIELD_STRUCT: return false;
+    case LMO_FIELD_STRUCT: return is_empty_struct(f->table, p);
     case LMO_FIELD_ARRAY: return count_of(f, base) == 0;
     }
     lmo_unreachable("type of a field");

@@ -36,7 +36,8 @@
 #define SLICES    20
 #define SETTLE_MS 100 /* not counted: what fell due while the disk was measured */
 #define SLICE_MS  300
-#define SYNCS     60 /* between two slices */
+#define SYNCS      60 /* between two slices... */
+#define WARM_SYNCS 5 /* ...after these, which wait for what the slice before left to the disk and are not counted */
 
 /* ------------------------------------------------------------------ rows that the store was given */
 
@@ -388,12 +389,14 @@ static double median(double *v, unsigned n)
 static void run_steps(const char *parent, unsigned round, struct samples *steps, struct samples *syncs)
 {
     char name[32];
+    struct samples warm = {0};
     snprintf(name, sizeof name, "steps-%u", round);
     open_engine(parent, name, WORK_US, SEED + round);
     int fd = fdatasync_file(parent);
     fill(GROUP);
     run_for(RUN_MS / 4);
     for (unsigned i = 0; i < SLICES; i++) {
+        measure_fdatasync(fd, WARM_SYNCS, &warm);
         measure_fdatasync(fd, SYNCS, syncs);
         run_for(SETTLE_MS);
         run.workers.steps = steps;
@@ -404,6 +407,7 @@ static void run_steps(const char *parent, unsigned round, struct samples *steps,
         die("%llu answers changed nothing: what a step's time is, is not known",
             (unsigned long long)run.workers.unsettled);
     }
+    samples_done(&warm);
     close(fd);
     close_engine();
 }

@@ -260,6 +260,25 @@ START_TEST(every_member_of_the_record__is_in_the_stored_form)
 }
 END_TEST
 
+START_TEST(structs_with_nothing_in_them__are_left_out_and_come_back_empty)
+{
+    static struct lmo_migration in, out;
+    LMO_AUTO_FREE char *text = NULL;
+    in = sample(1, 1);
+    ck_assert_int_eq(lmo_record_encode(&in, &text, NULL), 0);
+    ck_assert_ptr_null(strstr(text, "{}"));
+    ck_assert_ptr_null(strstr(text, "convergence"));
+    memset(&out, 'x', sizeof(out));
+    ck_assert_int_eq(lmo_record_decode(text, strlen(text), &out, NULL), 0);
+    ck_assert_mem_eq(&in.convergence, &out.convergence, sizeof(in.convergence));
+    ck_assert_mem_eq(&in.policy, &out.policy, sizeof(in.policy));
+    in.convergence.memory.bytes = 1; /* deep inside */
+    free(LMO_TAKE(text));
+    ck_assert_int_eq(lmo_record_encode(&in, &text, NULL), 0);
+    ck_assert_ptr_nonnull(strstr(text, "\"convergence\":{\"memory\":{\"bytes\":1}}"));
+}
+END_TEST
+
 static const struct {
     const char *from, *to, *text;
 } corruptions[] = {
@@ -861,6 +880,7 @@ Suite *store_suite(void)
     TCase *c = tcase_create("codec");
     tcase_add_test(c, the_fullest_record__comes_back_byte_for_byte);
     tcase_add_test(c, every_member_of_the_record__is_in_the_stored_form);
+    tcase_add_test(c, structs_with_nothing_in_them__are_left_out_and_come_back_empty);
     tcase_add_loop_test(c, a_stored_record_that_is_not_understood__is_corrupt_and_named, 0,
                         sizeof(corruptions) / sizeof(corruptions[0]));
     tcase_add_test(c, rest_form__shows_what_is_known_and_null_for_the_rest);
