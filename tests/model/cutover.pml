@@ -254,9 +254,9 @@ inline w_end(what)
 }
 /* ------------------------------------------------------------------ who acts */
 
-/* An order of the coordinator in office is here; a copy of it that an earlier one had sent is the same call. (Without
- * terms it counts as another, so that also one under an older id is looked at.) */
-#ifdef NO_TERM
+/* An order of the coordinator in office is here; a copy of it that an earlier one had sent is the same call. With
+ * OLDER_IDS it counts as another: so that without terms also a call under an id of before is looked at. */
+#ifdef OLDER_IDS
 #define SAME_CALL(task) 255
 #else
 #define SAME_CALL(task) (255 - (task))
