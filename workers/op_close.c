@@ -12,12 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool lmo_op_is_close(enum lmo_op_kind kind)
-{
-    return kind == LMO_OP_CLOSE_SOURCE || kind == LMO_OP_CLOSE_DESTINATION || kind == LMO_OP_CLOSE_VOLUME ||
-           kind == LMO_OP_CLOSE_FABRIC;
-}
-
 static bool incoming_owes(const struct lmo_incoming *in)
 {
     switch (in->dst.stage) {

@@ -353,7 +353,6 @@ void lmo_op_again(struct lmo_op *op, const char *why);
 void lmo_op_start_permit(struct lmo_op *op);
 void lmo_op_start_job(struct lmo_op *op);
 void lmo_op_start_close(struct lmo_op *op);
-bool lmo_op_is_close(enum lmo_op_kind kind);
 
 /* server.c */
 int lmo_server_start(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;

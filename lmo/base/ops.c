@@ -14,6 +14,12 @@ const struct lmo_op_info *lmo_op_info(enum lmo_op_kind kind)
     return &op_table[kind];
 }
 
+bool lmo_op_is_close(enum lmo_op_kind kind)
+{
+    return kind == LMO_OP_CLOSE_SOURCE || kind == LMO_OP_CLOSE_DESTINATION || kind == LMO_OP_CLOSE_VOLUME ||
+           kind == LMO_OP_CLOSE_FABRIC;
+}
+
 enum lmo_op_kind lmo_op_from_text(const char *text)
 {
     for (int i = 1; i < LMO_OP_COUNT; i++) {

@@ -74,6 +74,8 @@ struct lmo_op_info {
 };
 /* Static row of the table; kind must be a valid kind other than NONE. */
 const struct lmo_op_info *lmo_op_info(enum lmo_op_kind kind);
+/* CLOSE_*: what the worker has journaled of the migration in that role may be forgotten. */
+bool lmo_op_is_close(enum lmo_op_kind kind);
 /* LMO_OP_NONE for a text that is not in the table. */
 enum lmo_op_kind lmo_op_from_text(const char *text);
 

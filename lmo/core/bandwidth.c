@@ -29,11 +29,6 @@ bool lmo_migration_streams(const struct lmo_migration *m)
     return lmo_migration_is_running(m) && !there && !m->job_ended && !lmo_migration_shut_off(m);
 }
 
-static bool gate_ordered(const struct lmo_migration *m)
-{
-    return (m->dispatched >> LMO_OP_OPEN_GATE) & 1U;
-}
-
 bool lmo_migration_adjustable(const struct lmo_migration *m)
 {
     if (!lmo_migration_streams(m) || m->phase == LMO_PHASE_ROLLBACK) {
@@ -46,7 +41,7 @@ bool lmo_migration_adjustable(const struct lmo_migration *m)
             return false;
         }
     }
-    return !gate_ordered(m) || m->phase == LMO_PHASE_PRECOPY;
+    return !lmo_migration_sent(m, LMO_OP_OPEN_GATE) || m->phase == LMO_PHASE_PRECOPY;
 }
 
 void lmo_step_admitted(struct lmo_step *s)
@@ -73,7 +68,7 @@ void lmo_step_share(struct lmo_step *s)
     if (!lmo_migration_adjustable(m) || share == 0) {
         return; /* it moved on meanwhile */
     }
-    bool ordered = gate_ordered(m);
+    bool ordered = lmo_migration_sent(m, LMO_OP_OPEN_GATE);
     m->share_bytes_per_s = share;
     s->out->durable = true;
     if (!ordered) { /* nothing flows yet: the gate is opened with it */
@@ -82,9 +77,7 @@ void lmo_step_share(struct lmo_step *s)
         return;
     }
     m->share_held_bytes_per_s = share > m->share_held_bytes_per_s ? share : m->share_held_bytes_per_s;
-    if (!lmo_plan_pending(m, LMO_OP_OPEN_GATE)) {
-        (void)lmo_plan_add(s, LMO_OP_OPEN_GATE, 0);
-    }
+    (void)lmo_plan_add_once(s, LMO_OP_OPEN_GATE);
     lmo_step_bandwidth_changed(s);
     lmo_step_note(s, "the links are divided anew", "share: %llu KiB/s", (unsigned long long)(share >> 10));
 }

@@ -27,6 +27,8 @@ void lmo_step_waited(struct lmo_step *s);
 void lmo_plan_advance(struct lmo_step *s);
 /* Adds one task to the present group. Tasks that are done may move or go: no pointer to a task is good afterwards. */
 struct lmo_task *lmo_plan_add(struct lmo_step *s, enum lmo_op_kind kind, unsigned index);
+/* The same, unless one of that kind is unfinished. True: added. */
+bool lmo_plan_add_once(struct lmo_step *s, enum lmo_op_kind kind);
 /* The unfinished task of that kind, or NULL. */
 struct lmo_task *lmo_plan_pending(struct lmo_migration *m, enum lmo_op_kind kind);
 /* Marks every task that is due as SENT and computes when to wake. */

@@ -227,6 +227,8 @@ bool lmo_migration_adjustable(const struct lmo_migration *m);
 void lmo_task_op_id(const struct lmo_migration *m, const struct lmo_task *t, char out[LMO_OP_ID_MAX]);
 /* Is this the move of a guest that is shut off? Known once it is described. */
 bool lmo_migration_shut_off(const struct lmo_migration *m);
+/* Was a call of that kind ever sent? Then it may have been carried out, whatever came back. */
+bool lmo_migration_sent(const struct lmo_migration *m, enum lmo_op_kind kind);
 /* Host whose worker the task goes to. */
 const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *t);
 

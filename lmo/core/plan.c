@@ -78,6 +78,11 @@ bool lmo_migration_shut_off(const struct lmo_migration *m)
     return m->vm.state == LMO_RUN_SHUT_OFF;
 }
 
+bool lmo_migration_sent(const struct lmo_migration *m, enum lmo_op_kind kind)
+{
+    return (m->dispatched >> kind) & 1U;
+}
+
 const char *lmo_task_host(const struct lmo_migration *m, const struct lmo_task *t)
 {
     switch (lmo_op_info(t->kind)->role) {
@@ -128,6 +133,15 @@ struct lmo_task *lmo_plan_pending(struct lmo_migration *m, enum lmo_op_kind kind
         }
     }
     return NULL;
+}
+
+bool lmo_plan_add_once(struct lmo_step *s, enum lmo_op_kind kind)
+{
+    if (lmo_plan_pending(s->m, kind)) {
+        return false;
+    }
+    (void)lmo_plan_add(s, kind, 0);
+    return true;
 }
 
 /* Does a lower volume (or port) have the same worker? Then one call is enough for both. */
@@ -231,14 +245,14 @@ static void group_done(struct lmo_step *s)
                        m->destination, m->vm.volume_count, m->vm.port_count);
         lmo_step_note(s, why, "switch-over allowed");
     }
-    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && (m->dispatched >> LMO_OP_RELEASE) & 1U) {
+    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && lmo_migration_sent(m, LMO_OP_RELEASE)) {
         m->epoch++; /* a release that is still on its way must not come after what undoes it */
         lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
     }
-    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && (m->dispatched >> LMO_OP_PREPARE) & 1U) {
+    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && lmo_migration_sent(m, LMO_OP_PREPARE)) {
         bool raised = m->epoch % LMO_EPOCH_STRIDE != 0; /* by an earlier roll-back, which a person has had tried again */
         m->destination_discarded = true;
-        if (((m->dispatched >> LMO_OP_PERMIT) & 1U) && !raised) {
+        if (lmo_migration_sent(m, LMO_OP_PERMIT) && !raised) {
             m->epoch++; /* thaw and everything after it: only above the permit that can no longer be used */
             lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
         }

@@ -107,8 +107,7 @@ static void on_copy_lost(struct lmo_step *s, const struct lmo_worker_event *w)
 static void want(struct lmo_step *s, enum lmo_op_kind kind, const char *what)
 {
     bool asks = undecided(s->m) && !s->m->cutover.committed && !s->m->destination_discarded;
-    if (asks && !lmo_plan_pending(s->m, kind)) {
-        (void)lmo_plan_add(s, kind, 0);
+    if (asks && lmo_plan_add_once(s, kind)) {
         lmo_step_note(s, "", "%s", what);
     }
 }

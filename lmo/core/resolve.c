@@ -53,7 +53,7 @@ static int check_source(const struct lmo_migration *m, const struct lmo_resolve_
 {
     static const char *const forward[] = {"committed", "fenced", "resumed", "done", NULL};
     static const char *const lost[] = {"lost", NULL};
-    if (lmo_migration_shut_off(m) && (m->dispatched >> LMO_OP_FENCE_SOURCE) & 1U) {
+    if (lmo_migration_shut_off(m) && lmo_migration_sent(m, LMO_OP_FENCE_SOURCE)) {
         return lmo_fail(err, LMO_E_CONFLICT, "the guest is shut off and %s may be fenced off from its volumes: it only goes "
                         "forward; retry asks for that", m->source);
     }
@@ -158,9 +158,8 @@ int lmo_resolve_check(const struct lmo_migration *m, enum lmo_resolution r, cons
 /* The destination asks once; what it asked for may have been dropped since. */
 static void ask_source_again(struct lmo_step *s)
 {
-    struct lmo_migration *m = s->m;
-    if (!m->cutover.committed && !m->destination_discarded && !lmo_plan_pending(m, LMO_OP_RELAY_FREEZE)) {
-        (void)lmo_plan_add(s, LMO_OP_RELAY_FREEZE, 0);
+    if (!s->m->cutover.committed && !s->m->destination_discarded) {
+        (void)lmo_plan_add_once(s, LMO_OP_RELAY_FREEZE);
     }
 }
 

@@ -174,7 +174,7 @@ static unsigned count_of(const struct lmo_migration *m, enum lmo_resource_kind k
 void lmo_resources_derive(struct lmo_migration *m)
 {
     for (int k = LMO_RES_NONE + 1; k < LMO_RES_COUNT; k++) {
-        bool sent = (m->dispatched >> rows[k].made_by) & 1U;
+        bool sent = lmo_migration_sent(m, rows[k].made_by);
         for (unsigned i = 0; sent && i < count_of(m, (enum lmo_resource_kind)k); i++) {
             lmo_resource_intend(m, rows[k].made_by, i);
         }

@@ -310,11 +310,6 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
     return 0;
 }
 
-static bool opens_gate(const struct lmo_migration *m)
-{
-    return (m->dispatched >> LMO_OP_OPEN_GATE) & 1U;
-}
-
 const char *lmo_migration_broken(const struct lmo_migration *m)
 {
     if (m->phase >= LMO_PHASE_COUNT) {
@@ -338,7 +333,7 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
                               : m->policy.max_downtime_ms)) {
         return "V1: the downtime limit is above what the policy allows";
     }
-    if (opens_gate(m) && !m->switchover_ready) {
+    if (lmo_migration_sent(m, LMO_OP_OPEN_GATE) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";
     }
     if (m->share_held_bytes_per_s < m->share_bytes_per_s) {
@@ -359,7 +354,7 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
         return resources;
     }
     if ((m->phase == LMO_PHASE_ROLLBACK || m->phase == LMO_PHASE_ABORTED) && lmo_migration_shut_off(m) &&
-        (m->dispatched >> LMO_OP_FENCE_SOURCE) & 1U) {
+        lmo_migration_sent(m, LMO_OP_FENCE_SOURCE)) {
         return "rolled back although the source of a guest that is shut off may be fenced";
     }
     for (unsigned i = 0; i < m->task_count; i++) {

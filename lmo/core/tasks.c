@@ -210,18 +210,15 @@ static bool nothing_left(enum lmo_op_kind kind, int code)
 {
     bool takes_away = kind == LMO_OP_SINGLE_SOURCE || kind == LMO_OP_SINGLE_DESTINATION ||
                       kind == LMO_OP_DETACH_SOURCE || kind == LMO_OP_DETACH_DESTINATION;
-    bool closes = kind == LMO_OP_CLOSE_SOURCE || kind == LMO_OP_CLOSE_DESTINATION || kind == LMO_OP_CLOSE_VOLUME ||
-                  kind == LMO_OP_CLOSE_FABRIC;
-    return (takes_away && code == LMO_E_NOT_FOUND) || (closes && code == LMO_E_GONE);
+    return (takes_away && code == LMO_E_NOT_FOUND) || (lmo_op_is_close(kind) && code == LMO_E_GONE);
 }
 
 /* The destination's copy is loaded and waits for the source's word. If it could not get it by itself before, it may not now,
  * and it asked for the relay only once. */
 static void ask_source_again(struct lmo_step *s)
 {
-    struct lmo_migration *m = s->m;
-    if ((m->dispatched >> LMO_OP_RELAY_FREEZE) & 1U && !lmo_plan_pending(m, LMO_OP_RELAY_FREEZE)) {
-        (void)lmo_plan_add(s, LMO_OP_RELAY_FREEZE, 0);
+    if (lmo_migration_sent(s->m, LMO_OP_RELAY_FREEZE)) {
+        (void)lmo_plan_add_once(s, LMO_OP_RELAY_FREEZE);
     }
 }
 

@@ -199,7 +199,7 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     to->held = m->phase == LMO_PHASE_QUEUED && engine_now_ms(e) < m->held_until_ms;
     to->stream = lmo_migration_streams(m);
     to->adjustable = lmo_migration_adjustable(m) && entry->quiet_until_ns == 0;
-    to->ordered = (m->dispatched >> LMO_OP_OPEN_GATE) & 1U;
+    to->ordered = lmo_migration_sent(m, LMO_OP_OPEN_GATE);
     to->share_bytes_per_s = m->share_bytes_per_s;
     to->held_bytes_per_s = m->share_held_bytes_per_s;
 }

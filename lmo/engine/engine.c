@@ -66,7 +66,7 @@ void engine_inserted(struct entry *entry)
     mark_dirty(entry);
 }
 
-static const struct lmo_task *sent_task(const struct lmo_migration *m, uint32_t ordinal)
+const struct lmo_task *engine_sent_task(const struct lmo_migration *m, uint32_t ordinal)
 {
     for (unsigned i = 0; i < m->task_count; i++) {
         if (m->tasks[i].ordinal == ordinal && m->tasks[i].state == LMO_TASK_SENT) {
@@ -83,7 +83,7 @@ static void send_later(struct entry *entry, const struct lmo_migration *m, uint3
     if (entry->send_count == LMO_TASKS_MAX) {
         unsigned kept = 0;
         for (unsigned i = 0; i < entry->send_count; i++) {
-            if (sent_task(m, entry->send[i]) && entry->send[i] != ordinal) {
+            if (engine_sent_task(m, entry->send[i]) && entry->send[i] != ordinal) {
                 entry->send[kept++] = entry->send[i];
             }
         }
@@ -195,7 +195,7 @@ static void carry_out(struct entry *entry)
     unsigned count = entry->send_count;
     entry->send_count = 0;
     for (unsigned i = 0; i < count; i++) {
-        const struct lmo_task *t = sent_task(engine_record(entry), entry->send[i]);
+        const struct lmo_task *t = engine_sent_task(engine_record(entry), entry->send[i]);
         if (t) {
             engine_send_or_hold(entry, t);
         }

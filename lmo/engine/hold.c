@@ -20,17 +20,6 @@ struct held {
     bool told; /* the record says what it waits for */
 };
 
-static const struct lmo_task *find_sent(const struct entry *entry, uint32_t ordinal)
-{
-    const struct lmo_migration *m = entry ? engine_record(entry) : NULL;
-    for (unsigned i = 0; m && i < m->task_count; i++) {
-        if (m->tasks[i].ordinal == ordinal && m->tasks[i].state == LMO_TASK_SENT) {
-            return &m->tasks[i];
-        }
-    }
-    return NULL;
-}
-
 /* A guest stands still until these are answered: they are tried whatever became of others. */
 static bool is_urgent(enum lmo_op_kind kind)
 {
@@ -77,7 +66,7 @@ static void release(struct host *h)
     while (*at) {
         struct held *x = *at;
         struct entry *entry = engine_entry(e, x->id);
-        const struct lmo_task *t = find_sent(entry, x->ordinal);
+        const struct lmo_task *t = entry ? engine_sent_task(engine_record(entry), x->ordinal) : NULL;
         int64_t again = 0;
         bool pass = t && lmo_breaker_admit(&h->breaker, is_patient(engine_record(entry), t), now, &again);
         if (t && !pass) {

@@ -150,6 +150,8 @@ struct host *engine_host(struct lmo_engine *e, const char *name);
 void engine_cursor_forget(struct lmo_engine *e, struct host *h);
 /* Steps the record; what follows is committed and carried out at the end of this turn of the loop. */
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
+/* NULL: none that is under way has that ordinal (a later step may have dropped it). */
+const struct lmo_task *engine_sent_task(const struct lmo_migration *m, uint32_t ordinal);
 void engine_flush_soon(struct lmo_engine *e);
 /* A new record that nothing has happened to yet: it is inserted with the next commit. */
 void engine_inserted(struct entry *entry);
