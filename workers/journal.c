@@ -283,11 +283,6 @@ void lmo_journal_submit(struct lmo_journal *j, struct lmo_batch *b, bool droppab
     schedule(j);
 }
 
-bool lmo_journal_idle(const struct lmo_journal *j)
-{
-    return !j->first && !j->dead;
-}
-
 /* ---- acknowledgement of events ---- */
 
 static void ack_due(void *arg)

@@ -143,8 +143,6 @@ typedef void lmo_batch_fn(void *arg, int result);
 
 /* Takes b. fn (may be NULL) is called exactly once, later, on the loop. */
 void lmo_journal_submit(struct lmo_journal *j, struct lmo_batch *b, bool droppable, lmo_batch_fn *fn, void *arg);
-/* Nothing queued: an effect that needs no write may happen at once without overtaking anybody. */
-bool lmo_journal_idle(const struct lmo_journal *j);
 
 /* Events up to `after` are committed elsewhere: they are deleted with the next commit, or within a second. If `after`
  * lies beyond what this journal ever handed out, the journal was lost: numbering continues above it. */

@@ -1,16 +1,5 @@
-/* fault.c - see fault.h. Empty but for the names in a build without fault points. */
+/* fault.c - see fault.h. Empty in a build without fault points. */
 #include "base/fault.h"
-
-static const char *const places[] = {
-#define X(name, text) [LMO_FAULT_##name] = text,
-    LMO_FAULT_PLACES(X)
-#undef X
-};
-
-const char *lmo_fault_place_text(enum lmo_fault_place place)
-{
-    return places[place];
-}
 
 #ifdef LMO_FAULT_POINTS
 
@@ -34,6 +23,12 @@ const char *lmo_fault_place_text(enum lmo_fault_place place)
 #define COUNTED_MAX  1024    /* orders whose hits are counted */
 #define WORD_MAX     64
 #define HOLD_LOOK_MS 2 /* an order that is being waited out is looked for so often */
+
+static const char *const places[] = {
+#define X(name, text) [LMO_FAULT_##name] = text,
+    LMO_FAULT_PLACES(X)
+#undef X
+};
 
 struct order {
     char id[WORD_MAX], place[WORD_MAX], detail[WORD_MAX], action[WORD_MAX];

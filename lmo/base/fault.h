@@ -44,8 +44,6 @@ enum lmo_fault_place {
     LMO_FAULT_PLACE_COUNT
 };
 
-const char *lmo_fault_place_text(enum lmo_fault_place place);
-
 #ifdef LMO_FAULT_POINTS
 #define LMO_FAULT_BUILD "fault points: compiled in; not for production"
 #define LMO_FAULT_JSON "true"

@@ -352,8 +352,11 @@ static void isolate(struct lmo_engine *e, unsigned count)
     for (; count > 0; count--) {
         struct entry *en = *at;
         struct lmo_err err = {0};
-        struct lmo_commit_item item = item_of(en);
-        int r = en->durable ? e->store->ops->commit(e->store, &item, 1, NULL, 0, &err) : 0;
+        int r = 0;
+        if (en->durable) {
+            struct lmo_commit_item item = item_of(en);
+            r = e->store->ops->commit(e->store, &item, 1, NULL, 0, &err);
+        }
         if (r == 0 && en->durable) {
             en->stored_version = en->version;
             en->durable = en->xml_dirty = false; /* its effects follow with the batch's */
