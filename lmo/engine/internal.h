@@ -72,7 +72,7 @@ struct entry {
     struct lmo_journal_line *journal;
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
-    int64_t wake_ms;
+    int64_t wake_ms, timer_ms;       /* when it is to be woken; what `timer` was set for */
     uint64_t timer;
     unsigned waiter_count;
     struct waiter *waiters;
@@ -141,6 +141,7 @@ struct lmo_engine {
     atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
+    uint64_t random;                 /* state of the generator of jitter */
 };
 
 /* engine.c */

@@ -1,6 +1,7 @@
 /* transitions.c - durable state transitions through the real engine and store, against bare SQLite with the same rows.
  *
  *   transitions DIR [steps]      DIR: on the disk that is to be measured; steps: only the time that a step takes
+ *   transitions DIR engine N MS  only the engine, with N in flight for MS: for a profiler
  *
  * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. A first run
  * takes down every row that the store is given; bare SQLite (prepared statements, the same schema, WAL, FULL) then writes
@@ -14,6 +15,7 @@
 #include "base/str.h"
 #include "engine/record_codec.h"
 #include "pki/ca.h"
+#include "sql/sql.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -47,20 +49,20 @@ struct line {
 };
 struct row {
     char *id, *vm, *name, *source, *destination, *phase, *text, *xml;
-    bool insert, terminal, ends_well;
+    bool insert, in_place, terminal, ends_well; /* in_place: what is searched for stands as it stood */
     int64_t version, created_ms, updated_ms;
     unsigned line_count;
     struct line *lines;
 };
-struct counter {
+struct last { /* row of that migration */
     char id[LMO_ID_MAX];
-    int64_t lines;
+    const struct row *row;
     UT_hash_handle hh;
 };
 static struct {
     struct row rows[ROWS_MAX];
     unsigned count;
-    struct counter *counters;
+    struct last *last;
 } taken;
 
 static char *copy(const char *s)
@@ -70,17 +72,21 @@ static char *copy(const char *s)
     return c;
 }
 
-static int64_t next_line(const char *id)
+/* Is what the indices are made of as it was in the row before? */
+static bool is_in_place(const struct row *r)
 {
-    struct counter *c;
-    HASH_FIND_STR(taken.counters, id, c);
-    if (!c) {
-        c = calloc(1, sizeof *c);
-        lmo_assert(c);
-        LMO_COPY(c->id, id);
-        HASH_ADD_STR(taken.counters, id, c);
+    struct last *l;
+    HASH_FIND_STR(taken.last, r->id, l);
+    if (!l) {
+        l = calloc(1, sizeof *l);
+        lmo_assert(l);
+        LMO_COPY(l->id, r->id);
+        HASH_ADD_STR(taken.last, id, l);
     }
-    return ++c->lines;
+    const struct row *before = l->row;
+    l->row = r;
+    return before && strcmp(before->phase, r->phase) == 0 && strcmp(before->name, r->name) == 0 &&
+           strcmp(before->source, r->source) == 0 && strcmp(before->destination, r->destination) == 0;
 }
 
 static void take(const struct lmo_commit_item *item)
@@ -109,8 +115,10 @@ static void take(const struct lmo_commit_item *item)
     check(lmo_record_encode(m, &r->text, &err), &err, "record");
     for (unsigned i = 0; i < item->journal_count; i++) {
         const struct lmo_journal_line *l = &item->journal[i];
-        r->lines[i] = (struct line){next_line(m->id), l->at_ms, copy(l->phase), copy(l->what), copy(l->why)};
+        r->lines[i] = (struct line){(int64_t)LMO_JOURNAL_NUMBER(item->expected_version, i), l->at_ms, copy(l->phase),
+                                    copy(l->what), copy(l->why)};
     }
+    r->in_place = is_in_place(r);
 }
 
 /* ------------------------------------------------------------------ bare SQLite */
@@ -137,53 +145,68 @@ static void text(sqlite3_stmt *s, int i, const char *t)
     sqlite3_bind_text(s, i, t, -1, SQLITE_STATIC);
 }
 
-static void write_row(sqlite3 *db, sqlite3_stmt *const s[5], const struct row *r)
+enum { INSERT, UPDATE, LINE, XML, DROP_XML, IN_PLACE, STATEMENTS };
+
+static void write_row(sqlite3 *db, sqlite3_stmt *const s[STATEMENTS], const struct row *r)
 {
     if (r->insert) {
         const char *const texts[] = {r->id, r->vm, r->name, r->source, r->destination, r->phase};
         for (int i = 0; i < 6; i++) {
-            text(s[0], i + 1, texts[i]);
+            text(s[INSERT], i + 1, texts[i]);
         }
-        sqlite3_bind_int64(s[0], 7, r->terminal);
-        sqlite3_bind_int64(s[0], 8, r->version);
-        sqlite3_bind_int64(s[0], 9, r->created_ms);
-        sqlite3_bind_int64(s[0], 10, r->updated_ms);
-        text(s[0], 11, r->text);
-        done(db, s[0]);
+        sqlite3_bind_int64(s[INSERT], 7, r->terminal);
+        sqlite3_bind_int64(s[INSERT], 8, r->version);
+        sqlite3_bind_int64(s[INSERT], 9, r->created_ms);
+        sqlite3_bind_int64(s[INSERT], 10, r->updated_ms);
+        text(s[INSERT], 11, r->text);
+        done(db, s[INSERT]);
+    } else if (r->in_place) {
+        sqlite3_bind_int64(s[IN_PLACE], 1, r->version);
+        sqlite3_bind_int64(s[IN_PLACE], 2, r->updated_ms);
+        text(s[IN_PLACE], 3, r->text);
+        text(s[IN_PLACE], 4, r->id);
+        done(db, s[IN_PLACE]);
     } else {
         const char *const texts[] = {r->name, r->source, r->destination, r->phase};
         for (int i = 0; i < 4; i++) {
-            text(s[1], i + 1, texts[i]);
+            text(s[UPDATE], i + 1, texts[i]);
         }
-        sqlite3_bind_int64(s[1], 5, r->terminal);
-        sqlite3_bind_int64(s[1], 6, r->version);
-        sqlite3_bind_int64(s[1], 7, r->updated_ms);
-        text(s[1], 8, r->text);
-        text(s[1], 9, r->id);
-        done(db, s[1]);
+        sqlite3_bind_int64(s[UPDATE], 5, r->terminal);
+        sqlite3_bind_int64(s[UPDATE], 6, r->version);
+        sqlite3_bind_int64(s[UPDATE], 7, r->updated_ms);
+        text(s[UPDATE], 8, r->text);
+        text(s[UPDATE], 9, r->id);
+        done(db, s[UPDATE]);
     }
     for (unsigned i = 0; i < r->line_count; i++) {
         const struct line *l = &r->lines[i];
-        text(s[2], 1, r->id);
-        sqlite3_bind_int64(s[2], 2, l->n);
-        sqlite3_bind_int64(s[2], 3, l->at_ms);
-        text(s[2], 4, l->phase);
-        text(s[2], 5, l->what);
-        text(s[2], 6, l->why);
-        done(db, s[2]);
+        text(s[LINE], 1, r->id);
+        sqlite3_bind_int64(s[LINE], 2, l->n);
+        sqlite3_bind_int64(s[LINE], 3, l->at_ms);
+        text(s[LINE], 4, l->phase);
+        text(s[LINE], 5, l->what);
+        text(s[LINE], 6, l->why);
+        done(db, s[LINE]);
     }
     if (r->ends_well) {
-        text(s[4], 1, r->id);
-        done(db, s[4]);
+        text(s[DROP_XML], 1, r->id);
+        done(db, s[DROP_XML]);
     } else if (r->xml) {
-        text(s[3], 1, r->id);
-        text(s[3], 2, r->xml);
-        done(db, s[3]);
+        text(s[XML], 1, r->id);
+        text(s[XML], 2, r->xml);
+        done(db, s[XML]);
     }
 }
 
-/* Rows per second. */
-static double run_bare(const char *parent, unsigned round)
+static uint64_t cpu_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* Rows per second, and the thread's processor time of each. */
+static double run_bare(const char *parent, unsigned round, double *ret_cpu_us)
 {
     char name[32], dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
@@ -195,10 +218,10 @@ static double run_bare(const char *parent, unsigned round)
     store->ops->close(store);
     snprintf(path, sizeof path, "%s/lmod.db", dir);
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
-        sqlite3_exec(db, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", NULL, NULL, NULL) != SQLITE_OK) {
+        sqlite3_exec(db, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-" LMO_SQL_CACHE_KIB, NULL, NULL, NULL) != SQLITE_OK) {
         die("bare SQLite: %s", sqlite3_errmsg(db));
     }
-    sqlite3_stmt *s[5] = {
+    sqlite3_stmt *s[STATEMENTS] = {
         prepare(db, "INSERT INTO migration (id, vm_uuid, vm_name, source, destination, phase, terminal, version,"
                     " created_ms, updated_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
         prepare(db, "UPDATE migration SET vm_name = ?, source = ?, destination = ?, phase = ?, terminal = ?, version = ?,"
@@ -207,9 +230,10 @@ static double run_bare(const char *parent, unsigned round)
         prepare(db, "INSERT INTO migration_xml (migration, xml) VALUES (?, ?)"
                     " ON CONFLICT (migration) DO UPDATE SET xml = excluded.xml"),
         prepare(db, "DELETE FROM migration_xml WHERE migration = ?"),
+        prepare(db, "UPDATE migration SET version = ?, updated_ms = ?, record = ? WHERE id = ?"),
     };
     sqlite3_stmt *begin = prepare(db, "BEGIN IMMEDIATE"), *commit = prepare(db, "COMMIT");
-    uint64_t began = lmo_now_ns();
+    uint64_t began = lmo_now_ns(), cpu = cpu_ns();
     for (unsigned i = 0; i < taken.count; i += GROUP) {
         done(db, begin);
         for (unsigned k = i; k < taken.count && k < i + GROUP; k++) {
@@ -218,7 +242,8 @@ static double run_bare(const char *parent, unsigned round)
         done(db, commit);
     }
     double rate = (double)taken.count / ((double)(lmo_now_ns() - began) / 1e9);
-    for (unsigned i = 0; i < 5; i++) {
+    *ret_cpu_us = (double)(cpu_ns() - cpu) / 1e3 / taken.count;
+    for (unsigned i = 0; i < STATEMENTS; i++) {
         sqlite3_finalize(s[i]);
     }
     sqlite3_finalize(begin);
@@ -348,13 +373,6 @@ struct result {
     double rate, group, cpu_us;
 };
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /* Workers answer in the next turn. */
 static struct result run_engine(const char *parent, const char *name, unsigned in_flight, uint64_t ms)
 {
@@ -441,12 +459,22 @@ static void measure_steps(const char *dir, json_t *out, json_t *raw)
     }
 }
 
+/* Of a stored record. */
+static double mean_bytes(void)
+{
+    double sum = 0;
+    for (unsigned i = 0; i < taken.count; i++) {
+        sum += (double)strlen(taken.rows[i].text);
+    }
+    return sum / taken.count;
+}
+
 static void measure_rates(const char *dir, json_t *out, json_t *raw)
 {
     static const unsigned in_flight[] = {64, 1000};
-    double bare[ROUNDS], rate[2][ROUNDS], ratio[2][ROUNDS], group[2][ROUNDS], cpu[2][ROUNDS];
+    double bare[ROUNDS], bare_cpu[ROUNDS], rate[2][ROUNDS], ratio[2][ROUNDS], group[2][ROUNDS], cpu[2][ROUNDS];
     for (unsigned i = 0; i < ROUNDS; i++) {
-        bare[i] = run_bare(dir, i);
+        bare[i] = run_bare(dir, i, &bare_cpu[i]);
         for (unsigned k = 0; k < 2; k++) {
             char name[32];
             snprintf(name, sizeof name, "engine-%u-%u", in_flight[k], i);
@@ -458,6 +486,8 @@ static void measure_rates(const char *dir, json_t *out, json_t *raw)
         }
     }
     json_object_set_new(raw, "bare_rows_per_s", json_real(rounded(median(bare, ROUNDS), 0)));
+    json_object_set_new(raw, "bare_cpu_us", json_real(rounded(median(bare_cpu, ROUNDS), 1)));
+    json_object_set_new(raw, "record_bytes", json_real(rounded(mean_bytes(), 0)));
     for (unsigned k = 0; k < 2; k++) {
         char key[64];
         snprintf(key, sizeof key, "ratio_%u", in_flight[k]);
@@ -475,9 +505,9 @@ int main(int argc, char **argv)
 {
     char dir[LMO_PATH_MAX], pki[LMO_PATH_MAX], key[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
-    bool all_figures = argc == 2;
-    if (!all_figures && (argc != 3 || strcmp(argv[2], "steps") != 0)) {
-        die("usage: transitions DIR [steps]");
+    bool all_figures = argc == 2, only_engine = argc == 5 && strcmp(argv[2], "engine") == 0;
+    if (!all_figures && !only_engine && (argc != 3 || strcmp(argv[2], "steps") != 0)) {
+        die("usage: transitions DIR [steps | engine N MS]");
     }
     lmo_log_set_level(LMO_LOG_ERROR);
     make_dir(argv[1], "transitions", dir);
@@ -485,6 +515,12 @@ int main(int argc, char **argv)
     check(lmo_pki_init(pki, &err), &err, "certificates");
     snprintf(key, sizeof key, "%s/permit.key", pki);
     check(lmo_permit_key_load(key, &run.key, &err), &err, "permit key");
+    if (only_engine) {
+        struct result r = run_engine(dir, "engine", (unsigned)strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10));
+        printf("%.0f per s, %.1f us each, %.1f per commit\n", r.rate, r.cpu_us, r.group);
+        lmo_permit_key_free(run.key);
+        return 0;
+    }
     json_t *out = json_object(), *raw = json_object(), *all = json_object();
     if (all_figures) {
         run.taking = true;
