@@ -116,14 +116,21 @@ static int write_raw(struct lmo_buf *b, const char *text, size_t len)
     return r;
 }
 
+/* Two digits at a time: stamps have thirteen. */
 static int write_number(struct lmo_buf *b, uint64_t magnitude, bool negative)
 {
+    static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+                                "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     char digits[24];
     size_t at = sizeof(digits);
-    do {
-        digits[--at] = (char)('0' + magnitude % 10);
-        magnitude /= 10;
-    } while (magnitude > 0);
+    while (magnitude >= 10) {
+        at -= 2;
+        memcpy(digits + at, pairs + magnitude % 100 * 2, 2);
+        magnitude /= 100;
+    }
+    if (magnitude > 0 || at == sizeof(digits)) {
+        digits[--at] = (char)('0' + magnitude);
+    }
     if (negative) {
         digits[--at] = '-';
     }
@@ -152,6 +159,15 @@ static unsigned count_of(const struct lmo_field *f, const void *base)
     return *(const unsigned *)(const void *)((const char *)base + f->count_offset);
 }
 
+/* As lmo_field_load_uint, which this file asks a hundred times for each record. */
+static inline uint64_t load_uint(const void *p, size_t size)
+{
+    return size == 8   ? *(const uint64_t *)p
+           : size == 4 ? *(const uint32_t *)p
+           : size == 2 ? *(const uint16_t *)p
+                       : *(const uint8_t *)p;
+}
+
 static int enum_value(const void *p)
 {
     int v;
@@ -167,7 +183,7 @@ static bool is_empty(const struct lmo_field *f, const void *base)
     case LMO_FIELD_TEXT: return *(const char *)p == '\0';
     case LMO_FIELD_OWNED: return *(char *const *)p == NULL;
     case LMO_FIELD_BOOL: return !*(const bool *)p;
-    case LMO_FIELD_UINT: return lmo_field_load_uint(p, f->size) == 0;
+    case LMO_FIELD_UINT: return load_uint(p, f->size) == 0;
     case LMO_FIELD_INT: return *(const int64_t *)p == 0;
     case LMO_FIELD_ENUM: return enum_value(p) == 0;
     case LMO_FIELD_STRUCT: return false;
@@ -187,7 +203,7 @@ static int write_value(struct lmo_buf *b, const struct lmo_field *f, const void 
     }
     case LMO_FIELD_BOOL: return *(const bool *)p ? write_raw(b, "true", 4) : write_raw(b, "false", 5);
     case LMO_FIELD_UINT: {
-        uint64_t u = lmo_field_load_uint(p, f->size);
+        uint64_t u = load_uint(p, f->size);
         return write_number(b, u > INT64_MAX ? INT64_MAX : u, false);
     }
     case LMO_FIELD_INT: {

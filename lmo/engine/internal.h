@@ -134,7 +134,8 @@ struct lmo_engine {
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
     struct host *cursors;            /* hosts whose seen_cursor is to be committed */
     struct lmo_migration *spare;     /* what the next step writes to */
-    struct lmo_migration *view;      /* engine_record() of an entry that is not hot */
+    struct lmo_migration *view;      /* engine_record() of an entry that is not hot... */
+    const struct entry *viewed;      /* ...this one; NULL: of none */
     struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
     unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
