@@ -3,9 +3,10 @@
  *   transitions DIR [steps]      DIR: on the disk that is to be measured; steps: only the time that a step takes
  *   transitions DIR engine N MS  only the engine, with N in flight for MS: for a profiler
  *
- * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. A first run
- * takes down every row that the store is given; bare SQLite (prepared statements, the same schema, WAL, FULL) then writes
- * exactly those in transactions of 64. The rounds alternate, so that both see the same disk. Prints one JSON object. */
+ * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. For each number
+ * of migrations in flight a first run takes down every row that the store is given; bare SQLite (prepared statements, the
+ * same schema, WAL, FULL) then writes exactly those in transactions of 64. The rounds alternate, so that both see the same
+ * disk. Prints one JSON object. */
 #include "bench/lib/bench.h"
 
 #include "base/assert.h"
@@ -28,7 +29,7 @@
 #define HOSTS     40
 #define GROUP     64
 #define ROUNDS    3
-#define ROWS_MAX  12000
+#define ROWS_MAX  40000
 #define RUN_MS    3000
 #define XML_BYTES 6000
 
@@ -59,11 +60,34 @@ struct last { /* row of that migration */
     const struct row *row;
     UT_hash_handle hh;
 };
-static struct {
+static struct taken {
     struct row rows[ROWS_MAX];
     unsigned count;
     struct last *last;
-} taken;
+} taken; /* of one number in flight at a time */
+
+static void forget_rows(void)
+{
+    struct last *l, *next;
+    for (unsigned i = 0; i < taken.count; i++) {
+        struct row *r = &taken.rows[i];
+        char *const texts[] = {r->id, r->vm, r->name, r->source, r->destination, r->phase, r->text, r->xml};
+        for (unsigned k = 0; k < sizeof texts / sizeof texts[0]; k++) {
+            free(texts[k]);
+        }
+        for (unsigned k = 0; k < r->line_count; k++) {
+            free(r->lines[k].phase);
+            free(r->lines[k].what);
+            free(r->lines[k].why);
+        }
+        free(r->lines);
+    }
+    HASH_ITER(hh, taken.last, l, next) {
+        HASH_DEL(taken.last, l);
+        free(l);
+    }
+    taken.count = 0;
+}
 
 static char *copy(const char *s)
 {
@@ -206,13 +230,12 @@ static uint64_t cpu_ns(void)
 }
 
 /* Rows per second, and the thread's processor time of each. */
-static double run_bare(const char *parent, unsigned round, double *ret_cpu_us)
+static double run_bare(const char *parent, const char *name, double *ret_cpu_us)
 {
-    char name[32], dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
+    char dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
     struct lmo_store *store;
     sqlite3 *db;
-    snprintf(name, sizeof name, "bare-%u", round);
     make_dir(parent, name, dir);
     check(lmo_store_sqlite_open(dir, &store, &err), &err, "store"); /* makes the schema */
     store->ops->close(store);
@@ -469,36 +492,43 @@ static double mean_bytes(void)
     return sum / taken.count;
 }
 
-static void measure_rates(const char *dir, json_t *out, json_t *raw)
+static void put(json_t *to, const char *name, unsigned in_flight, double *values, int digits)
 {
-    static const unsigned in_flight[] = {64, 1000};
-    double bare[ROUNDS], bare_cpu[ROUNDS], rate[2][ROUNDS], ratio[2][ROUNDS], group[2][ROUNDS], cpu[2][ROUNDS];
+    char key[64];
+    snprintf(key, sizeof key, "%s_%u", name, in_flight);
+    json_object_set_new(to, key, json_real(rounded(median(values, ROUNDS), digits)));
+}
+
+static void measure_rate(const char *dir, unsigned in_flight, json_t *out, json_t *raw)
+{
+    double bare[ROUNDS], bare_cpu[ROUNDS], rate[ROUNDS], ratio[ROUNDS], group[ROUNDS], cpu[ROUNDS];
+    char name[64];
+    snprintf(name, sizeof name, "take-%u", in_flight);
+    run.taking = true;
+    (void)run_engine(dir, name, in_flight, RUN_MS);
+    run.taking = false;
+    if (taken.count < 4 * in_flight || taken.count < 4000) {
+        die("only %u rows were taken", taken.count);
+    }
     for (unsigned i = 0; i < ROUNDS; i++) {
-        bare[i] = run_bare(dir, i, &bare_cpu[i]);
-        for (unsigned k = 0; k < 2; k++) {
-            char name[32];
-            snprintf(name, sizeof name, "engine-%u-%u", in_flight[k], i);
-            struct result r = run_engine(dir, name, in_flight[k], RUN_MS);
-            rate[k][i] = r.rate;
-            group[k][i] = r.group;
-            cpu[k][i] = r.cpu_us;
-            ratio[k][i] = r.rate / bare[i];
-        }
+        snprintf(name, sizeof name, "bare-%u-%u", in_flight, i);
+        bare[i] = run_bare(dir, name, &bare_cpu[i]);
+        snprintf(name, sizeof name, "engine-%u-%u", in_flight, i);
+        struct result r = run_engine(dir, name, in_flight, RUN_MS);
+        rate[i] = r.rate;
+        group[i] = r.group;
+        cpu[i] = r.cpu_us;
+        ratio[i] = r.rate / bare[i];
     }
-    json_object_set_new(raw, "bare_rows_per_s", json_real(rounded(median(bare, ROUNDS), 0)));
-    json_object_set_new(raw, "bare_cpu_us", json_real(rounded(median(bare_cpu, ROUNDS), 1)));
-    json_object_set_new(raw, "record_bytes", json_real(rounded(mean_bytes(), 0)));
-    for (unsigned k = 0; k < 2; k++) {
-        char key[64];
-        snprintf(key, sizeof key, "ratio_%u", in_flight[k]);
-        json_object_set_new(out, key, json_real(rounded(median(ratio[k], ROUNDS), 3)));
-        snprintf(key, sizeof key, "per_s_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(rate[k], ROUNDS), 0)));
-        snprintf(key, sizeof key, "records_per_commit_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(group[k], ROUNDS), 1)));
-        snprintf(key, sizeof key, "cpu_us_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(cpu[k], ROUNDS), 1)));
-    }
+    double bytes[ROUNDS] = {mean_bytes(), mean_bytes(), mean_bytes()};
+    put(out, "ratio", in_flight, ratio, 3);
+    put(raw, "bare_rows_per_s", in_flight, bare, 0);
+    put(raw, "bare_cpu_us", in_flight, bare_cpu, 1);
+    put(raw, "per_s", in_flight, rate, 0);
+    put(raw, "cpu_us", in_flight, cpu, 1);
+    put(raw, "records_per_commit", in_flight, group, 1);
+    put(raw, "record_bytes", in_flight, bytes, 0);
+    forget_rows();
 }
 
 int main(int argc, char **argv)
@@ -523,13 +553,8 @@ int main(int argc, char **argv)
     }
     json_t *out = json_object(), *raw = json_object(), *all = json_object();
     if (all_figures) {
-        run.taking = true;
-        (void)run_engine(dir, "take", GROUP, 2000);
-        if (taken.count < ROWS_MAX / 4) {
-            die("only %u rows were taken", taken.count);
-        }
-        run.taking = false;
-        measure_rates(dir, out, raw);
+        measure_rate(dir, GROUP, out, raw);
+        measure_rate(dir, 1000, out, raw);
     }
     measure_steps(dir, out, raw);
     json_object_set_new(all, "transitions", out);
