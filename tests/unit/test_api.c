@@ -487,7 +487,8 @@ START_TEST(bad_requests__get_a_clear_error_and_change_nothing)
         ck_assert_msg(strcmp(member("field"), refusals[i].field ? refusals[i].field : "(none)") == 0, "%s: %s", what,
                       answer.body);
         ck_assert_int_eq(json_integer_value(json_object_get(body, "status")), (int)status);
-        ck_assert_msg(strncmp(member("type"), "urn:lmo:error:", 14) == 0, "%s", member("type"));
+        ck_assert_msg(strncmp(member("type"), "/problems/", 10) == 0 && strcmp(member("type") + 10, member("code")) == 0, "%s",
+                      member("type"));
         ck_assert_uint_gt(strlen(member("detail")), 5);
     }
     ck_assert_uint_eq(ask("GET", "/v1/migrations", NULL), 200);
