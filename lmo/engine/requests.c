@@ -632,7 +632,11 @@ static void migration_cancel(struct request *r)
         if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
             engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
                               err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
-        } else {
+            return;
+        }
+        char ended[LMO_ETAG_MAX];
+        engine_migration_etag(&m, ended);
+        if (engine_matches(r, ended)) {
             engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id,
                               lmo_phase_text(m.phase));
         }
