@@ -196,8 +196,10 @@ static void end(struct doctor *d)
         engine_reply_fail(q->fn, q->arg, LMO_E_UNAVAILABLE, "", "the coordinator is stopping");
     } else if (!body) {
         engine_reply_fail(q->fn, q->arg, LMO_E_NO_MEMORY, "", "no memory for the comparison");
-    } else {
+    } else if (!engine_would(q, 200, json_incref(body), "nothing would be changed before it was looked at anew; this is what was seen")) {
         engine_reply_ok(q->fn, q->arg, 200, body, "");
+    } else {
+        json_decref(body);
     }
     engine_doctor_forget(d);
     free(d->findings);
@@ -241,11 +243,12 @@ static void doctor(struct request *q)
         return;
     }
     *kept = *q; /* the caller frees the original */
+    kept->repair = q->repair && !q->ask.dry_run;
     d->engine = e;
     d->request = kept;
     d->findings = findings;
     e->doctor = true;
-    e->mending = q->repair;
+    e->mending = kept->repair;
     engine_doctor_look(d);
 }
 

@@ -141,6 +141,14 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     return 0;
 }
 
+int engine_try(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
+{
+    static struct lmo_effects effects;
+    ev->now_ms = engine_now_ms(entry->engine);
+    ev->now_boot_us = lmo_now_ns() / 1000;
+    return lmo_core_step(engine_record(entry), ev, entry->engine->spare, &effects, err);
+}
+
 /* ------------------------------------------------------------------ after the commit */
 
 static void on_timer(void *arg)
@@ -251,7 +259,6 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
 
 static struct lmo_commit_item item_of(struct entry *en)
 {
-    bool keyed = en->request && en->request->idempotency_key[0];
     engine_heat(en, true);
     return (struct lmo_commit_item){
         .record = en->hot,
@@ -259,9 +266,7 @@ static struct lmo_commit_item item_of(struct entry *en)
         .journal = en->journal,
         .journal_count = en->journal_count,
         .xml = en->xml_dirty ? en->xml : NULL,
-        .idempotency_key = keyed ? en->request->idempotency_key : NULL,
-        .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
-        .principal = keyed ? en->request->principal : NULL,
+        .answers = engine_answers_of(en),
     };
 }
 
@@ -644,6 +649,8 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         engine_host_free(h);
     }
     engine_quarantine_free(e);
+    engine_keyed_free(e);
+    engine_tokens_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
@@ -693,6 +700,10 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     r = engine_quarantine_load(e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading what was set aside");
+    }
+    r = engine_tokens_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading tokens");
     }
     unsigned count = HASH_COUNT(e->entries);
     struct entry *entry, *tmp;

@@ -111,6 +111,7 @@ void engine_entry_free(struct entry *entry)
     free(entry->journal);
     free(entry->xml);
     free(entry->request);
+    engine_shown_free(&entry->row);
     free(entry);
 }
 

@@ -24,5 +24,9 @@ int lmo_record_decode(const char *text, size_t len, struct lmo_migration *ret, s
 
 /* The REST representation; a new reference, NULL only without memory. What is not known is null. */
 json_t *lmo_migration_to_rest(const struct lmo_migration *m);
+/* The same with the members that lists show. */
+json_t *lmo_migration_summary(const struct lmo_migration *m);
+/* Until when (ms since 1970) either of them stays as it is if the record does; 0: for as long. */
+int64_t lmo_migration_shown_until_ms(const struct lmo_migration *m);
 
 #endif

@@ -9,9 +9,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A key that is older may be forgotten: clients repeat a request within minutes, not weeks. */
-#define IDEMPOTENCY_KEPT_MS (INT64_C(7) * 24 * 3600 * 1000)
-
 /* ------------------------------------------------------------------ records */
 
 /* Why an insert met a constraint: names the migration that is in the way. Looks before the roll-back. */
@@ -213,30 +210,39 @@ static int add_journal(struct sqlite_store *st, const struct lmo_commit_item *it
     return lmo_sql_run(stmt, NULL, err);
 }
 
-static int add_idempotency(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
+/* Which hosts it is about: once, when it is accepted. */
+static int put_hosts(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db, "DELETE FROM idempotency WHERE created_ms < ?", &stmt, err);
+    int r = lmo_sql_prepare(st->db, "INSERT OR IGNORE INTO migration_host (host, id) VALUES (?1, ?3), (?2, ?3)", &stmt, err);
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_i64(stmt, 1, item->record->created_ms - IDEMPOTENCY_KEPT_MS);
-    r = lmo_sql_run(stmt, NULL, err);
+    lmo_sql_bind_text(stmt, 1, m->source);
+    lmo_sql_bind_text(stmt, 2, m->destination);
+    lmo_sql_bind_text(stmt, 3, m->id);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+/* How lists show it from now on: nothing about it changes any more. */
+static int put_summary(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    LMO_AUTO_JSON json_t *json = lmo_migration_summary(m);
+    LMO_AUTO_FREE char *text = NULL;
+    int r = lmo_json_dump(json, &text, NULL, err);
     if (r == 0) {
-        r = lmo_sql_prepare(
-            st->db, "INSERT INTO idempotency (principal, key, hash, migration, created_ms) VALUES (?, ?, ?, ?, ?)",
-            &stmt, err);
+        r = lmo_sql_prepare(st->db,
+                            "INSERT INTO migration_summary (id, summary) VALUES (?1, ?2)"
+                            " ON CONFLICT (id) DO UPDATE SET summary = excluded.summary",
+                            &stmt, err);
     }
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, item->principal);
-    lmo_sql_bind_text(stmt, 2, item->idempotency_key);
-    lmo_sql_bind_text(stmt, 3, item->idempotency_hash);
-    lmo_sql_bind_text(stmt, 4, item->record->id);
-    lmo_sql_bind_i64(stmt, 5, item->record->created_ms);
-    r = lmo_sql_run(stmt, NULL, err);
-    return r == LMO_E_CONFLICT ? lmo_fail(err, r, "this idempotency key is in use already") : r;
+    lmo_sql_bind_text(stmt, 1, m->id);
+    lmo_sql_bind_text(stmt, 2, text);
+    return lmo_sql_run(stmt, NULL, err);
 }
 
 /* ------------------------------------------------------------------ the transaction */
@@ -251,10 +257,6 @@ static int check_item(const struct lmo_commit_item *item, struct lmo_err *err)
     if (m->version <= item->expected_version) {
         return lmo_fail(err, LMO_E_INTERNAL, "migration %s: version %" PRIu64 " cannot follow %" PRIu64, m->id,
                         m->version, item->expected_version);
-    }
-    if (item->idempotency_key && (item->expected_version != 0 || !item->idempotency_hash || !item->principal)) {
-        return lmo_fail(err, LMO_E_INTERNAL,
-                        "migration %s: an idempotency key belongs to an insert, with hash and principal", m->id);
     }
     return 0;
 }
@@ -274,8 +276,14 @@ static int commit_item(struct sqlite_store *st, const struct lmo_commit_item *it
     for (unsigned i = 0; r == 0 && i < item->journal_count; i++) {
         r = add_journal(st, item, i, err);
     }
-    if (r == 0 && item->idempotency_key) {
-        r = add_idempotency(st, item, err);
+    if (r == 0 && item->expected_version == 0) {
+        r = put_hosts(st, item->record, err);
+    }
+    if (r == 0 && lmo_phase_is(item->record->phase, LMO_PHASE_TERMINAL)) {
+        r = put_summary(st, item->record, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_answers_write(st, item->answers, err);
     }
     return r;
 }
@@ -319,6 +327,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sqlite_audit_write(st, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_with_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
@@ -331,6 +342,7 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
+    lmo_sqlite_with_forget(st);
     if (r < 0) {
         lmo_sql_rollback(st->db);
     } else {
@@ -389,13 +401,16 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     return 0;
 }
 
-/* One statement, as a transaction that looks at the term first. */
-static int run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+int lmo_sqlite_run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
 {
     int r = lmo_sql_begin(st->db, err);
     if (r == 0) {
         r = lmo_sqlite_check_term(&st->base, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_with_write(st, err);
+    }
+    lmo_sqlite_with_forget(st);
     if (r == 0) {
         r = lmo_sql_run(stmt, ret_changes, err);
     }
@@ -418,7 +433,7 @@ int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struc
     lmo_sql_bind_text(stmt, 1, h->name);
     lmo_sql_bind_text(stmt, 2, h->url);
     lmo_sql_bind_u64(stmt, 3, h->cursor);
-    r = run_alone(sqlite_of(s), stmt, NULL, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, NULL, err);
     bool overtaken = r == LMO_E_CONFLICT && lmo_sqlite_check_term(s, NULL) == LMO_E_CONFLICT;
     return r == LMO_E_CONFLICT && !overtaken ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
 }
@@ -448,7 +463,7 @@ int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct l
     bind_limit(stmt, 3, l->given & LMO_HOST_LIMIT_OUTGOING, l->max_outgoing);
     bind_limit(stmt, 4, l->given & LMO_HOST_LIMIT_BANDWIDTH, l->max_bandwidth_bytes_per_s);
     bind_limit(stmt, 5, l->given & LMO_HOST_LIMIT_KEEP_FREE, l->memory_keep_free_bytes);
-    r = lmo_sql_run(stmt, &changes, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, &changes, err);
     return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
 }
 
@@ -461,6 +476,6 @@ int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err
         return r;
     }
     lmo_sql_bind_text(stmt, 1, name);
-    r = run_alone(sqlite_of(s), stmt, &changes, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, &changes, err);
     return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
 }
