@@ -95,10 +95,11 @@ struct lmo_table {
     {                                                           \
         LMO_F_AT(s, m), .type = LMO_FIELD_STRUCT, .table = &(t) \
     }
-#define LMO_F_ARRAY(s, m, n, t)                                                                             \
-    {                                                                                                       \
-        LMO_F_NAME(#m), .type = LMO_FIELD_ARRAY, .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m[0]),  \
-        .max = LMO_F_SIZE(s, m) / LMO_F_SIZE(s, m[0]), .count_offset = offsetof(struct s, n), .table = &(t) \
+#define LMO_F_ARRAY(s, m, n, t)                                                                                \
+    {                                                                                                          \
+        LMO_F_NAME(#m), .type = LMO_FIELD_ARRAY, .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m[0]), \
+                        .max = LMO_F_SIZE(s, m) / LMO_F_SIZE(s, m[0]), .count_offset = offsetof(struct s, n),  \
+                        .table = &(t)                                                                          \
     }
 #define LMO_TABLE(f)                    \
     {                                   \

@@ -117,8 +117,7 @@ static bool read_array(struct text *t, const struct lmo_field *f, void *base)
     }
     if (!take(t, ']')) {
         do {
-            if (count == f->max ||
-                !read_struct(t, f->table, (char *)base + f->offset + count * f->size, NULL, NULL)) {
+            if (count == f->max || !read_struct(t, f->table, (char *)base + f->offset + count * f->size, NULL, NULL)) {
                 return false;
             }
             count++;

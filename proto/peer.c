@@ -10,11 +10,8 @@
 #include <string.h>
 
 static const struct lmo_field request_fields[] = {
-    {LMO_F_NAME("permit"),
-     .type = LMO_FIELD_OWNED,
-     .offset = offsetof(struct lmo_peer_request, permit_owned),
-     .size = LMO_F_SIZE(lmo_peer_request, permit_owned),
-     .max = LMO_PERMIT_MAX},
+    {LMO_F_NAME("permit"), .type = LMO_FIELD_OWNED, .offset = offsetof(struct lmo_peer_request, permit_owned),
+     .size = LMO_F_SIZE(lmo_peer_request, permit_owned), .max = LMO_PERMIT_MAX},
     LMO_F_UINT(lmo_peer_request, index, LMO_VOLUMES_MAX - 1),
     LMO_F_UINT(lmo_peer_request, pause, 0),
 };

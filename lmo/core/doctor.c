@@ -212,7 +212,8 @@ static const struct lmo_doctor_use *other_use(const struct lmo_doctor_world *w, 
         first--;
     }
     for (const struct lmo_doctor_export *o = first; o < end && same_volume(o, e); o++) {
-        const struct lmo_doctor_use *use = o->offered && strcmp(o->name, e->name) != 0 ? lmo_doctor_use_of(w, o->name) : NULL;
+        const struct lmo_doctor_use *use =
+            o->offered && strcmp(o->name, e->name) != 0 ? lmo_doctor_use_of(w, o->name) : NULL;
         if (use) {
             return use;
         }
@@ -227,8 +228,7 @@ static void examine_export(struct exam *x, const struct lmo_doctor_export *e)
 {
     const struct lmo_doctor_use *used = other_use(x->w, e);
     if (!e->offered || e->fenced || !used || lmo_doctor_use_of(x->w, e->name) || x->undescribed ||
-        lmo_doctor_is_moved(x->w, e->volume) ||
-        is_aside(x->w, used->uuid)) {
+        lmo_doctor_is_moved(x->w, e->volume) || is_aside(x->w, used->uuid)) {
         return;
     }
     struct lmo_finding *f = add(x, LMO_FINDING_EXPORT_ORPHAN);
@@ -267,8 +267,9 @@ static void examine_port(struct exam *x, const struct lmo_doctor_port *p)
         live += is_live(g->state);
     }
     struct lmo_finding *f = add(x, LMO_FINDING_BINDING_ORPHAN);
-    f->repair = x->all_seen && live == 1 && is_the_guest(lmo_doctor_state_at(x->w, p->uuid, p->guest_host)) ? LMO_REPAIR_SINGLE
-                                                                                                 : LMO_REPAIR_NONE;
+    f->repair = x->all_seen && live == 1 && is_the_guest(lmo_doctor_state_at(x->w, p->uuid, p->guest_host))
+                    ? LMO_REPAIR_SINGLE
+                    : LMO_REPAIR_NONE;
     LMO_COPY(f->vm, p->uuid);
     LMO_COPY(f->host, p->worker);
     LMO_COPY(f->other, p->guest_host);

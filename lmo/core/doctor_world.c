@@ -126,7 +126,8 @@ void lmo_doctor_arrange(struct lmo_doctor_world *w)
 
 void lmo_doctor_fill_open(struct lmo_doctor_open *to, const struct lmo_migration *m)
 {
-    *to = (struct lmo_doctor_open){.phase = m->phase, .resumed = m->cutover.resumed, .described = m->vm.volume_count > 0};
+    *to =
+        (struct lmo_doctor_open){.phase = m->phase, .resumed = m->cutover.resumed, .described = m->vm.volume_count > 0};
     LMO_COPY(to->id, m->id);
     LMO_COPY(to->vm, m->vm.uuid);
     LMO_COPY(to->vm_name, m->vm.name);
@@ -189,8 +190,8 @@ bool lmo_doctor_is_aside(const struct lmo_doctor_world *w, const char *migration
 enum lmo_run_state lmo_doctor_state_at(const struct lmo_doctor_world *w, const char *uuid, const char *host)
 {
     const struct lmo_doctor_guest *end = w->guests + w->guest_count;
-    for (const struct lmo_doctor_guest *g = lmo_doctor_first_guest(w, uuid);
-         g && g < end && strcmp(g->uuid, uuid) == 0; g++) {
+    for (const struct lmo_doctor_guest *g = lmo_doctor_first_guest(w, uuid); g && g < end && strcmp(g->uuid, uuid) == 0;
+         g++) {
         if (strcmp(g->host, host) == 0) {
             return g->state;
         }

@@ -196,8 +196,9 @@ static int add_journal(struct sqlite_store *st, const struct lmo_commit_item *it
 {
     const struct lmo_journal_line *line = &item->journal[i];
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db, "INSERT INTO journal (migration, n, at_ms, phase, what, why) VALUES (?, ?, ?, ?, ?, ?)",
-                            &stmt, err);
+    int r =
+        lmo_sql_prepare(st->db, "INSERT INTO journal (migration, n, at_ms, phase, what, why) VALUES (?, ?, ?, ?, ?, ?)",
+                        &stmt, err);
     if (r < 0) {
         return r;
     }

@@ -43,6 +43,7 @@
 #define RETRY_MS      200
 #define RETRIES_MAX   100000
 #define RACK          50
+#define HELD_MS       3600000 /* those that are held may have to wait for the last of the crowd */
 
 extern char **environ;
 
@@ -212,8 +213,9 @@ static void ask(unsigned guest, bool again)
     }
     unsigned rack = at / RACK * RACK, size = args.workers - rack < RACK ? args.workers - rack : RACK;
     unsigned to = rack + (at - rack + 1) % (b.two_hosts ? 2 : size);
-    snprintf(body, sizeof body, "{\"vm\":\"%s\",\"source\":\"%s\",\"destination\":\"%s\"}", g->uuid,
-             b.world->hosts[at].name, b.world->hosts[to].name);
+    snprintf(body, sizeof body,
+             "{\"vm\":\"%s\",\"source\":\"%s\",\"destination\":\"%s\",\"policy\":{\"convergence_timeout_ms\":%u}}", g->uuid,
+             b.world->hosts[at].name, b.world->hosts[to].name, HELD_MS);
     fake_unlock(b.world);
     snprintf(url, sizeof url, "https://127.0.0.1:%u/v1/migrations", lmo_api_port(b.c->api));
     const struct lmo_http_request_spec spec = {.method = "POST",

@@ -410,8 +410,9 @@ START_TEST(ten_thousand_moves__are_looked_through_whatever_their_order)
             struct lmo_doctor_export *e = &exports[i + k * MANY];
             name_of(g->uuid, sizeof g->uuid, "vm", n);
             LMO_COPY(g->host, k ? "hv1" : "hv2");
-            g->state = k ? fault == 2 ? LMO_RUN_PAUSED_MIGRATION : LMO_RUN_RUNNING
-                         : fault == 1 || fault == 2 ? LMO_RUN_RUNNING : LMO_RUN_INCOMING;
+            g->state = k                          ? fault == 2 ? LMO_RUN_PAUSED_MIGRATION : LMO_RUN_RUNNING
+                       : fault == 1 || fault == 2 ? LMO_RUN_RUNNING
+                                                  : LMO_RUN_INCOMING;
             LMO_COPY(e->worker, "store");
             name_of(e->volume, sizeof e->volume, "vol", n);
             name_of(e->name, sizeof e->name, k ? "vol.hv1." : "vol.hv2.", n);
