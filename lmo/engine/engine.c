@@ -586,6 +586,12 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
         free(e);
         return r;
     }
+    r = engine_board_init(e, err);
+    if (r < 0) {
+        engine_entries_done(e);
+        free(e);
+        return r;
+    }
     e->dirty_last = &e->dirty;
     e->loop = cfg->loop;
     e->store = cfg->store;
@@ -593,6 +599,7 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     r = engine_admission_init(e, cfg->limits, err);
     if (r < 0) {
         engine_entries_done(e);
+        engine_board_done(e);
         free(e);
         return r;
     }
@@ -636,6 +643,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
     }
     engine_quarantine_free(e);
     engine_keyed_free(e);
+    engine_board_done(e);
     engine_tokens_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
