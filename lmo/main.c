@@ -36,6 +36,13 @@ static const struct lmo_conf_key keys[] = {
     {"limits", "memory_overhead_percent", LMO_CONF_UINT, false, NULL, 0, 100, "and in proportion to that memory"},
     {"limits", "queue_timeout", LMO_CONF_UINT, false, NULL, 1, 31536000,
      "seconds after which a migration that still waits is given up"},
+    {"api", "tokens", LMO_CONF_BOOL, false, "no", 0, 0,
+     "clients without a certificate may come with a bearer token (lmo token create)"},
+    {"api", "rate", LMO_CONF_UINT, false, "2000", 1, 1000000, "requests per second of one principal"},
+    {"api", "burst", LMO_CONF_UINT, false, "4000", 1, 1000000, "requests that one principal may make at once"},
+    {"api", "connections", LMO_CONF_UINT, false, "1024", 1, 65536, "connections in all"},
+    {"api", "connections_per_address", LMO_CONF_UINT, false, "256", 1, 65536, "connections from one address"},
+    {"api", "connections_per_principal", LMO_CONF_UINT, false, "128", 1, 65536, "connections of one principal"},
     {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
     {"tls", "crl", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA's revocation list"},
     {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "the coordinator's certificate"},
@@ -187,7 +194,14 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     }
     struct lmo_api_config api = {.tls = d->tls,
                                  .engine = d->engine,
-                                 .pre_production = lmo_conf_bool(conf, "coordinator", "pre_production")};
+                                 .pre_production = lmo_conf_bool(conf, "coordinator", "pre_production"),
+                                 .tokens = lmo_conf_bool(conf, "api", "tokens"),
+                                 .rate_per_s = (uint32_t)lmo_conf_uint(conf, "api", "rate"),
+                                 .burst = (uint32_t)lmo_conf_uint(conf, "api", "burst"),
+                                 .connections_max = (uint32_t)lmo_conf_uint(conf, "api", "connections"),
+                                 .connections_per_ip = (uint32_t)lmo_conf_uint(conf, "api", "connections_per_address"),
+                                 .connections_per_principal =
+                                     (uint32_t)lmo_conf_uint(conf, "api", "connections_per_principal")};
     LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
     return lmo_api_start(&api, &d->api, err);
 }

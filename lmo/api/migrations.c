@@ -136,12 +136,29 @@ static const char *migration_id(struct lmo_http_request *req, const struct lmo_h
     return params->value[0];
 }
 
+/* False: the engine has to be asked. */
+static bool show_at_once(struct lmo_http_request *req, struct lmo_engine *e, const char *id)
+{
+    LMO_AUTO_FREE char *text = NULL;
+    char etag[LMO_ETAG_MAX];
+    size_t len = 0;
+    if (!lmo_engine_migration_peek(e, id, &text, &len, etag)) {
+        return false;
+    }
+    (void)lmo_http_set_header(req, "ETag", etag);
+    lmo_http_reply(req, 200, "application/json", text, len);
+    return true;
+}
+
 void migration_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     uint64_t version = 0, wait_ms = 0;
     const char *id = migration_id(req, params);
     if (!id || !read_number(req, "wait_version", 0, INT64_MAX, &version) ||
         !read_number(req, "wait_ms", 0, WAIT_MAX_MS, &wait_ms)) {
+        return;
+    }
+    if (wait_ms == 0 && show_at_once(req, engine_of(api), id)) {
         return;
     }
     lmo_http_set_timeout(req, wait_ms + REPLY_MARGIN_MS);

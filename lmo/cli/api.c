@@ -233,3 +233,33 @@ int lmo_api_call(struct lmo_cli *cli, const char *method, const char *path, cons
     free(reply.body);
     return rc;
 }
+
+int lmo_api_list(struct lmo_cli *cli, const char *path, const char *list, json_t **ret_json)
+{
+    json_t *all = NULL;
+    int rc = lmo_api_call(cli, "GET", path, NULL, &all);
+    while (rc == 0 && *lmo_api_text(all, "next_cursor")) {
+        char next[LMO_API_PATH_MAX];
+        json_t *page = NULL;
+        snprintf(next, sizeof next, "%s", path);
+        if (!lmo_api_query(next, "cursor", lmo_api_text(all, "next_cursor"))) {
+            lmo_cli_message(cli, "the answer is not understood: its cursor is too long");
+            rc = LMO_EXIT_PROTOCOL;
+            break;
+        }
+        rc = lmo_api_call(cli, "GET", next, NULL, &page);
+        bool bad = rc == 0 && (json_array_extend(json_object_get(all, list), json_object_get(page, list)) < 0 ||
+                               json_object_set(all, "next_cursor", json_object_get(page, "next_cursor")) < 0);
+        json_decref(page);
+        if (bad) {
+            lmo_cli_message(cli, "the answer is not understood: a page of the list is missing");
+            rc = LMO_EXIT_PROTOCOL;
+        }
+    }
+    if (rc != 0) {
+        json_decref(all);
+        all = NULL;
+    }
+    *ret_json = all;
+    return rc;
+}

@@ -28,6 +28,10 @@ int lmo_api_unreached(struct lmo_cli *cli, const struct lmo_err *err);
 int lmo_api_call(struct lmo_cli *cli, const char *method, const char *path, const json_t *body,
                  json_t **ret_json) LMO_MUST_CHECK;
 
+/* GET of a whole list, page by page: the answer to the first page, with the items of all in its array `list`. 0 or an exit
+ * code. */
+int lmo_api_list(struct lmo_cli *cli, const char *path, const char *list, json_t **ret_json) LMO_MUST_CHECK;
+
 /* Tolerant readers of the coordinator's objects: absent, null or of another type is "" or 0. */
 const char *lmo_api_text(const json_t *obj, const char *field);
 double lmo_api_number(const json_t *obj, const char *field);

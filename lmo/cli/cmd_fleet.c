@@ -8,22 +8,13 @@
 
 typedef void render_fn(const json_t *answer, const struct lmo_style *style, FILE *out);
 
-/* GET, then JSON or text. */
-static int get_and_render(struct lmo_cli *cli, const char *path, render_fn *render, json_t **ret_answer)
+/* As JSON or as text. */
+static int show(struct lmo_cli *cli, const json_t *answer, render_fn *render)
 {
-    json_t *answer = NULL;
-    int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
-    if (rc != 0)
-        return rc;
     if (LMO_GIVEN(&cli->args, JSON))
-        rc = lmo_cli_print_json(cli, answer);
-    else
-        render(answer, &cli->out_style, cli->out);
-    if (ret_answer)
-        *ret_answer = answer;
-    else
-        json_decref(answer);
-    return rc;
+        return lmo_cli_print_json(cli, answer);
+    render(answer, &cli->out_style, cli->out);
+    return 0;
 }
 
 static int get_one(struct lmo_cli *cli, const char *collection, render_fn *render)
@@ -33,12 +24,16 @@ static int get_one(struct lmo_cli *cli, const char *collection, render_fn *rende
         lmo_cli_message(cli, "\"%.60s\" cannot be a name", cli->args.positional[0]);
         return LMO_EXIT_USAGE;
     }
-    return get_and_render(cli, path, render, NULL);
+    LMO_AUTO_JSON json_t *answer = NULL;
+    int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
+    return rc != 0 ? rc : show(cli, answer, render);
 }
 
 int lmo_cmd_host_list(struct lmo_cli *cli)
 {
-    return get_and_render(cli, "/v1/hosts", lmo_render_hosts, NULL);
+    LMO_AUTO_JSON json_t *answer = NULL;
+    int rc = lmo_api_list(cli, "/v1/hosts", "hosts", &answer);
+    return rc != 0 ? rc : show(cli, answer, lmo_render_hosts);
 }
 
 int lmo_cmd_host_show(struct lmo_cli *cli)
@@ -136,7 +131,9 @@ static void warn_unreachable(struct lmo_cli *cli, const json_t *answer)
 int lmo_cmd_vm_list(struct lmo_cli *cli)
 {
     LMO_AUTO_JSON json_t *answer = NULL;
-    int rc = get_and_render(cli, "/v1/vms", lmo_render_vms, &answer);
+    int rc = lmo_api_list(cli, "/v1/vms?limit=1000", "vms", &answer); /* for each page all hosts are asked */
+    if (rc == 0)
+        rc = show(cli, answer, lmo_render_vms);
     if (answer)
         warn_unreachable(cli, answer);
     return rc;

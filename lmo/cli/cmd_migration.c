@@ -201,7 +201,7 @@ int lmo_cmd_migration_show(struct lmo_cli *cli)
     if (rc == 0)
         rc = migration_path(cli, "/journal", path);
     if (rc == 0)
-        rc = lmo_api_call(cli, "GET", path, NULL, &journal);
+        rc = lmo_api_list(cli, path, "journal", &journal);
     if (rc != 0)
         return rc;
     if (!LMO_GIVEN(&cli->args, JSON)) {

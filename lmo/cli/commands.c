@@ -58,6 +58,13 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew before "
      "each. Exit code 8: something does not fit (after the repairs).",
      NULL, lmo_cmd_doctor},
+    {"token create", "NAME", 1, 1, LMO_OPTS_CONNECTION | O(ROLE) | O(DAYS), O(ROLE), "Make a bearer token and print it, once",
+     "For clients that cannot have a certificate; the coordinator takes tokens only where its configuration says so ([api] "
+     "tokens). It keeps nothing but a hash: a token that is lost is revoked, and another one made.",
+     NULL, lmo_cmd_token_create},
+    {"token list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List the bearer tokens in force", NULL, NULL, lmo_cmd_token_list},
+    {"token revoke", "NAME|ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Revoke a bearer token, at once and for good", NULL,
+     "`lmo token list` shows the tokens.", lmo_cmd_token_revoke},
     {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
      NULL, NULL, lmo_cmd_audit_list},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",

@@ -599,6 +599,12 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
         free(e);
         return r;
     }
+    r = engine_board_init(e, err);
+    if (r < 0) {
+        engine_entries_done(e);
+        free(e);
+        return r;
+    }
     lmo_random(&e->random, sizeof e->random);
     e->dirty_last = &e->dirty;
     e->loop = cfg->loop;
@@ -607,6 +613,7 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     r = engine_admission_init(e, cfg->limits, err);
     if (r < 0) {
         engine_entries_done(e);
+        engine_board_done(e);
         free(e);
         return r;
     }
@@ -650,6 +657,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
     }
     engine_quarantine_free(e);
     engine_keyed_free(e);
+    engine_board_done(e);
     engine_tokens_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);

@@ -105,6 +105,9 @@ int lmo_engine_migrate(struct lmo_engine *e, const struct lmo_migrate_request *r
 /* wait_ms > 0: answers when the record's version is above wait_version, or after wait_ms with what there is. */
 int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
                              lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* The same at once, from what was shown last, if that is what would be shown now. Any thread. *ret_text: owned by the caller.
+ * False: it has to be asked for. */
+bool lmo_engine_migration_peek(struct lmo_engine *e, const char *id, char **ret_text, size_t *ret_len, char ret_etag[LMO_ETAG_MAX]);
 /* Newest first; `full`: whole records, not summaries. */
 int lmo_engine_migration_list(struct lmo_engine *e, const struct lmo_migration_filter *filter, bool full,
                               const struct lmo_page *page, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;

@@ -99,6 +99,9 @@ void engine_entry_free(struct entry *entry)
     struct lmo_engine *e = entry->engine;
     lmo_loop_cancel(e->loop, &entry->timer);
     engine_admission_entry_remove(entry);
+    if (entry->on_board) {
+        engine_board_forget(e, entry->id);
+    }
     HASH_DEL(e->entries, entry);
     HASH_DELETE(hh_vm, e->by_vm, entry);
     if (entry->hot) {
@@ -166,6 +169,10 @@ void engine_take_spare(struct entry *entry)
 {
     struct lmo_engine *e = entry->engine;
     struct lmo_migration *next = e->spare;
+    if (entry->on_board) {
+        engine_board_forget(e, entry->id);
+        entry->on_board = false;
+    }
     show(entry, next);
     if (entry->hot) {
         e->spare = entry->hot;

@@ -100,6 +100,7 @@ struct entry {
     enum lmo_limit told_limit;       /* who waits for news of it was told that */
     uint32_t told_position;
     struct shown row;                /* show.c: in lists */
+    bool on_board;                   /* a text of it may be there */
     UT_hash_handle hh;               /* by id */
     UT_hash_handle hh_vm;            /* by guest */
 };
@@ -141,6 +142,7 @@ struct lmo_engine {
     struct entry *creations;         /* those whose insert is not committed yet */
     struct keyed *keyed;             /* requests with a key that are under way */
     struct tokens *tokens;
+    struct board *board;
     struct admission admission;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
@@ -310,6 +312,13 @@ void engine_keyed_free(struct lmo_engine *e);
 /* tokens.c */
 int engine_tokens_load(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
 void engine_tokens_free(struct lmo_engine *e);
+
+/* board.c */
+int engine_board_init(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_board_done(struct lmo_engine *e);
+/* until_ns: from then on it is shown no more; 0: until it is taken down. */
+void engine_board_put(struct lmo_engine *e, const char *id, const char *etag, const char *text, size_t len, uint64_t until_ns);
+void engine_board_forget(struct lmo_engine *e, const char *id);
 
 /* show.c */
 void engine_shown_free(struct shown *s);

@@ -27,6 +27,35 @@ void engine_shown_free(struct shown *s)
 
 /* ------------------------------------------------------------------ one */
 
+static uint64_t shown_until_ns(const struct lmo_migration *m)
+{
+    int64_t until_ms = lmo_migration_shown_until_ms(m), now_ms = (int64_t)(lmo_realtime_us() / 1000);
+    return until_ms ? lmo_now_ns() + (uint64_t)(until_ms - now_ms + 1) * LMO_NS_PER_MS : 0;
+}
+
+/* Answers, and puts the answer up for those who ask next. `entry`: if the record is open. */
+static void show_one(struct request *r, const struct lmo_migration *m, struct entry *entry)
+{
+    char etag[LMO_ETAG_MAX];
+    LMO_AUTO_JSON json_t *json = engine_migration_json(m, entry);
+    LMO_AUTO_FREE char *text = NULL;
+    size_t len = 0;
+    if (lmo_json_dump(json, &text, &len, NULL) < 0) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
+        return;
+    }
+    engine_migration_etag(m, etag);
+    if (!entry || !engine_admission_hold(entry)) {
+        engine_board_put(r->engine, m->id, etag, text, len, shown_until_ns(m));
+        if (entry) {
+            entry->on_board = true;
+        }
+    }
+    struct lmo_engine_reply reply = {.http_status = 200, .body = LMO_TAKE(json), .json = text, .json_len = len, .text = "",
+                                     .field = "", .location = "", .etag = etag};
+    r->fn(r->arg, &reply);
+}
+
 static void migration_get(struct request *r)
 {
     static struct lmo_migration m;
@@ -37,13 +66,13 @@ static void migration_get(struct request *r)
             engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
                               err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
         } else {
-            engine_reply_migration(r->fn, r->arg, 200, &m, NULL);
+            show_one(r, &m, NULL);
         }
         return;
     }
     engine_admission_tell(entry);
     if (r->wait_ms == 0 || entry->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
-        engine_reply_migration(r->fn, r->arg, 200, engine_record(entry), entry);
+        show_one(r, engine_record(entry), entry);
         return;
     }
     engine_wait_for(r, entry, r->version, r->wait_ms, 200);
@@ -94,13 +123,12 @@ static int append_open(struct listing *l, struct entry *entry)
     if (!s->text || s->version != entry->version || (s->until_ns && lmo_now_ns() >= s->until_ns)) {
         const struct lmo_migration *m = engine_record(entry);
         LMO_AUTO_JSON json_t *j = lmo_migration_summary(m);
-        int64_t until_ms = lmo_migration_shown_until_ms(m), now_ms = (int64_t)(lmo_realtime_us() / 1000);
         engine_shown_free(s);
         if (lmo_json_dump(j, &s->text, &s->len, NULL) < 0) {
             return LMO_E_NO_MEMORY;
         }
         s->version = entry->version;
-        s->until_ns = until_ms ? lmo_now_ns() + (uint64_t)(until_ms - now_ms + 1) * LMO_NS_PER_MS : 0;
+        s->until_ns = shown_until_ns(m);
     }
     return lmo_buf_append(&l->buf, s->text, s->len);
 }

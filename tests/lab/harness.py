@@ -57,13 +57,16 @@ def wait_until(what, condition, seconds=30.0, every=0.02):
 
 # --- REST ---------------------------------------------------------------------
 
+DOCUMENT = rest.openapi()
+
+
 class Rest(rest.Rest):
-    """The lab's coordinator, as a role of the lab."""
+    """The lab's coordinator, as a role of the lab. Every answer is held against proto/openapi.yaml."""
 
     def __init__(self, role="operator"):
         pki = labinfo.BIG / "pki"
         super().__init__(REST, pki / "ca.pem", pki / "issued" / f"{role}-lab.pem",
-                         pki / "issued" / f"{role}-lab.key", lambda function: labinfo.in_net("ctl", function))
+                         pki / "issued" / f"{role}-lab.key", lambda function: labinfo.in_net("ctl", function), document=DOCUMENT)
 
 
 # --- the world, seen from outside -------------------------------------------------

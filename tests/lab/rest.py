@@ -1,17 +1,29 @@
 """The coordinator's REST API over mutual TLS, for tests: one connection, new requests, following a migration to its end."""
 import http.client
 import json
+import pathlib
 import ssl
+import sys
 import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 ENDS = ("completed", "aborted", "attention", "abandoned")
 
 
+def openapi(build=ROOT / "build" / "release"):
+    """The document that every answer has to be in (tests/api/conform.py)."""
+    sys.path.insert(0, str(ROOT / "tests" / "api"))
+    import conform  # python3-jsonschema is the lab's matter, not that of every program that asks a coordinator
+    return conform.Document(json.loads((build / "generated" / "openapi.json").read_text()))
+
+
 class Rest:
     """One mutual-TLS connection to a coordinator; makes a new one when the old one broke. `inside` calls a function where
-    the coordinator can be reached (a lab's network namespace)."""
+    the coordinator can be reached (a lab's network namespace). `document`: every answer must be one that it has."""
 
-    def __init__(self, address, ca, cert, key, inside=None, timeout=40):
+    def __init__(self, address, ca, cert, key, inside=None, timeout=40, document=None):
+        self.document = document
         self.address, self.inside, self.timeout = address, inside or (lambda function: function()), timeout
         self.context = ssl.create_default_context(cafile=str(ca))
         self.context.load_cert_chain(str(cert), str(key))
@@ -40,6 +52,7 @@ class Rest:
                 self.connection.request(method, path, data, headers)
                 answer = self.connection.getresponse()
                 text = answer.read()
+                self._conforms(method, path, answer, text)
                 return answer.status, json.loads(text) if text else None
             except (OSError, http.client.HTTPException):
                 self.connection.close()
@@ -47,6 +60,11 @@ class Rest:
                 if fresh or method != "GET":
                     raise
         raise AssertionError("unreachable")
+
+    def _conforms(self, method, path, answer, text):
+        wrong = self.document.check(method, path, answer.status, answer.getheaders(), text.decode()) if self.document else []
+        if wrong:
+            raise AssertionError(f"{method} {path}: {answer.status}: not as in proto/openapi.yaml: {'; '.join(wrong)}")
 
     def get(self, path):
         status, body = self.call("GET", path)
@@ -93,4 +111,4 @@ class Rest:
                            (r["progress"] or {}).get("transferred_bytes", 0) > 0, seconds)
 
     def journal(self, ident):
-        return self.get(f"/v1/migrations/{ident}/journal")["journal"]
+        return self.get(f"/v1/migrations/{ident}/journal?limit=1000")["journal"]

@@ -274,6 +274,38 @@ START_TEST(arguments__cannot_leave_their_place_in_the_path)
 }
 END_TEST
 
+START_TEST(lists__are_read_to_their_last_page)
+{
+    static const struct fake_answer pages[] = {
+        {"GET /v1/hosts", 0, 200, "{\"hosts\":[{\"name\":\"hv1\"}],\"next_cursor\":\"a+b\"}"},
+        {"GET /v1/hosts?cursor=a%2Bb", 0, 200, "{\"hosts\":[{\"name\":\"hv2\"}],\"next_cursor\":null}"},
+        {0}};
+    expect_exit(pages, "host list", LMO_EXIT_OK, "hv2", "");
+    static const struct fake_answer broken[] = {
+        {"GET /v1/hosts", 0, 200, "{\"hosts\":[{\"name\":\"hv1\"}],\"next_cursor\":\"a\"}"}, {"GET /v1/hosts?cursor=a", 0, 200, "{}"}, {0}};
+    expect_exit(broken, "host list", LMO_EXIT_PROTOCOL, "", "a page of the list is missing");
+}
+END_TEST
+
+START_TEST(tokens__are_made_shown_once_and_revoked_by_name)
+{
+    static const struct fake_answer made[] = {{"POST /v1/tokens", 0, 201, "{\"token\":\"lmo_X_y\",\"expires_ms\":1}"}, {0}};
+    struct run r = {0};
+    run_line(&r, made, "token create ci --role viewer --days 2");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.fake.body[0], "{\"name\":\"ci\",\"role\":\"viewer\",\"expires_in_s\":172800}");
+    run_done(&r);
+    expect_exit(made, "token create ci --role viewer", LMO_EXIT_OK, "lmo_X_y", "not shown again");
+    static const struct fake_answer none[] = {{"POST /v1/tokens", 0, 201, "{}"}, {0}};
+    expect_exit(none, "token create ci --role viewer", LMO_EXIT_PROTOCOL, "", "no token");
+    static const struct fake_answer revoke[] = {
+        {"GET /v1/tokens", 0, 200, "{\"tokens\":[{\"name\":\"ci\",\"id\":\"X\"}],\"next_cursor\":null}"},
+        {"DELETE /v1/tokens/X", 0, 204, ""},
+        {0}};
+    expect_exit(revoke, "token revoke ci", LMO_EXIT_OK, "revoked ci", "");
+}
+END_TEST
+
 START_TEST(hosts__are_added_shown_and_removed)
 {
     static const struct fake_answer add[] = {
@@ -297,7 +329,7 @@ END_TEST
 START_TEST(list_that_lacks_a_hosts_guests__says_so)
 {
     static const struct fake_answer script[] = {
-        {"GET /v1/vms", 0, 200, "{\"vms\":[{\"name\":\"g1\",\"host\":\"hv1\"}],\"hosts_unreachable\":[\"hv3\"]}"}, {0}};
+        {"GET /v1/vms?limit=1000", 0, 200, "{\"vms\":[{\"name\":\"g1\",\"host\":\"hv1\"}],\"hosts_unreachable\":[\"hv3\"]}"}, {0}};
     expect_exit(script, "vm list", LMO_EXIT_OK, "g1", "hv3");
 }
 END_TEST
@@ -349,6 +381,8 @@ Suite *cli_parse_suite(void)
     tcase_add_test(tc, answers_that_are_not_LMOs__are_exit_7);
     tcase_add_test(tc, arguments__cannot_leave_their_place_in_the_path);
     tcase_add_test(tc, hosts__are_added_shown_and_removed);
+    tcase_add_test(tc, lists__are_read_to_their_last_page);
+    tcase_add_test(tc, tokens__are_made_shown_once_and_revoked_by_name);
     tcase_add_test(tc, list_that_lacks_a_hosts_guests__says_so);
     tcase_add_test(tc, pki__works_from_init_to_revoke);
     suite_add_tcase(s, tc);

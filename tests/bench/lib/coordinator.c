@@ -257,7 +257,7 @@ struct coordinator *coordinator_start(const char *dir, const char *state, unsign
     check(lmo_engine_new(&cfg, &c->engine, &err), &err, "engine");
     open_workers(c, &tls);
     check(lmo_engine_start(c->engine, c->workers, &err), &err, "engine");
-    struct lmo_api_config api = {.tls = tls, .engine = c->engine};
+    struct lmo_api_config api = {.tls = tls, .engine = c->engine, .rate_per_s = 1000000, .burst = 1000000}; /* not measured */
     LMO_COPY(api.address, "127.0.0.1:0");
     check(lmo_api_start(&api, &c->api, &err), &err, "api");
     check(pthread_create(&c->thread, NULL, run, c) == 0 ? 0 : LMO_E_LIMIT, NULL, "coordinator's thread");
