@@ -44,7 +44,8 @@
     X(engine_admission) \
     X(worker_host)    \
     X(destination) \
-    X(events)
+    X(events) \
+    X(follow)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
