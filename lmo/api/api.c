@@ -27,6 +27,18 @@ static const struct lmo_http_route routes[] = {
     {"POST", "/v1/doctor", doctor},
     {"GET", "/v1/audit", audit_list},
     {"GET", "/v1/events", events_follow},
+    {"POST", "/v1/migrations/{id}/acknowledge", migration_acknowledge},
+    {"PUT", "/v1/vms/{id}/hook", hook_put},
+    {"GET", "/v1/vms/{id}/hook", hook_get},
+    {"DELETE", "/v1/vms/{id}/hook", hook_remove},
+    {"POST", "/v1/webhooks", webhook_create},
+    {"GET", "/v1/webhooks", webhook_list},
+    {"GET", "/v1/webhooks/{id}", webhook_get},
+    {"PATCH", "/v1/webhooks/{id}", webhook_change},
+    {"DELETE", "/v1/webhooks/{id}", webhook_remove},
+    {"POST", "/v1/webhooks/{id}/rotate", webhook_rotate},
+    {"GET", "/v1/webhooks/{id}/dead-letters", dead_letters},
+    {"POST", "/v1/webhooks/{id}/dead-letters/redeliver", dead_redeliver},
     {"GET", "/healthz", health},
 };
 

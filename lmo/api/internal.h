@@ -5,6 +5,7 @@
  * inventory.c   hosts and guests
  * migrations.c  migrations
  * events.c      the event log as a stream
+ * webhooks.c    where events are sent, and who is told before a guest moves
  * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
@@ -36,6 +37,8 @@ typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_
 route_fn host_add, host_list, host_get, host_limits, host_remove, vm_list, vm_get, health;
 route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
 route_fn events_follow;
+route_fn webhook_create, webhook_list, webhook_get, webhook_change, webhook_rotate, webhook_remove, dead_letters, dead_redeliver;
+route_fn hook_put, hook_get, hook_remove, migration_acknowledge;
 
 /* audit.c */
 /* False: it cannot be noted who asks for it, so it must not be done. */

@@ -321,10 +321,11 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     memset(&req, 0, sizeof req);
     fill_common(m, task, &req);
     fill_objects(m, task, &req);
+    engine_traceparent(m, engine_trace_phase(m), "", req.traceparent, sizeof req.traceparent);
     int r = fill_kind(entry, task, &req, &err);
     LMO_FAULT(COORDINATOR_SEND, lmo_op_info(task->kind)->text);
     if (r == 0) {
-        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->id, req.id, host);
+        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s trace=%s", entry->id, req.id, host, m->trace.id);
         r = e->workers->ops->op(e->workers, host, &req, lmo_op_info(task->kind)->timeout_ms, on_done, call, &err);
     }
     lmo_op_request_done(&req);

@@ -61,8 +61,12 @@ static void mark_dirty(struct entry *entry)
 
 void engine_inserted(struct entry *entry)
 {
+    const struct lmo_migration *m = engine_record(entry);
     entry->durable = true;
-    entry->wake_ms = engine_record(entry)->deadline_ms;
+    entry->wake_ms = m->deadline_ms;
+    if (lmo_migration_awaits_notice(m) && m->notice.until_ms < entry->wake_ms) {
+        entry->wake_ms = m->notice.until_ms;
+    }
     mark_dirty(entry);
 }
 
@@ -123,8 +127,8 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     engine_tell_step(entry, before, &effects);
     for (unsigned i = 0; i < effects.journal_count; i++) {
         engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
-        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s what=%s why=%s", entry->id,
-                lmo_phase_text(entry->phase), effects.journal[i].what, effects.journal[i].why);
+        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s trace=%s what=%s why=%s", entry->id,
+                lmo_phase_text(entry->phase), engine_record(entry)->trace.id, effects.journal[i].what, effects.journal[i].why);
     }
     entry->durable |= effects.durable;
     entry->ended |= effects.ended;
@@ -206,6 +210,9 @@ static void carry_out(struct entry *entry)
         }
     }
     engine_wake_waiters(entry);
+    if (entry->notice || entry->phase == LMO_PHASE_QUEUED) {
+        engine_notice_committed(entry);
+    }
     if (entry->ended) {
         engine_entry_free(entry);
     } else {
@@ -602,6 +609,8 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     }
     e->dirty_last = &e->dirty;
     engine_feed_init(e, &cfg->feed);
+    e->outbound = cfg->outbound;
+    engine_webhooks_init(e, &cfg->webhooks);
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
@@ -643,6 +652,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         engine_entry_free(entry);
     }
     engine_feed_done(e);
+    engine_webhooks_done(e);
     engine_admission_done(e);
     engine_entries_done(e);
     struct host *h, *htmp;
@@ -702,6 +712,9 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
         return lmo_err_prefix(err, "loading what was set aside");
     }
     r = engine_feed_start(e, err);
+    if (r == 0) {
+        r = engine_webhooks_start(e, err);
+    }
     if (r < 0) {
         return lmo_err_prefix(err, "reading the event log");
     }

@@ -98,6 +98,7 @@ void engine_entry_free(struct entry *entry)
 {
     struct lmo_engine *e = entry->engine;
     lmo_loop_cancel(e->loop, &entry->timer);
+    engine_notice_drop(entry);
     engine_admission_entry_remove(entry);
     HASH_DEL(e->entries, entry);
     HASH_DELETE(hh_vm, e->by_vm, entry);

@@ -73,6 +73,7 @@ struct entry {
     struct lmo_journal_line *journal;
     unsigned event_count, event_size;
     struct lmo_event_row *events;    /* to be stored with the record */
+    struct notice_call *notice;      /* its guest's owner is being told, or was */
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
     int64_t wake_ms;
@@ -145,6 +146,11 @@ struct lmo_engine {
     struct entry *creations;         /* those whose insert is not committed yet */
     struct admission admission;
     struct feed feed;
+    struct lmo_outbound *outbound;
+    struct lmo_webhooks_config webhooks_config;
+    struct webhook *webhooks;
+    unsigned webhook_count;
+    uint64_t webhook_answers;        /* calls of webhooks that ended, well or not */
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
@@ -257,7 +263,22 @@ bool engine_feed_wants_progress(const struct lmo_engine *e);
 void engine_feed_progress(struct lmo_engine *e, const struct lmo_event_row *row);
 
 /* webhooks.c */
+void engine_webhooks_init(struct lmo_engine *e, const struct lmo_webhooks_config *config);
+int engine_webhooks_start(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_webhooks_done(struct lmo_engine *e);
 void engine_webhooks_news(struct lmo_engine *e);
+
+/* notice.c */
+/* The record is on disk: if it waits for its guest's owner, he is told; if it does not any more, the call ends. */
+void engine_notice_committed(struct entry *entry);
+void engine_notice_drop(struct entry *entry);
+
+/* trace.c */
+void engine_trace_begin(struct lmo_trace *t, const struct lmo_trace *from);
+/* Of its n-th phase (LMO_PHASE_TIMES_MAX: of itself), behind `before`; "" of a record without a trace. */
+void engine_traceparent(const struct lmo_migration *m, unsigned phase, const char *before, char *ret, size_t size);
+/* The present phase's index in phase_times, or LMO_PHASE_TIMES_MAX. */
+unsigned engine_trace_phase(const struct lmo_migration *m);
 
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);
@@ -286,6 +307,7 @@ struct request {
     enum lmo_resolution resolution;
     char reason[LMO_TEXT_MAX];
     bool repair;
+    struct lmo_webhook_request webhook;
 };
 
 /* quarantine.c */

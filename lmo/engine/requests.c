@@ -288,6 +288,12 @@ static void fill_record(struct creation *c, const struct found_vm *found, uint64
     m->deadline_ms = m->created_ms + (int64_t)e->admission.limits.queue_timeout_ms;
     m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
     m->phase_time_count = 1;
+    engine_trace_begin(&m->trace, &c->req.trace);
+    struct lmo_vm_hook_row hook;
+    if (e->store->events && e->outbound && e->store->events->vm_hook_get(e->store, m->vm.uuid, &hook, NULL) == 0) {
+        int what = lmo_no_answer_from_text(hook.on_no_answer);
+        lmo_notice_begin(m, hook.url, hook.deadline_ms, what == LMO_NO_ANSWER_ABORT ? LMO_NO_ANSWER_ABORT : LMO_NO_ANSWER_PROCEED);
+    }
 }
 
 /* 0 if the guest may be moved from where it was found; else *field says whose fault it is. */

@@ -39,6 +39,18 @@ static int sockopt_cb(void *arg, curl_socket_t fd, curlsocktype purpose)
     return CURL_SOCKOPT_OK;
 }
 
+static curl_socket_t opensocket_cb(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    struct request *req = arg;
+    const struct lmo_http_client_config *config = &req->client->config;
+    if (config->may_connect && !config->may_connect(config->may_connect_arg, &address->addr)) {
+        req->forbidden = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 /* ---- waiting for a connection ---- */
 
 static void start_queued(void *arg);
@@ -163,6 +175,8 @@ static void release(struct request *req, bool clean)
     client->requests--;
     req->transport->requests--;
     curl_slist_free_all(req->headers);
+    if (req->owned_arg)
+        free(req->arg);
     lmo_buf_done(&req->response);
     free(req->body);
     free(req);
@@ -176,6 +190,8 @@ static int outcome(const struct request *req, CURLcode code)
         return LMO_E_TOO_LARGE;
     if (req->unwanted)
         return LMO_E_CANCELLED;
+    if (!req->sending && req->forbidden)
+        return LMO_E_REFUSED;
     if (!req->sending) {
         bool refused = req->peer_refused || code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR;
         return refused ? LMO_E_UNAUTHENTICATED : code == CURLE_OUT_OF_MEMORY ? LMO_E_NO_MEMORY : LMO_E_UNAVAILABLE;
@@ -206,6 +222,8 @@ void lmo_http_client_finish(struct request *req, CURLcode code)
         response.content_type = type ? type : "";
     } else if (req->too_large) {
         (void)lmo_fail(&req->err, response.result, "%s: answer of more than %zu bytes", req->url, req->response.max);
+    } else if (response.result == LMO_E_REFUSED) {
+        (void)lmo_fail(&req->err, response.result, "%s: the host's address is not a public one", req->url);
     } else if (!req->peer_refused) {
         const char *why = req->curl_text[0] ? req->curl_text : curl_easy_strerror(code);
         (void)lmo_fail(&req->err, response.result, "%s: %s%s", req->url, why,
@@ -221,6 +239,7 @@ void lmo_http_client_finish(struct request *req, CURLcode code)
     slot->generation++;
     bool outer = client->calling;
     client->calling = true;
+    req->owned_arg = false;
     req->fn(req->arg, &response);
     client->calling = outer;
     release(req, code == CURLE_OK);
@@ -273,7 +292,11 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(ERRORBUFFER, req->curl_text);
     SET(NOSIGNAL, 1L);
     SET(URL, req->url);
-    SET(PROTOCOLS_STR, "https");
+    SET(PROTOCOLS_STR, config->outside && config->plain ? "https,http" : "https");
+    if (config->outside) {
+        SET(OPENSOCKETFUNCTION, opensocket_cb);
+        SET(OPENSOCKETDATA, req);
+    }
     SET(PROXY, ""); /* the environment does not decide where we connect to */
     SET(NOPROXY, "*");
     SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -332,10 +355,11 @@ static int take_slot(struct lmo_http_client *client, uint32_t *ret_slot)
     return 0;
 }
 
-static int check_spec(const struct lmo_http_request_spec *spec, struct lmo_err *err)
+static int check_spec(const struct lmo_http_client *client, const struct lmo_http_request_spec *spec, struct lmo_err *err)
 {
     lmo_assert(spec->method && spec->url && spec->timeout_ms > 0);
-    if (strncmp(spec->url, "https://", 8) != 0 || strlen(spec->url) >= sizeof((struct request *)0)->url)
+    bool plain = client->config.outside && client->config.plain && strncmp(spec->url, "http://", 7) == 0;
+    if ((!plain && strncmp(spec->url, "https://", 8) != 0) || strlen(spec->url) >= sizeof((struct request *)0)->url)
         return lmo_fail(err, LMO_E_INVALID, "'%.100s' is not an https URL, or too long", spec->url);
     if (spec->body_len > REQUEST_BODY_MAX)
         return lmo_fail(err, LMO_E_TOO_LARGE, "request body of %zu bytes", spec->body_len);
@@ -382,7 +406,7 @@ static int prepare(struct request *req, const struct lmo_http_request_spec *spec
 int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http_request_spec *spec,
                            lmo_http_response_fn *fn, void *arg, uint64_t *ret_handle, struct lmo_err *err)
 {
-    int r = check_spec(spec, err);
+    int r = check_spec(client, spec, err);
     if (r < 0)
         return r;
     struct request *req = calloc(1, sizeof *req);
@@ -409,6 +433,7 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
         release(req, false);
         return lmo_fail(err, r, "%.200s: the request could not be prepared", spec->url);
     }
+    req->owned_arg = spec->owned_arg;
     if (ret_handle)
         *ret_handle = handle;
     return 0;

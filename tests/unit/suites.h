@@ -45,7 +45,8 @@
     X(worker_host)    \
     X(destination) \
     X(events) \
-    X(follow)
+    X(follow) \
+    X(webhooks)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
