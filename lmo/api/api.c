@@ -40,6 +40,8 @@ static const struct lmo_http_route routes[] = {
     {"GET", "/v1/webhooks/{id}/dead-letters", dead_letters},
     {"POST", "/v1/webhooks/{id}/dead-letters/redeliver", dead_redeliver},
     {"GET", "/healthz", health},
+    {"GET", "/readyz", ready},
+    {"GET", "/metrics", metrics},
 };
 
 enum right { RIGHT_NONE = 0, RIGHT_READ, RIGHT_WRITE };
@@ -97,12 +99,18 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,
+                                            .answered = observe_answered,
                                             .log_name = "api",
                                             .body_max = BODY_MAX,
                                             .reply_timeout_ms = REPLY_MAX_MS};
     memcpy(config.address, cfg->address, sizeof(config.address));
-    int r = lmo_http_server_new(&config, &api->server, err);
+    observe_init(api, routes, sizeof(routes) / sizeof(routes[0]));
+    int r = cfg->metrics_address[0] ? observe_listen(api, cfg->metrics_address, err) : 0;
+    if (r == 0) {
+        r = lmo_http_server_new(&config, &api->server, err);
+    }
     if (r < 0) {
+        lmo_http_server_free(api->plain);
         return r;
     }
     *ret = LMO_TAKE(api);
@@ -113,6 +121,7 @@ struct lmo_api *lmo_api_stop(struct lmo_api *api)
 {
     if (api) {
         lmo_http_server_free(api->server);
+        lmo_http_server_free(api->plain);
         free(api);
     }
     return NULL;
@@ -121,6 +130,11 @@ struct lmo_api *lmo_api_stop(struct lmo_api *api)
 int lmo_api_reload(struct lmo_api *api, struct lmo_err *err)
 {
     return lmo_http_server_reload(api->server, err);
+}
+
+uint16_t lmo_api_metrics_port(const struct lmo_api *api)
+{
+    return api->plain ? lmo_http_server_port(api->plain) : 0;
 }
 
 uint16_t lmo_api_port(const struct lmo_api *api)

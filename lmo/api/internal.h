@@ -22,6 +22,7 @@
 #define REPLY_MAX_MS    30000U /* requests that ask hosts before they are answered */
 #define LIST_MAX        1000U
 #define LIST_DEFAULT    100U
+#define ROUTES_MAX      128U
 
 struct lmo_api {
     struct lmo_http_server *server;
@@ -31,14 +32,26 @@ struct lmo_api {
     size_t stream_buffer;
     uint32_t stream_stall_ms;
     atomic_uint followers; /* of GET /v1/events */
+    /* observe.c */
+    struct lmo_http_server *plain; /* NULL: there is none */
+    struct lmo_metric *requests, *request_seconds;
+    unsigned route_count;
+    char route_names[ROUTES_MAX][64];
+    const char *route_texts[ROUTES_MAX + 1];
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
 route_fn host_add, host_list, host_get, host_limits, host_remove, vm_list, vm_get, health;
 route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
-route_fn events_follow;
+route_fn events_follow, metrics, ready;
 route_fn webhook_create, webhook_list, webhook_get, webhook_change, webhook_rotate, webhook_remove, dead_letters, dead_redeliver;
 route_fn hook_put, hook_get, hook_remove, migration_acknowledge;
+
+/* observe.c */
+void observe_init(struct lmo_api *api, const struct lmo_http_route *routes, unsigned count);
+void observe_answered(void *arg, int route, unsigned status, uint64_t us);
+/* /metrics, /healthz and /readyz without TLS, on a loopback address. */
+int observe_listen(struct lmo_api *api, const char *address, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* audit.c */
 /* False: it cannot be noted who asks for it, so it must not be done. */

@@ -123,8 +123,10 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
         }
     }
     enum lmo_phase before = entry->phase;
+    unsigned phases_before = engine_record(entry)->phase_time_count;
     engine_take_spare(entry);
     engine_tell_step(entry, before, &effects);
+    engine_figures_step(entry, phases_before, &effects);
     for (unsigned i = 0; i < effects.journal_count; i++) {
         engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
         lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s trace=%s what=%s why=%s", entry->id,
@@ -214,6 +216,7 @@ static void carry_out(struct entry *entry)
         engine_notice_committed(entry);
     }
     if (entry->ended) {
+        engine_spans_ended(entry);
         engine_entry_free(entry);
     } else {
         arm_timer(entry);
@@ -318,7 +321,13 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     if (item_count + cursor_count == 0 && !e->audits) {
         return 0;
     }
+    uint64_t began = lmo_now_ns();
     int r = e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
+    if (r == 0) {
+        lmo_metric_observe(e->figures.store_commit_seconds, 0, 0, (lmo_now_ns() - began) / 1000);
+    } else {
+        lmo_metric_add(e->figures.commit_failures, 0, 0, 1);
+    }
     e->audits = e->audits && r < 0;
     e->tells = e->tells || (r == 0 && tells);
     return r;
@@ -611,10 +620,12 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     engine_feed_init(e, &cfg->feed);
     e->outbound = cfg->outbound;
     engine_webhooks_init(e, &cfg->webhooks);
+    engine_spans_init(e, &cfg->otlp);
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
     r = engine_admission_init(e, cfg->limits, err);
+    r = r < 0 ? r : engine_figures_init(e, err);
     if (r < 0) {
         engine_entries_done(e);
         free(e);
@@ -661,6 +672,8 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         engine_host_free(h);
     }
     engine_quarantine_free(e);
+    engine_spans_done(e);
+    engine_figures_done(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);

@@ -36,6 +36,11 @@ struct lmo_webhooks_config {
     uint32_t disable_failures; /* (20) failures in a row: disabled */
 };
 
+struct lmo_otlp_config {
+    char endpoint[LMO_URL_MAX]; /* "http://127.0.0.1:4318/v1/traces"; empty: no traces are exported */
+    char service[LMO_NAME_MAX]; /* service.name; empty: "lmod" */
+};
+
 struct lmo_engine_config {
     struct lmo_loop *loop;                   /* borrowed */
     struct lmo_store *store;                 /* borrowed */
@@ -44,6 +49,7 @@ struct lmo_engine_config {
     struct lmo_feed_config feed;
     struct lmo_outbound *outbound;           /* borrowed; NULL: nobody is called */
     struct lmo_webhooks_config webhooks;
+    struct lmo_otlp_config otlp;
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;
@@ -134,6 +140,15 @@ int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, u
                         const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_hook_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_hook_remove(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+
+/* ---- what it measures ---- */
+struct lmo_metrics;
+/* The registry, for others who measure too; the engine's. */
+struct lmo_metrics *lmo_engine_metrics(struct lmo_engine *e);
+/* The text in Prometheus' format, as one JSON string. Any thread. */
+int lmo_engine_metrics_text(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* May requests be sent here? 200, or 503 with what is wrong. Any thread. */
+int lmo_engine_ready(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 
 /* Reads the header `traceparent`; false for what is none (then it counts as absent, as the recommendation says). */
 bool lmo_traceparent_parse(const char *text, struct lmo_trace *ret);

@@ -6,6 +6,8 @@
 #include "core/breaker.h"
 #include "engine/engine.h"
 #include "engine/feed.h"
+#include "engine/figures.h"
+#include "engine/spans.h"
 #include "engine/pack.h"
 
 #include <stdatomic.h>
@@ -150,7 +152,8 @@ struct lmo_engine {
     struct lmo_webhooks_config webhooks_config;
     struct webhook *webhooks;
     unsigned webhook_count;
-    uint64_t webhook_answers;        /* calls of webhooks that ended, well or not */
+    struct figures figures;
+    struct spans spans;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
@@ -272,6 +275,18 @@ void engine_webhooks_news(struct lmo_engine *e);
 /* The record is on disk: if it waits for its guest's owner, he is told; if it does not any more, the call ends. */
 void engine_notice_committed(struct entry *entry);
 void engine_notice_drop(struct entry *entry);
+
+/* figures.c */
+int engine_figures_init(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_figures_done(struct lmo_engine *e);
+/* After a step; `phases_before`: how many phase times the record had. */
+void engine_figures_step(struct entry *entry, unsigned phases_before, const struct lmo_effects *effects);
+
+/* spans.c */
+void engine_spans_init(struct lmo_engine *e, const struct lmo_otlp_config *config);
+void engine_spans_done(struct lmo_engine *e);
+/* The record has ended, and that is on disk. */
+void engine_spans_ended(struct entry *entry);
 
 /* trace.c */
 void engine_trace_begin(struct lmo_trace *t, const struct lmo_trace *from);

@@ -237,7 +237,7 @@ static void on_answer(void *arg, int code, unsigned status, const char *body, co
     (void)body;
     d->handle = 0;
     w->under_way--;
-    w->engine->webhook_answers++;
+    lmo_metric_add(w->engine->figures.webhook_attempts, code == 0 && status >= 200 && status < 300 ? 0 : 1, 0, 1);
     if (code == 0 && status >= 200 && status < 300) {
         succeeded(w, d);
     } else if (code == 0 && status == 410) {

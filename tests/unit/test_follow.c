@@ -3,8 +3,13 @@
 #include "coordinator_fixture.h"
 #include "suites.h"
 
+static uint64_t keep_count; /* 0: as the store has it */
+
 static void fixture_before_engine(void)
 {
+    if (keep_count) {
+        fx.store->events->keep(fx.store, keep_count, 0);
+    }
 }
 
 static void fixture_after_engine(void)
@@ -245,8 +250,8 @@ START_TEST(a_follower_that_is_too_late__is_told_of_the_gap)
     happen(30);
     uint64_t last = newest();
     fixture_stop();
+    keep_count = 5;
     fixture_start();
-    fx.store->events->keep(fx.store, 5, 0);
     fx.clients[LMO_ROLE_OPERATOR] = lmo_http_client_free(fx.clients[LMO_ROLE_OPERATOR]);
     fx.clients[LMO_ROLE_VIEWER] = lmo_http_client_free(fx.clients[LMO_ROLE_VIEWER]);
     happen(1);
