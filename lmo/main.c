@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "rpc/outbound.h"
 #include "rpc/workers.h"
 
 #include <argp.h>
@@ -22,6 +23,20 @@ static const struct lmo_conf_key keys[] = {
     {"coordinator", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
     {"coordinator", "pre_production", LMO_CONF_BOOL, false, "no", 0, 0,
      "this fleet is for tests: faults may be made in it on purpose (tests/faults); /healthz says so"},
+    {"events", "keep_count", LMO_CONF_UINT, false, "1000000", 1000, INT64_MAX, "events that are kept, unless they are too old"},
+    {"events", "keep_days", LMO_CONF_UINT, false, "7", 1, 3650, "days that events are kept, unless there are too many"},
+    {"events", "followers", LMO_CONF_UINT, false, "64", 1, 200, "clients that may follow the events at once"},
+    {"webhooks", "ca", LMO_CONF_PATH, false, NULL, 0, 0,
+     "PEM file of the CAs that receivers of webhooks and hooks are verified by; the system's without it"},
+    {"webhooks", "allow_http", LMO_CONF_BOOL, false, "no", 0, 0, "webhooks and hooks may have http:// URLs"},
+    {"webhooks", "allow_private", LMO_CONF_BOOL, false, "no", 0, 0,
+     "webhooks and hooks may be called at loopback, private and link-local addresses"},
+    {"metrics", "listen", LMO_CONF_ADDRESS, false, NULL, 0, 0,
+     "loopback address:port where /metrics, /healthz and /readyz are shown without TLS"},
+    {"otlp", "endpoint", LMO_CONF_STRING, false, NULL, 0, 255,
+     "URL that traces are sent to as OTLP/HTTP JSON, e.g. http://127.0.0.1:4318/v1/traces"},
+    {"otlp", "ca", LMO_CONF_PATH, false, NULL, 0, 0, "PEM file of the CAs that it is verified by; the system's without it"},
+    {"otlp", "service", LMO_CONF_NAME, false, "lmod", 0, 0, "service.name in the traces"},
     {"limits", "max_migrations", LMO_CONF_UINT, false, NULL, 1, 20000, "migrations at once in the whole fleet"},
     {"limits", "max_incoming", LMO_CONF_UINT, false, NULL, 0, 256, "migrations to one host at once"},
     {"limits", "max_outgoing", LMO_CONF_UINT, false, NULL, 0, 256, "migrations from one host at once"},
@@ -88,6 +103,7 @@ struct lmod {
     struct lmo_store *store;
     struct lmo_permit_key *permit_key;
     struct lmo_engine *engine;
+    struct lmo_outbound *outbound;
     struct lmo_workers *workers;
     struct lmo_api *api;
     struct lmo_tls_files tls;
@@ -100,6 +116,7 @@ static void on_signal(void *arg, int signal)
     if (signal == SIGHUP) {
         int r = lmo_api_reload(d->api, &err);
         r = r < 0 ? r : lmo_workers_http_reload(d->workers, &err);
+        r = r < 0 ? r : lmo_outbound_reload(d->outbound, &err);
         lmo_log(r < 0 ? LMO_LOG_ERROR : LMO_LOG_INFO, r < 0 ? "reload failed, old files stay in force" : "certificates reloaded",
                 "why=%s", err.text);
         return;
@@ -153,6 +170,14 @@ static void read_limits(const struct lmo_conf *conf, struct lmo_limits *ret)
     }
 }
 
+static void read_outbound(const struct lmo_conf *conf, struct lmo_outbound_config *ret)
+{
+    *ret = (struct lmo_outbound_config){.allow_http = lmo_conf_bool(conf, "webhooks", "allow_http"),
+                                        .allow_private = lmo_conf_bool(conf, "webhooks", "allow_private")};
+    LMO_COPY(ret->ca, lmo_conf_str(conf, "webhooks", "ca"));
+    LMO_COPY(ret->otlp_ca, lmo_conf_str(conf, "otlp", "ca"));
+}
+
 /* Whoever can write the file with fault orders can end such a program at any point: that is no program for a real fleet. */
 static int may_run_here(const struct lmo_conf *conf, struct lmo_err *err)
 {
@@ -183,7 +208,17 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     }
     struct lmo_limits limits;
     read_limits(conf, &limits);
-    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits};
+    struct lmo_outbound_config outbound;
+    read_outbound(conf, &outbound);
+    d->store->events->keep(d->store, lmo_conf_uint(conf, "events", "keep_count"),
+                           lmo_conf_uint(conf, "events", "keep_days") * 24 * 3600 * 1000);
+    if ((r = lmo_outbound_open(d->loop, &outbound, &d->outbound, err)) < 0) {
+        return r;
+    }
+    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits,
+                                    .outbound = d->outbound};
+    LMO_COPY(cfg.otlp.endpoint, lmo_conf_str(conf, "otlp", "endpoint"));
+    LMO_COPY(cfg.otlp.service, lmo_conf_str(conf, "otlp", "service"));
     if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
         (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0) {
         return r;
@@ -202,7 +237,9 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
                                  .connections_per_ip = (uint32_t)lmo_conf_uint(conf, "api", "connections_per_address"),
                                  .connections_per_principal =
                                      (uint32_t)lmo_conf_uint(conf, "api", "connections_per_principal")};
+    api.followers_max = (unsigned)lmo_conf_uint(conf, "events", "followers");
     LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
+    LMO_COPY(api.metrics_address, lmo_conf_str(conf, "metrics", "listen"));
     return lmo_api_start(&api, &d->api, err);
 }
 
@@ -214,6 +251,7 @@ static void stop(struct lmod *d)
         d->workers->ops->close(d->workers);
     }
     d->engine = lmo_engine_free(d->engine);
+    d->outbound = lmo_outbound_close(d->outbound);
     if (d->store) {
         d->store->ops->close(d->store);
     }

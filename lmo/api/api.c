@@ -104,6 +104,7 @@ static void on_request(void *arg, struct lmo_http_request *req)
         return;
     }
     const struct lmo_api_route *route = route_of(req, &params, allow, sizeof(allow));
+    lmo_http_set_route(req, route ? (int)(route - lmo_api_routes) : -1);
     if (!may(req, route)) {
         return;
     }
@@ -144,9 +145,13 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     if (!api->limits) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the API");
     }
+    api->followers_max = cfg->followers_max;
+    api->stream_buffer = cfg->stream_buffer;
+    api->stream_stall_ms = cfg->stream_stall_ms;
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,
+                                            .answered = observe_answered,
                                             .log_name = "api",
                                             .body_max = BODY_MAX,
                                             .reply_timeout_ms = REPLY_MAX_MS,
@@ -159,9 +164,14 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
                                             .request_ids = true,
                                             .token_peer = cfg->tokens ? token_peer : NULL};
     memcpy(config.address, cfg->address, sizeof(config.address));
-    int r = lmo_http_server_new(&config, &api->server, err);
+    observe_init(api);
+    int r = cfg->metrics_address[0] ? observe_listen(api, cfg->metrics_address, err) : 0;
+    if (r == 0) {
+        r = lmo_http_server_new(&config, &api->server, err);
+    }
     if (r < 0) {
         limits_free(api->limits);
+        lmo_http_server_free(api->plain);
         return r;
     }
     *ret = LMO_TAKE(api);
@@ -173,6 +183,7 @@ struct lmo_api *lmo_api_stop(struct lmo_api *api)
     if (api) {
         lmo_http_server_free(api->server);
         limits_free(api->limits);
+        lmo_http_server_free(api->plain);
         free(api);
     }
     return NULL;
@@ -181,6 +192,11 @@ struct lmo_api *lmo_api_stop(struct lmo_api *api)
 int lmo_api_reload(struct lmo_api *api, struct lmo_err *err)
 {
     return lmo_http_server_reload(api->server, err);
+}
+
+uint16_t lmo_api_metrics_port(const struct lmo_api *api)
+{
+    return api->plain ? lmo_http_server_port(api->plain) : 0;
 }
 
 uint16_t lmo_api_port(const struct lmo_api *api)

@@ -17,6 +17,10 @@ struct lmo_api_config {
     char address[LMO_ADDRESS_MAX]; /* "10.0.0.1:8440" */
     struct lmo_tls_files tls;
     struct lmo_engine *engine; /* borrowed; must outlive the API and every reply it still owes */
+    char metrics_address[LMO_ADDRESS_MAX]; /* "127.0.0.1:9440": /metrics, /healthz, /readyz without TLS; empty: only over TLS */
+    unsigned followers_max;    /* clients that may follow the events at once; 0: 64 */
+    size_t stream_buffer;      /* bytes that may wait for each of them; 0: 1 MiB */
+    uint32_t stream_stall_ms;  /* how long one of them may take nothing of what waits; 0: 30,000 */
     bool pre_production;       /* what /healthz says: faults may be made here on purpose */
     bool tokens;               /* whoever shows no certificate may come with a bearer token */
     /* 0: the default */
@@ -32,6 +36,8 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
 struct lmo_api *lmo_api_stop(struct lmo_api *api);
 /* Reads the TLS files again; on failure the old ones stay in force. */
 int lmo_api_reload(struct lmo_api *api, struct lmo_err *err) LMO_MUST_CHECK;
+/* 0: there is no listener without TLS. */
+uint16_t lmo_api_metrics_port(const struct lmo_api *api);
 uint16_t lmo_api_port(const struct lmo_api *api);
 
 static inline void lmo_cleanup_api(struct lmo_api **api)

@@ -10,6 +10,8 @@
  * inventory.c   hosts and guests
  * migrations.c  migrations
  * tokens.c      bearer tokens
+ * events.c      the event log as a stream
+ * webhooks.c    where events are sent, and who is told before a guest moves
  * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
@@ -20,24 +22,46 @@
 #include "http/server.h"
 #include "proto/codec.h"
 
+#include <stdatomic.h>
+
 #define BODY_MAX        (64U << 10)
 #define WAIT_MAX_MS     60000U /* longest a client may ask to wait */
 #define REPLY_MARGIN_MS 5000U  /* beyond it: then the engine itself does not answer */
 #define REPLY_MAX_MS    30000U /* requests that ask hosts before they are answered */
 #define LIST_MAX        1000U
 #define LIST_DEFAULT    100U
+#define ROUTES_MAX      128U
 
 struct lmo_api {
     struct lmo_http_server *server;
     struct lmo_engine *engine;
     struct limits *limits;
     bool pre_production;
+    unsigned followers_max;
+    size_t stream_buffer;
+    uint32_t stream_stall_ms;
+    atomic_uint followers; /* of GET /v1/events */
+    /* observe.c */
+    struct lmo_http_server *plain; /* NULL: there is none */
+    struct lmo_metric *requests, *request_seconds;
+    unsigned route_count;
+    char route_names[ROUTES_MAX][64];
+    const char *route_texts[ROUTES_MAX + 1];
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
 route_fn host_add, host_list, host_get, host_limits, host_remove, vm_list, vm_get, health;
 route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
 route_fn token_create, token_list, token_get, token_revoke, openapi_document, problem_page;
+route_fn events_follow, metrics, ready;
+route_fn webhook_create, webhook_list, webhook_get, webhook_change, webhook_rotate, webhook_remove, dead_letters, dead_redeliver;
+route_fn hook_put, hook_get, hook_remove, migration_acknowledge;
+
+/* observe.c */
+void observe_init(struct lmo_api *api);
+void observe_answered(void *arg, int route, unsigned status, uint64_t us);
+/* /metrics, /healthz and /readyz without TLS, on a loopback address. */
+int observe_listen(struct lmo_api *api, const char *address, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* audit.c */
 /* Gives the request its id, and notes who asks for it if it may change something. False: it cannot be noted, so it must not

@@ -64,6 +64,10 @@ void migration_start(void *api, struct lmo_http_request *req, const struct lmo_h
     memcpy(m.destination, body.destination, sizeof(m.destination));
     m.policy = body.policy;
     principal_of(req, m.principal, sizeof(m.principal));
+    const char *parent = lmo_http_header(req, "traceparent");
+    if (parent && !lmo_traceparent_parse(parent, &m.trace)) {
+        m.trace = (struct lmo_trace){0}; /* as the recommendation has it: what is malformed counts as absent */
+    }
     lmo_http_set_timeout(req, REPLY_MAX_MS);
     asked(req, lmo_engine_migrate(engine_of(api), &m, reply_to_request, req));
 }

@@ -23,6 +23,7 @@ struct call {
     char host[LMO_NAME_MAX];
     uint32_t ordinal;
     enum lmo_op_kind kind;
+    uint64_t began_ns;
 };
 
 /* Is `address` one of the comma-separated `list`? */
@@ -147,6 +148,8 @@ static void on_done(void *arg, int code, const char *text, const struct lmo_op_r
     LMO_FAULT(COORDINATOR_REPLY, lmo_op_info(call->kind)->text);
     int outcome = code < 0 ? code : reply->state == LMO_OP_DONE ? 0 : reply->code;
     bool sick = lmo_err_class_of(outcome) == LMO_CLASS_UNKNOWN || (code < 0 && code == LMO_E_UNAVAILABLE);
+    unsigned result = lmo_err_class_of(outcome) == LMO_CLASS_UNKNOWN ? 2U : outcome < 0 ? 1U : 0U;
+    lmo_metric_observe(call->engine->figures.round_trip_seconds, call->kind, result, (lmo_now_ns() - call->began_ns) / 1000);
     engine_answered(call->engine, call->host, !sick);
     if (code < 0) {
         fail(call, code, text);
@@ -312,7 +315,10 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     struct lmo_engine *e = entry->engine;
     struct call *call = calloc(1, sizeof *call);
     lmo_assert(call);
-    *call = (struct call){.engine = e, .ordinal = task->ordinal, .kind = task->kind};
+    *call = (struct call){.engine = e, .ordinal = task->ordinal, .kind = task->kind, .began_ns = lmo_now_ns()};
+    if (task->attempts > 1) {
+        lmo_metric_add(e->figures.retries, task->kind, 0, 1);
+    }
     LMO_COPY(call->id, entry->id);
     const struct lmo_migration *m = engine_record(entry);
     struct lmo_err err = {0};
@@ -321,10 +327,11 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     lmo_op_request_clear(&req);
     fill_common(m, task, &req);
     fill_objects(m, task, &req);
+    engine_traceparent(m, engine_trace_phase(m), "", req.traceparent, sizeof req.traceparent);
     int r = fill_kind(entry, task, &req, &err);
     LMO_FAULT(COORDINATOR_SEND, lmo_op_info(task->kind)->text);
     if (r == 0) {
-        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s", entry->id, req.id, host);
+        lmo_log(LMO_LOG_DEBUG, "call", "migration=%s op=%s host=%s trace=%s", entry->id, req.id, host, m->trace.id);
         r = e->workers->ops->op(e->workers, host, &req, lmo_op_info(task->kind)->timeout_ms, on_done, call, &err);
     }
     lmo_op_request_done(&req);

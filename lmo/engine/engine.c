@@ -61,8 +61,12 @@ static void mark_dirty(struct entry *entry)
 
 void engine_inserted(struct entry *entry)
 {
+    const struct lmo_migration *m = engine_record(entry);
     entry->durable = true;
-    entry->wake_ms = engine_record(entry)->deadline_ms;
+    entry->wake_ms = m->deadline_ms;
+    if (lmo_migration_awaits_notice(m) && m->notice.until_ms < entry->wake_ms) {
+        entry->wake_ms = m->notice.until_ms;
+    }
     mark_dirty(entry);
 }
 
@@ -127,11 +131,15 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
             send_later(entry, e->spare, e->spare->tasks[i].ordinal);
         }
     }
+    enum lmo_phase before = entry->phase;
+    unsigned phases_before = engine_record(entry)->phase_time_count;
     engine_take_spare(entry);
+    engine_tell_step(entry, before, &effects);
+    engine_figures_step(entry, phases_before, &effects);
     for (unsigned i = 0; i < effects.journal_count; i++) {
         engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
-        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s what=%s why=%s", entry->id,
-                lmo_phase_text(entry->phase), effects.journal[i].what, effects.journal[i].why);
+        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s trace=%s what=%s why=%s", entry->id,
+                lmo_phase_text(entry->phase), engine_record(entry)->trace.id, effects.journal[i].what, effects.journal[i].why);
     }
     entry->durable |= effects.durable;
     entry->ended |= effects.ended;
@@ -197,6 +205,9 @@ static void drop_stored(struct entry *entry)
     free(entry->journal);
     entry->journal = NULL;
     entry->journal_count = entry->journal_size = 0;
+    free(entry->events);
+    entry->events = NULL;
+    entry->event_count = entry->event_size = 0;
     entry->durable = entry->xml_dirty = false;
     if (!xml_needed(entry->phase, entry->shut_off)) {
         free(entry->xml);
@@ -222,7 +233,11 @@ static void carry_out(struct entry *entry)
         }
     }
     engine_wake_waiters(entry);
+    if (entry->notice || entry->phase == LMO_PHASE_QUEUED) {
+        engine_notice_committed(entry);
+    }
     if (entry->ended) {
+        engine_spans_ended(entry);
         engine_entry_free(entry);
     } else {
         arm_timer(entry);
@@ -267,6 +282,8 @@ static struct lmo_commit_item item_of(struct entry *en)
         .journal_count = en->journal_count,
         .xml = en->xml_dirty ? en->xml : NULL,
         .answers = engine_answers_of(en),
+        .events = en->events,
+        .event_count = en->event_count,
     };
 }
 
@@ -286,7 +303,7 @@ static bool cursor_due(const struct lmo_engine *e, const struct host *h, unsigne
     return h->cursor_after <= e->settled + count;
 }
 
-static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_commit_item *items)
+static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_commit_item *items, bool *ret_tells)
 {
     unsigned n = 0;
     struct entry *en = e->dirty;
@@ -294,6 +311,7 @@ static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_c
         if (!en->durable) {
             continue;
         }
+        *ret_tells = *ret_tells || en->event_count > 0;
         items[n++] = item_of(en);
     }
     return n;
@@ -311,7 +329,8 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     if (!items || !cursors) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for a batch of %u records", count);
     }
-    unsigned item_count = collect_items(e, count, items), c = 0;
+    bool tells = e->audits;
+    unsigned item_count = collect_items(e, count, items, &tells), c = 0;
     for (const struct host *h = e->cursors; h; h = h->next_cursor) {
         if (cursor_due(e, h, count)) {
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
@@ -320,8 +339,15 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     if (item_count + cursor_count == 0 && !e->audits) {
         return 0;
     }
+    uint64_t began = lmo_now_ns();
     int r = e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
+    if (r == 0) {
+        lmo_metric_observe(e->figures.store_commit_seconds, 0, 0, (lmo_now_ns() - began) / 1000);
+    } else {
+        lmo_metric_add(e->figures.commit_failures, 0, 0, 1);
+    }
     e->audits = e->audits && r < 0;
+    e->tells = e->tells || (r == 0 && tells);
     return r;
 }
 
@@ -378,7 +404,8 @@ static void isolate(struct lmo_engine *e, unsigned count)
         if (r == 0 && en->durable) {
             en->stored_version = en->version;
             en->durable = en->xml_dirty = false; /* its effects follow with the batch's */
-            en->journal_count = 0;
+            en->journal_count = en->event_count = 0;
+            e->tells = true;
         }
         if (r == 0 || !engine_is_hopeless(r)) {
             at = &en->next_dirty;
@@ -429,6 +456,10 @@ static void flush(void *arg)
     acknowledge(e, count);
     for (; count > 0; count--) {
         carry_out(take_dirty(e)); /* E1, E3; may free the entry */
+    }
+    if (e->tells) { /* after the effects: those do not wait for who follows */
+        e->tells = false;
+        engine_told(e);
     }
     if (e->dirty) { /* what else is ready gets its turn before the next batch */
         engine_flush_soon(e);
@@ -546,6 +577,7 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
             lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->id, host, err.text);
         } else if (events[i].kind == LMO_WEV_PROGRESS) {
             engine_admission_sample(entry);
+            engine_tell_progress(entry);
         }
     }
     if (next > h->seen_cursor) {
@@ -572,6 +604,9 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
         h->since_ms = engine_now_ms(e);
         lmo_log(up ? LMO_LOG_INFO : LMO_LOG_WARN, up ? "worker reachable" : "worker unreachable", "host=%s why=%s", host,
                 why ? why : "");
+        if (engine_tell_host(e, up ? "host.up" : "host.down", host, up ? NULL : why)) {
+            engine_tell_later(e);
+        }
     }
     h->known = true;
     h->up = up;
@@ -607,10 +642,15 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     }
     lmo_random(&e->random, sizeof e->random);
     e->dirty_last = &e->dirty;
+    engine_feed_init(e, &cfg->feed);
+    e->outbound = cfg->outbound;
+    engine_webhooks_init(e, &cfg->webhooks);
+    engine_spans_init(e, &cfg->otlp);
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
     r = engine_admission_init(e, cfg->limits, err);
+    r = r < 0 ? r : engine_figures_init(e, err);
     if (r < 0) {
         engine_entries_done(e);
         engine_board_done(e);
@@ -648,6 +688,8 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         }
         engine_entry_free(entry);
     }
+    engine_feed_done(e);
+    engine_webhooks_done(e);
     engine_admission_done(e);
     engine_entries_done(e);
     struct host *h, *htmp;
@@ -659,6 +701,8 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
     engine_keyed_free(e);
     engine_board_done(e);
     engine_tokens_free(e);
+    engine_spans_done(e);
+    engine_figures_done(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
@@ -712,6 +756,13 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     r = engine_tokens_load(e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading tokens");
+    }
+    r = engine_feed_start(e, err);
+    if (r == 0) {
+        r = engine_webhooks_start(e, err);
+    }
+    if (r < 0) {
+        return lmo_err_prefix(err, "reading the event log");
     }
     unsigned count = HASH_COUNT(e->entries);
     struct entry *entry, *tmp;

@@ -18,6 +18,8 @@
 #include "core/admission.h"
 #include "core/migration.h"
 #include "engine/page.h"
+#include "engine/feed.h"
+#include "engine/outbound.h"
 #include "engine/ports.h"
 #include "pki/permit.h"
 
@@ -25,11 +27,30 @@
 
 struct lmo_engine;
 
+/* How webhooks are delivered (docs/events.md). 0: the default in parentheses */
+struct lmo_webhooks_config {
+    uint32_t retry_min_ms;     /* (1,000) after the first failure; doubled with each, with jitter, up to: */
+    uint32_t retry_max_ms;     /* (3,600,000) */
+    uint32_t attempts;         /* (12) of one event, then it is a dead letter */
+    uint32_t timeout_ms;       /* (20,000) of one attempt */
+    uint32_t disable_after_ms; /* (86,400,000) without one success, and at least: */
+    uint32_t disable_failures; /* (20) failures in a row: disabled */
+};
+
+struct lmo_otlp_config {
+    char endpoint[LMO_URL_MAX]; /* "http://127.0.0.1:4318/v1/traces"; empty: no traces are exported */
+    char service[LMO_NAME_MAX]; /* service.name; empty: "lmod" */
+};
+
 struct lmo_engine_config {
     struct lmo_loop *loop;                   /* borrowed */
     struct lmo_store *store;                 /* borrowed */
     const struct lmo_permit_key *permit_key; /* borrowed */
     const struct lmo_limits *limits;         /* copied; NULL: lmo_limits_default */
+    struct lmo_feed_config feed;
+    struct lmo_outbound *outbound;           /* borrowed; NULL: nobody is called */
+    struct lmo_webhooks_config webhooks;
+    struct lmo_otlp_config otlp;
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;
@@ -86,6 +107,7 @@ struct lmo_migrate_request {
     struct lmo_policy policy;        /* zeros: defaults */
     char principal[LMO_NAME_MAX + 32];
     char idempotency_key[65], idempotency_hash[65]; /* for callers within the coordinator: as in struct lmo_ask */
+    struct lmo_trace trace;          /* the requester's; empty: a new one */
 };
 
 int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
@@ -119,6 +141,51 @@ int lmo_engine_migration_resolve(struct lmo_engine *e, const char *id, enum lmo_
                                  const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
                                 void *arg) LMO_MUST_CHECK;
+
+/* The guest's owner says that it may move now. */
+int lmo_engine_migration_acknowledge(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn,
+                                     void *arg) LMO_MUST_CHECK;
+
+/* ---- webhooks and hooks: any thread, as above ---- */
+enum {
+    LMO_WEBHOOK_URL = 1, LMO_WEBHOOK_TYPES = 2, LMO_WEBHOOK_VM = 4, LMO_WEBHOOK_HOST = 8, LMO_WEBHOOK_DESCRIPTION = 16,
+    LMO_WEBHOOK_ENABLED = 32,
+};
+struct lmo_webhook_request {
+    uint32_t given; /* of a change: what of it is meant */
+    char url[LMO_URL_MAX], types[LMO_WEBHOOK_TYPES_MAX], vm[LMO_NAME_MAX], host[LMO_NAME_MAX], description[LMO_TEXT_MAX];
+    bool enabled;
+    char principal[LMO_NAME_MAX + 32];
+};
+int lmo_engine_webhook_create(struct lmo_engine *e, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_webhook_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_webhook_get(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_webhook_change(struct lmo_engine *e, const char *id, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn,
+                              void *arg) LMO_MUST_CHECK;
+/* A new secret; the old one signs too for a day. */
+int lmo_engine_webhook_rotate(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_webhook_remove(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t after, unsigned limit, lmo_engine_reply_fn *fn,
+                            void *arg) LMO_MUST_CHECK;
+/* seq 0: all of them. */
+int lmo_engine_redeliver(struct lmo_engine *e, const char *webhook, uint64_t seq, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* `vm`: a UUID. */
+int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, uint32_t deadline_ms, enum lmo_no_answer on_no_answer,
+                        const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_hook_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_hook_remove(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+
+/* ---- what it measures ---- */
+struct lmo_metrics;
+/* The registry, for others who measure too; the engine's. */
+struct lmo_metrics *lmo_engine_metrics(struct lmo_engine *e);
+/* The text in Prometheus' format, as one JSON string. Any thread. */
+int lmo_engine_metrics_text(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* May requests be sent here? 200, or 503 with what is wrong. Any thread. */
+int lmo_engine_ready(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+
+/* Reads the header `traceparent`; false for what is none (then it counts as absent, as the recommendation says). */
+bool lmo_traceparent_parse(const char *text, struct lmo_trace *ret);
 
 /* Compares every record with what is seen on all hosts; `repair`: mends what is provably safe, one thing after the other. */
 int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;

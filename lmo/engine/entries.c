@@ -98,6 +98,7 @@ void engine_entry_free(struct entry *entry)
 {
     struct lmo_engine *e = entry->engine;
     lmo_loop_cancel(e->loop, &entry->timer);
+    engine_notice_drop(entry);
     engine_admission_entry_remove(entry);
     if (entry->on_board) {
         engine_board_forget(e, entry->id);
@@ -112,6 +113,7 @@ void engine_entry_free(struct entry *entry)
     }
     free(entry->packed);
     free(entry->journal);
+    free(entry->events);
     free(entry->xml);
     free(entry->request);
     engine_shown_free(&entry->row);

@@ -5,6 +5,9 @@
 #include "base/hash.h"
 #include "core/breaker.h"
 #include "engine/engine.h"
+#include "engine/feed.h"
+#include "engine/figures.h"
+#include "engine/spans.h"
 #include "engine/pack.h"
 
 #include <stdatomic.h>
@@ -79,6 +82,9 @@ struct entry {
     bool dirty, durable, ended, recovering;
     unsigned journal_count, journal_size;
     struct lmo_journal_line *journal;
+    unsigned event_count, event_size;
+    struct lmo_event_row *events;    /* to be stored with the record */
+    struct notice_call *notice;      /* its guest's owner is being told, or was */
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
     int64_t wake_ms, timer_ms;       /* when it is to be woken; what `timer` was set for */
@@ -127,6 +133,17 @@ struct admission {
     uint64_t evaluations;            /* for tests and for people who wonder */
 };
 
+/* feed.c: who follows the event log. */
+struct feed {
+    struct lmo_feed_config config;
+    struct subscriber *subscribers;
+    unsigned count, progress;        /* in all; those that want progress */
+    uint64_t newest;                 /* every event up to here was given to whoever was at the end */
+    uint64_t pump_timer, look_timer;
+    uint32_t look_ms;
+    atomic_bool kicked;
+};
+
 struct lmo_engine {
     struct lmo_loop *loop;
     struct lmo_store *store;
@@ -139,11 +156,19 @@ struct lmo_engine {
     struct quarantined *quarantine;
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
+    bool tells;                      /* events were stored that nobody was given yet */
     struct entry *creations;         /* those whose insert is not committed yet */
     struct keyed *keyed;             /* requests with a key that are under way */
     struct tokens *tokens;
     struct board *board;
     struct admission admission;
+    struct feed feed;
+    struct lmo_outbound *outbound;
+    struct lmo_webhooks_config webhooks_config;
+    struct webhook *webhooks;
+    unsigned webhook_count;
+    struct figures figures;
+    struct spans spans;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
@@ -241,6 +266,57 @@ int engine_admission_possible(const struct lmo_engine *e, const struct host *sou
  * *ret_result (owned by the caller): the migration as it would be shown. NO_MEMORY. */
 int engine_admission_what_if(struct lmo_engine *e, const struct lmo_migration *m, char *ret_held, size_t size,
                              json_t **ret_result);
+/* events.c: what is told. Of a record: with its next commit. */
+void engine_tell_accepted(struct entry *entry, const char *principal);
+/* After a step; `before`: the phase that it began in. */
+void engine_tell_step(struct entry *entry, enum lmo_phase before, const struct lmo_effects *effects);
+void engine_tell_progress(struct entry *entry);
+/* Of anything else: right before the store's call that stores the change; engine_untold() if that failed, with what this
+ * returned, and engine_told() if it did not. Without such a call: engine_tell_later(). Takes `data`. */
+bool engine_tell(struct lmo_engine *e, const char *type, const char *host, json_t *data);
+bool engine_tell_host(struct lmo_engine *e, const char *type, const char *host, const char *why);
+void engine_tell_later(struct lmo_engine *e);
+void engine_untold(struct lmo_engine *e, bool told);
+/* A transaction that stored events is on disk. */
+void engine_told(struct lmo_engine *e);
+
+/* feed.c */
+void engine_feed_init(struct lmo_engine *e, const struct lmo_feed_config *config);
+int engine_feed_start(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_feed_done(struct lmo_engine *e);
+void engine_feed_news(struct lmo_engine *e);
+bool engine_feed_wants_progress(const struct lmo_engine *e);
+void engine_feed_progress(struct lmo_engine *e, const struct lmo_event_row *row);
+
+/* webhooks.c */
+void engine_webhooks_init(struct lmo_engine *e, const struct lmo_webhooks_config *config);
+int engine_webhooks_start(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_webhooks_done(struct lmo_engine *e);
+void engine_webhooks_news(struct lmo_engine *e);
+
+/* notice.c */
+/* The record is on disk: if it waits for its guest's owner, he is told; if it does not any more, the call ends. */
+void engine_notice_committed(struct entry *entry);
+void engine_notice_drop(struct entry *entry);
+
+/* figures.c */
+int engine_figures_init(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_figures_done(struct lmo_engine *e);
+/* After a step; `phases_before`: how many phase times the record had. */
+void engine_figures_step(struct entry *entry, unsigned phases_before, const struct lmo_effects *effects);
+
+/* spans.c */
+void engine_spans_init(struct lmo_engine *e, const struct lmo_otlp_config *config);
+void engine_spans_done(struct lmo_engine *e);
+/* The record has ended, and that is on disk. */
+void engine_spans_ended(struct entry *entry);
+
+/* trace.c */
+void engine_trace_begin(struct lmo_trace *t, const struct lmo_trace *from);
+/* Of its n-th phase (LMO_PHASE_TIMES_MAX: of itself), behind `before`; "" of a record without a trace. */
+void engine_traceparent(const struct lmo_migration *m, unsigned phase, const char *before, char *ret, size_t size);
+/* The present phase's index in phase_times, or LMO_PHASE_TIMES_MAX. */
+unsigned engine_trace_phase(const struct lmo_migration *m);
 
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);
@@ -265,6 +341,7 @@ struct request {
     struct lmo_page page;
     struct lmo_migration_filter filter;
     bool full;
+    unsigned limit;
     uint64_t version;
     uint32_t wait_ms;
     struct lmo_token_row token;
@@ -274,6 +351,7 @@ struct request {
     enum lmo_resolution resolution;
     char reason[LMO_TEXT_MAX];
     bool repair;
+    struct lmo_webhook_request webhook;
 };
 
 /* quarantine.c */

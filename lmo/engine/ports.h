@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "core/admission.h"
 #include "core/migration.h"
+#include "engine/events_port.h"
 #include "proto/observe.h"
 #include "proto/op.h"
 
@@ -47,6 +48,8 @@ struct lmo_commit_item {
     unsigned journal_count;
     const char *xml;                    /* NULL: unchanged; the guest's XML as `describe` gave it */
     const struct lmo_kept_answer *answers; /* to what changed it; or NULL */
+    const struct lmo_event_row *events; /* told of what changed, in order; see events_port.h */
+    unsigned event_count;
 };
 /* The number under which a store keeps line i of a commit: they rise, with gaps. (A store that is older has 1, 2, 3 ...,
  * which is below what its records' versions give.) */
@@ -153,6 +156,7 @@ struct lmo_store_ops {
 };
 struct lmo_store {
     const struct lmo_store_ops *ops;
+    const struct lmo_event_store_ops *events; /* NULL: it keeps none */
 };
 /* store/sqlite.c: <state_dir>/lmod.db, locked against a second coordinator. */
 int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;

@@ -120,8 +120,10 @@ static void host_add(struct request *r)
     } else if (rc == 0) {
         LMO_AUTO_JSON json_t *shown = engine_host_json(e, h);
         engine_keep_with_next_write(r, 201, shown, location, etag);
+        bool told = engine_tell_host(e, "host.added", h->row.name, NULL);
         rc = e->store->ops->host_put(e->store, &h->row, &err);
         if (rc < 0) {
+            engine_untold(e, told);
             e->workers->ops->host_remove(e->workers, h->row.name);
             engine_admission_host_remove(e, h);
         }
@@ -133,6 +135,7 @@ static void host_add(struct request *r)
     }
     HASH_ADD_STR(e->hosts, row.name, h);
     engine_admission_host_changed(e, h);
+    engine_told(e);
     lmo_log(LMO_LOG_INFO, "host registered", "host=%s url=%s", h->row.name, h->row.url);
     engine_reply_object(r->fn, r->arg, 201, engine_host_json(e, h), location, etag);
 }
@@ -243,16 +246,19 @@ static void host_limits(struct request *r)
     json_t *shown = engine_host_json(e, h);
     engine_host_etag(h, etag);
     bool only_asked = engine_would(r, 200, json_incref(shown), "the limits of host %s would be set", r->name);
+    bool told = !only_asked && engine_tell_host(e, "host.limits", r->name, NULL);
     engine_keep_with_next_write(r, 200, shown, "", etag);
     if (only_asked || e->store->ops->host_limits(e->store, r->name, &next, &err) < 0) {
         h->row.limits = before;
         engine_admission_host_changed(e, h);
         json_decref(shown);
         if (!only_asked) {
+            engine_untold(e, told);
             engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
         }
         return;
     }
+    engine_told(e);
     engine_reply_object(r->fn, r->arg, 200, shown, "", etag);
 }
 
@@ -279,16 +285,19 @@ static void host_remove(struct request *r)
         return;
     }
     engine_keep_with_next_write(r, 204, NULL, "", "");
+    bool told = engine_tell_host(e, "host.removed", r->name, NULL);
     if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
+        engine_untold(e, told);
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-    } else {
-        e->workers->ops->host_remove(e->workers, r->name);
-        engine_cursor_forget(e, h);
-        HASH_DEL(e->hosts, h);
-        engine_admission_host_remove(e, h);
-        engine_host_free(h);
-        engine_reply_ok(r->fn, r->arg, 204, NULL, "");
+        return;
     }
+    e->workers->ops->host_remove(e->workers, r->name);
+    engine_cursor_forget(e, h);
+    HASH_DEL(e->hosts, h);
+    engine_admission_host_remove(e, h);
+    engine_host_free(h);
+    engine_told(e);
+    engine_reply_ok(r->fn, r->arg, 204, NULL, "");
 }
 
 /* ------------------------------------------------------------------ starting a migration */
@@ -354,6 +363,12 @@ static void fill_record(struct creation *c, const struct found_vm *found, uint64
     m->deadline_ms = m->created_ms + (int64_t)e->admission.limits.queue_timeout_ms;
     m->phase_times[0] = (struct lmo_phase_time){.phase = LMO_PHASE_QUEUED, .started_ms = m->created_ms};
     m->phase_time_count = 1;
+    engine_trace_begin(&m->trace, &c->req.trace);
+    struct lmo_vm_hook_row hook;
+    if (e->store->events && e->outbound && e->store->events->vm_hook_get(e->store, m->vm.uuid, &hook, NULL) == 0) {
+        int what = lmo_no_answer_from_text(hook.on_no_answer);
+        lmo_notice_begin(m, hook.url, hook.deadline_ms, what == LMO_NO_ANSWER_ABORT ? LMO_NO_ANSWER_ABORT : LMO_NO_ANSWER_PROCEED);
+    }
 }
 
 /* 0 if the guest may be moved from where it was found; else *field says whose fault it is. */
@@ -471,6 +486,7 @@ static void create(void *arg, const struct found_vm *found)
     entry->created_keyed = c->keyed;
     free(c);
     engine_journal(entry, "accepted", req->principal);
+    engine_tell_accepted(entry, req->principal);
     engine_inserted(entry); /* whether it may start is decided before the commit: admission.c */
 }
 

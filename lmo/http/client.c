@@ -29,10 +29,26 @@ static CURLcode ssl_ctx_cb(CURL *easy, void *ctx, void *arg)
 
 static int sockopt_cb(void *arg, curl_socket_t fd, curlsocktype purpose)
 {
-    (void)arg, (void)purpose;
+    (void)purpose;
+    const struct request *req = arg;
+    int bytes = (int)req->client->config.receive_buffer;
+    if (bytes > 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
     unsigned dead_ms = 15000; /* unacknowledged data or keepalive probes for this long: the peer is gone */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
     return CURL_SOCKOPT_OK;
+}
+
+static curl_socket_t opensocket_cb(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    struct request *req = arg;
+    const struct lmo_http_client_config *config = &req->client->config;
+    if (config->may_connect && !config->may_connect(config->may_connect_arg, &address->addr)) {
+        req->forbidden = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 /* ---- waiting for a connection ---- */
@@ -110,10 +126,19 @@ static int prereq_cb(void *arg, char *remote, char *local, int remote_port, int 
     return CURL_PREREQFUNC_OK;
 }
 
+static void deadline_due(void *arg);
+
 static size_t write_cb(char *data, size_t size, size_t count, void *arg)
 {
     struct request *req = arg;
     size_t len = size * count;
+    long status = 0;
+    if (req->on_data && curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status / 100 == 2) {
+        lmo_loop_cancel(req->client->loop, &req->deadline_timer);
+        req->unwanted = lmo_loop_timer(req->client->loop, req->timeout_ms, deadline_due, req, &req->deadline_timer) < 0 ||
+                        req->on_data(req->arg, data, len) != 0;
+        return req->unwanted ? 0 : len;
+    }
     if (lmo_buf_append(&req->response, data, len) < 0) {
         req->too_large = true;
         return 0;
@@ -150,6 +175,8 @@ static void release(struct request *req, bool clean)
     client->requests--;
     req->transport->requests--;
     curl_slist_free_all(req->headers);
+    if (req->owned_arg)
+        free(req->arg);
     lmo_buf_done(&req->response);
     free(req->body);
     free(req);
@@ -161,6 +188,10 @@ static int outcome(const struct request *req, CURLcode code)
         return 0;
     if (req->too_large)
         return LMO_E_TOO_LARGE;
+    if (req->unwanted)
+        return LMO_E_CANCELLED;
+    if (!req->sending && req->forbidden)
+        return LMO_E_REFUSED;
     if (!req->sending) {
         bool refused = req->peer_refused || code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR;
         return refused ? LMO_E_UNAUTHENTICATED : code == CURLE_OUT_OF_MEMORY ? LMO_E_NO_MEMORY : LMO_E_UNAVAILABLE;
@@ -191,6 +222,8 @@ void lmo_http_client_finish(struct request *req, CURLcode code)
         response.content_type = type ? type : "";
     } else if (req->too_large) {
         (void)lmo_fail(&req->err, response.result, "%s: answer of more than %zu bytes", req->url, req->response.max);
+    } else if (response.result == LMO_E_REFUSED) {
+        (void)lmo_fail(&req->err, response.result, "%s: the host's address is not a public one", req->url);
     } else if (!req->peer_refused) {
         const char *why = req->curl_text[0] ? req->curl_text : curl_easy_strerror(code);
         (void)lmo_fail(&req->err, response.result, "%s: %s%s", req->url, why,
@@ -206,6 +239,7 @@ void lmo_http_client_finish(struct request *req, CURLcode code)
     slot->generation++;
     bool outer = client->calling;
     client->calling = true;
+    req->owned_arg = false;
     req->fn(req->arg, &response);
     client->calling = outer;
     release(req, code == CURLE_OK);
@@ -258,7 +292,11 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(ERRORBUFFER, req->curl_text);
     SET(NOSIGNAL, 1L);
     SET(URL, req->url);
-    SET(PROTOCOLS_STR, "https");
+    SET(PROTOCOLS_STR, config->outside && config->plain ? "https,http" : "https");
+    if (config->outside) {
+        SET(OPENSOCKETFUNCTION, opensocket_cb);
+        SET(OPENSOCKETDATA, req);
+    }
     SET(PROXY, ""); /* the environment does not decide where we connect to */
     SET(NOPROXY, "*");
     SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
@@ -276,6 +314,7 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(PREREQFUNCTION, prereq_cb);
     SET(PREREQDATA, req);
     SET(SOCKOPTFUNCTION, sockopt_cb);
+    SET(SOCKOPTDATA, req);
     SET(CONNECTTIMEOUT_MS, (long)connect_ms);
     SET(MAXAGE_CONN, (long)config->idle_s);
     SET(TCP_NODELAY, 1L);
@@ -316,10 +355,11 @@ static int take_slot(struct lmo_http_client *client, uint32_t *ret_slot)
     return 0;
 }
 
-static int check_spec(const struct lmo_http_request_spec *spec, struct lmo_err *err)
+static int check_spec(const struct lmo_http_client *client, const struct lmo_http_request_spec *spec, struct lmo_err *err)
 {
     lmo_assert(spec->method && spec->url && spec->timeout_ms > 0);
-    if (strncmp(spec->url, "https://", 8) != 0 || strlen(spec->url) >= sizeof((struct request *)0)->url)
+    bool plain = client->config.outside && client->config.plain && strncmp(spec->url, "http://", 7) == 0;
+    if ((!plain && strncmp(spec->url, "https://", 8) != 0) || strlen(spec->url) >= sizeof((struct request *)0)->url)
         return lmo_fail(err, LMO_E_INVALID, "'%.100s' is not an https URL, or too long", spec->url);
     if (spec->body_len > REQUEST_BODY_MAX)
         return lmo_fail(err, LMO_E_TOO_LARGE, "request body of %zu bytes", spec->body_len);
@@ -366,7 +406,7 @@ static int prepare(struct request *req, const struct lmo_http_request_spec *spec
 int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http_request_spec *spec,
                            lmo_http_response_fn *fn, void *arg, uint64_t *ret_handle, struct lmo_err *err)
 {
-    int r = check_spec(spec, err);
+    int r = check_spec(client, spec, err);
     if (r < 0)
         return r;
     struct request *req = calloc(1, sizeof *req);
@@ -381,6 +421,8 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     req->transport = client->transport;
     req->fn = fn;
     req->arg = arg;
+    req->on_data = spec->on_data;
+    req->timeout_ms = spec->timeout_ms;
     req->started_ns = lmo_now_ns();
     client->slots[req->slot].request = req;
     client->requests++;
@@ -391,6 +433,7 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
         release(req, false);
         return lmo_fail(err, r, "%.200s: the request could not be prepared", spec->url);
     }
+    req->owned_arg = spec->owned_arg;
     if (ret_handle)
         *ret_handle = handle;
     return 0;

@@ -178,6 +178,25 @@ int lmo_client_tls_load(const struct lmo_tls_files *files, struct lmo_client_tls
     return 0;
 }
 
+int lmo_client_tls_load_outside(const char *ca, struct lmo_client_tls **ret_tls, struct lmo_err *err)
+{
+    struct lmo_client_tls *tls = calloc(1, sizeof *tls);
+    if (!tls || !(tls->store = X509_STORE_new())) {
+        free(tls);
+        return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for certificates");
+    }
+    ERR_clear_error();
+    int r = ca[0] ? load_ca(tls, ca, err) : 0;
+    if (!ca[0] && X509_STORE_set_default_paths(tls->store) != 1)
+        r = fail_openssl(err, LMO_E_INVALID, "the system's CAs", "cannot be used");
+    if (r < 0) {
+        lmo_client_tls_free(tls);
+        return r;
+    }
+    *ret_tls = tls;
+    return 0;
+}
+
 struct lmo_client_tls *lmo_client_tls_free(struct lmo_client_tls *tls)
 {
     if (tls) {
@@ -206,8 +225,8 @@ int lmo_client_tls_apply(struct lmo_client_tls *tls, SSL_CTX *ctx)
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_default_read_buffer_len(ctx, 0); /* one record; libcurl asks for 64 KiB per connection */
-    bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && SSL_CTX_use_certificate(ctx, tls->cert) == 1 &&
-              SSL_CTX_use_PrivateKey(ctx, tls->key) == 1;
+    bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1;
+    ok = ok && (!tls->cert || (SSL_CTX_use_certificate(ctx, tls->cert) == 1 && SSL_CTX_use_PrivateKey(ctx, tls->key) == 1));
     for (int i = 0; ok && i < sk_X509_num(tls->chain); i++)
         ok = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(tls->chain, i)) == 1;
     ERR_clear_error();

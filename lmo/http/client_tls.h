@@ -14,6 +14,8 @@ struct lmo_client_tls;
 
 int lmo_client_tls_load(const struct lmo_tls_files *files, struct lmo_client_tls **ret_tls,
                         struct lmo_err *err) LMO_MUST_CHECK;
+/* For calls to others: trust alone. `ca` empty: the system's. */
+int lmo_client_tls_load_outside(const char *ca, struct lmo_client_tls **ret_tls, struct lmo_err *err) LMO_MUST_CHECK;
 /* Takes tls (NULL is fine), returns NULL. */
 struct lmo_client_tls *lmo_client_tls_free(struct lmo_client_tls *tls);
 

@@ -117,7 +117,8 @@ int lmo_http_transport_new(struct lmo_http_client *client, struct transport **re
     if (!t)
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for an HTTPS client");
     t->client = client;
-    int r = lmo_client_tls_load(&client->config.tls, &t->tls, err);
+    int r = client->config.outside ? lmo_client_tls_load_outside(client->config.tls.ca, &t->tls, err)
+                                      : lmo_client_tls_load(&client->config.tls, &t->tls, err);
     if (r == 0 && !(t->multi = curl_multi_init()))
         r = lmo_fail(err, LMO_E_NO_MEMORY, "no memory for an HTTPS client");
     if (r < 0) {

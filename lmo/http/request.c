@@ -63,7 +63,7 @@ void lmo_http_find_id(const struct lmo_http_server *server, struct MHD_Connectio
 }
 
 struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, struct MHD_Connection *mhd,
-                                              const struct lmo_http_connection *connection, const char *method,
+                                              struct lmo_http_connection *connection, const char *method,
                                               const char *path)
 {
     struct measure m = {.bytes = strlen(method) + strlen(path) + 2};
@@ -90,6 +90,9 @@ struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, st
     memcpy(req->remote, connection->remote, sizeof req->remote);
     lmo_http_find_id(server, mhd, req->id);
     req->mhd = mhd;
+    req->connection = connection;
+    req->began_ns = lmo_now_ns();
+    req->route = -1;
     req->timeout_ms = server->config.reply_timeout_ms;
     req->owners = 1;
     req->server = server;
@@ -172,6 +175,11 @@ const struct lmo_identity *lmo_http_peer(const struct lmo_http_request *req)
     return &req->peer;
 }
 
+void lmo_http_set_route(struct lmo_http_request *req, int route)
+{
+    req->route = route;
+}
+
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
 {
     req->owner = owner;
@@ -240,6 +248,9 @@ bool lmo_http_answer_locked(struct lmo_http_request *req, unsigned status, struc
     }
     req->answered = true;
     req->status = status;
+    const struct lmo_http_server_config *config = &req->server->config;
+    if (config->answered)
+        config->answered(config->handler_arg, req->route, status, (lmo_now_ns() - req->began_ns) / 1000);
     req->response = response; /* NULL (no memory): the connection will be closed */
     if (req->suspended) {
         struct lmo_http_server *server = req->server;

@@ -41,6 +41,7 @@ void lmo_http_dispatch(const struct lmo_http_route *routes, size_t count, void *
         if (!lmo_http_match(routes[i].pattern, path, &params))
             continue;
         if (strcmp(routes[i].method, method) == 0) {
+            lmo_http_set_route(req, (int)i);
             routes[i].fn(arg, req, &params);
             return;
         }

@@ -48,6 +48,7 @@ struct op_call {
     enum call_state state;
     char id[LMO_OP_ID_MAX];
     char *body;           /* owned */
+    char traceparent[80]; /* header; empty: none */
     bool urgent, counted; /* counted: holds a slot of the host */
     bool put;             /* the request under way or next is a PUT */
     bool maybe;           /* a PUT may have reached the worker */
@@ -160,9 +161,10 @@ static void send_request(struct op_call *c)
     uint64_t left = lmo_ms_until(c->deadline_ns);
     uint64_t wait = left > ASK_WAIT_MAX_MS ? ASK_WAIT_MAX_MS : left;
     snprintf(url, sizeof(url), "%s/v1/ops/%s?wait_ms=%" PRIu64, c->host->url, c->id, wait);
+    const char *const headers[] = {c->workers->headers[0], c->traceparent, NULL};
     const struct lmo_http_request_spec spec = {.method = c->put ? "PUT" : "GET",
                                                .url = url,
-                                               .headers = c->workers->headers,
+                                               .headers = c->traceparent[0] && headers[0] ? headers : c->workers->headers,
                                                .body = c->put ? c->body : NULL,
                                                .body_len = c->put ? strlen(c->body) : 0,
                                                .timeout_ms = wait + ASK_MARGIN_MS,
@@ -333,6 +335,9 @@ int workers_op(struct lmo_workers *base, const char *host, const struct lmo_op_r
     c->timeout_ms = timeout_ms;
     c->deadline_ns = lmo_now_ns() + QUEUED_MAX_MS * LMO_NS_PER_MS;
     copy_text(c->id, sizeof(c->id), req->id);
+    if (req->traceparent[0]) {
+        snprintf(c->traceparent, sizeof(c->traceparent), "traceparent: %s", req->traceparent);
+    }
     int r = lmo_op_request_encode(req, &c->body, err);
     if (r == 0 && lmo_loop_timer_at(w->loop, c->deadline_ns, on_timer, c, &c->timer) < 0) {
         r = lmo_fail(err, LMO_E_LIMIT, "no timer left for another operation");

@@ -283,6 +283,9 @@ static int commit_item(struct sqlite_store *st, const struct lmo_commit_item *it
     if (r == 0 && lmo_phase_is(item->record->phase, LMO_PHASE_TERMINAL)) {
         r = put_summary(st, item->record, err);
     }
+    for (unsigned i = 0; r == 0 && i < item->event_count; i++) {
+        r = lmo_sqlite_event_write(st, &item->events[i], err);
+    }
     if (r == 0) {
         r = lmo_sqlite_answers_write(st, item->answers, err);
     }
@@ -331,6 +334,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sqlite_with_write(st, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_events_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
@@ -341,6 +347,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
         r = commit_cursor(st, &cursors[i], err);
     }
     if (r == 0) {
+        r = lmo_sqlite_events_trim(st, err);
+    }
+    if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
     lmo_sqlite_with_forget(st);
@@ -348,6 +357,7 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
         lmo_sql_rollback(st->db);
     } else {
         lmo_sqlite_audit_written(st);
+        lmo_sqlite_events_written(st);
         st->epoch_count = 0;
     }
     return r;
@@ -402,7 +412,8 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     return 0;
 }
 
-int lmo_sqlite_run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+int lmo_sqlite_alone(struct sqlite_store *st, int (*fn)(struct sqlite_store *st, void *arg, struct lmo_err *err), void *arg,
+                     struct lmo_err *err)
 {
     int r = lmo_sql_begin(st->db, err);
     if (r == 0) {
@@ -413,15 +424,38 @@ int lmo_sqlite_run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uin
     }
     lmo_sqlite_with_forget(st);
     if (r == 0) {
-        r = lmo_sql_run(stmt, ret_changes, err);
+        r = fn(st, arg, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_events_write(st, err);
     }
     if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
     if (r < 0) {
         lmo_sql_rollback(st->db);
+    } else {
+        lmo_sqlite_events_written(st);
     }
     return r;
+}
+
+struct statement {
+    struct lmo_sql_stmt *stmt;
+    uint64_t *changes;
+};
+
+static int run_statement(struct sqlite_store *st, void *arg, struct lmo_err *err)
+{
+    const struct statement *s = arg;
+    (void)st;
+    return lmo_sql_run(s->stmt, s->changes, err);
+}
+
+int lmo_sqlite_run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+{
+    struct statement s = {.stmt = stmt, .changes = ret_changes};
+    return lmo_sqlite_alone(st, run_statement, &s, err);
 }
 
 int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err)

@@ -1,1 +1,1 @@
--- Drains: see the next versions of this file.
+-- The number is kept for drains (nothing yet).

@@ -44,7 +44,11 @@
     X(admission)      \
     X(engine_admission) \
     X(worker_host)    \
-    X(destination)
+    X(destination) \
+    X(events) \
+    X(follow) \
+    X(webhooks) \
+    X(observe)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
