@@ -115,11 +115,13 @@ static bool read_place(struct lmo_http_request *req, struct lmo_subscription *s)
     return true;
 }
 
+/* `ret`: as it is if nothing is said. */
 static bool read_flag(struct lmo_http_request *req, const char *name, bool *ret)
 {
     const char *text = lmo_http_query(req, name);
-    *ret = text && strcmp(text, "true") == 0;
-    if (text && !*ret && strcmp(text, "false") != 0) {
+    bool yes = text && strcmp(text, "true") == 0;
+    *ret = text ? yes : *ret;
+    if (text && !yes && strcmp(text, "false") != 0) {
         refuse(req, LMO_E_INVALID, name, "%s: must be true or false", name);
         return false;
     }
@@ -130,10 +132,13 @@ void events_follow(void *arg, struct lmo_http_request *req, const struct lmo_htt
 {
     struct lmo_api *api = arg;
     struct lmo_subscription s = {0};
+    bool follow = true;
     (void)params;
-    if (!read_filter(req, &s.filter) || !read_place(req, &s) || !read_flag(req, "progress", &s.progress)) {
+    if (!read_filter(req, &s.filter) || !read_place(req, &s) || !read_flag(req, "progress", &s.progress) ||
+        !read_flag(req, "follow", &follow)) {
         return;
     }
+    s.until_end = !follow;
     unsigned most = api->followers_max ? api->followers_max : FOLLOWERS_DEFAULT;
     if (atomic_fetch_add(&api->followers, 1) >= most) {
         atomic_fetch_sub(&api->followers, 1);

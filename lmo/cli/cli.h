@@ -43,6 +43,10 @@ struct lmo_cli_call {
     const char *idempotency_key; /* NULL: none */
     const char *body;            /* JSON text; NULL: none */
     uint64_t timeout_ms;
+    const char *header;          /* "Name: value"; NULL: none */
+    /* Of an answer that goes on: each piece of its body; not 0 ends it. Then timeout_ms is the longest silence. */
+    int (*on_data)(void *arg, const char *data, size_t len);
+    void *data_arg;
 };
 struct lmo_cli_reply {
     unsigned status;

@@ -6,6 +6,7 @@
 #define O(id)      LMO_OPT_BIT(id)
 #define HOSTS      "`lmo host list` shows the hosts."
 #define GUESTS     "`lmo vm list` shows the guests and `lmo host list` the hosts."
+#define WEBHOOKS   "`lmo webhook list` shows the webhooks."
 #define MIGRATIONS "`lmo migration list` shows the migrations."
 
 const struct lmo_cli_command lmo_cli_commands[] = {
@@ -67,6 +68,23 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "`lmo token list` shows the tokens.", lmo_cmd_token_revoke},
     {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
      NULL, NULL, lmo_cmd_audit_list},
+    {"events", "", 0, 0,
+     LMO_OPTS_CONNECTION | O(FOLLOW) | O(SINCE) | O(TYPES) | O(MIGRATION) | O(VM) | O(HOST) | O(PROGRESS), 0,
+     "Show what happened, and with --follow what happens",
+     "Without --since: all that is kept, or with --follow what happens from now on. A follower that loses the coordinator comes "
+     "back and misses nothing; if events were dropped for their age meanwhile, it says so. --json prints one object per line.",
+     NULL, lmo_cmd_events},
+    {"webhook add", "URL", 1, 1, LMO_OPTS_CONNECTION | O(TYPES) | O(VM) | O(HOST), 0, "Have events sent to a URL",
+     "Prints the webhook's id and, this once, the secret that signs what is sent (Standard Webhooks). docs/events.md tells how to "
+     "verify it.",
+     NULL, lmo_cmd_webhook_add},
+    {"webhook list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List webhooks, and how far each of them is", NULL, NULL, lmo_cmd_webhook_list},
+    {"webhook remove", "ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Remove a webhook and its dead letters", NULL, WEBHOOKS,
+     lmo_cmd_webhook_remove},
+    {"webhook dead-letters", "ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Show the events that a webhook did not take", NULL, WEBHOOKS,
+     lmo_cmd_webhook_dead_letters},
+    {"webhook redeliver", "ID", 1, 1, LMO_OPTS_CONNECTION | O(SEQUENCE), 0, "Send a webhook's dead letters once more", NULL, WEBHOOKS,
+     lmo_cmd_webhook_redeliver},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",
      "DIR must not exist yet, or be empty. Who has DIR/ca.key can be anybody, and who has DIR/permit.key can order any "
      "cutover: keep DIR on an administrator's machine.",

@@ -104,7 +104,17 @@
     X(SECONDS,             "seconds",              0,   "N",       UINT,    1,  71280000, \
       "Life of the certificate in seconds, for tests") \
     X(RENEW,               "renew",                0,   NULL,      FLAG,    0,  0, \
-      "Replace certificate and key; keeps the addresses unless given")
+      "Replace certificate and key; keeps the addresses unless given") \
+    X(FOLLOW,              "follow",               'f', NULL,      FLAG,    0,  0, \
+      "Go on with what happens") \
+    X(SINCE,               "since",                0,   "N",       UINT,    0,  INT64_MAX, \
+      "Only events after number N; 0: all that are kept") \
+    X(TYPES,               "types",                0,   "LIST",    TEXT,    0,  0, \
+      "Only these types of events: migration.phase,host.* (separated by commas)") \
+    X(PROGRESS,            "progress",             0,   NULL,      FLAG,    0,  0, \
+      "Progress of memory copies too, which is not kept") \
+    X(SEQUENCE,            "sequence",             0,   "N",       UINT,    1,  INT64_MAX, \
+      "Only event number N; without it all of them")
 /* clang-format on */
 
 enum lmo_option {

@@ -77,13 +77,15 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
     int n = snprintf(url, sizeof url, "%s%s", t->url, call->path);
     if (n < 0 || (size_t)n >= sizeof url)
         return lmo_fail(err, LMO_E_INVALID, "the argument is too long for a URL");
-    const char *headers[] = {"Accept: application/json", NULL, NULL};
+    const char *headers[] = {call->on_data ? "Accept: text/event-stream" : "Accept: application/json", NULL, NULL, NULL};
     if (call->idempotency_key) {
         n = snprintf(key_header, sizeof key_header, "Idempotency-Key: %s", call->idempotency_key);
         if (n < 0 || (size_t)n >= sizeof key_header)
             return lmo_fail(err, LMO_E_INVALID, "--idempotency-key: too long");
         headers[1] = key_header;
     }
+    if (call->header)
+        headers[headers[1] ? 2 : 1] = call->header;
     struct lmo_http_request_spec spec = {.method = call->method,
                                          .url = url,
                                          .headers = headers,
@@ -91,7 +93,9 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
                                          .body_len = call->body ? strlen(call->body) : 0,
                                          .timeout_ms = call->timeout_ms,
                                          .response_max = ANSWER_MAX,
-                                         .peer_role = LMO_ROLE_COORDINATOR};
+                                         .peer_role = LMO_ROLE_COORDINATOR,
+                                         .on_data = call->on_data,
+                                         .data_arg = call->data_arg};
     struct lmo_http_answer answer = {0};
     int rc = lmo_http_request_sync(t->client, &spec, &answer, err);
     if (rc < 0)

@@ -251,6 +251,11 @@ void engine_told(struct lmo_engine *e)
     }
 }
 
+void lmo_engine_tell_followers(struct lmo_engine *e)
+{
+    engine_told(e);
+}
+
 void engine_untold(struct lmo_engine *e, bool told)
 {
     if (told) {

@@ -20,6 +20,7 @@ struct subscriber {
     struct subscriber *next;
     struct lmo_engine *engine;
     struct lmo_subscription s;
+    uint64_t end;        /* until_end: the newest when it began */
     uint64_t cursor;     /* everything up to here was written, or not asked for */
     uint64_t blocked_ns; /* since when its sink has taken nothing for want of room; 0: it takes */
     bool full;           /* not to be tried before it says that there is room, or the next look */
@@ -169,6 +170,10 @@ static void pump(void *arg)
     e->feed.pump_timer = 0;
     for (struct subscriber *s = e->feed.subscribers; s; s = s->next) {
         more = lead_on(s) || more;
+        if (s->s.until_end && !s->gone && s->cursor >= s->end) {
+            s->s.sink.finish(s->s.sink.arg, "", 0);
+            s->gone = true;
+        }
     }
     sweep(e);
     if (more) {
@@ -280,6 +285,7 @@ static void subscribe(void *arg)
         struct lmo_err err = {0};
         s->cursor = e->store->events->range(e->store, &range, &err) == 0 ? range.oldest - 1 : e->feed.newest;
     }
+    s->end = e->feed.newest;
     s->next = e->feed.subscribers;
     e->feed.subscribers = s;
     e->feed.count++;

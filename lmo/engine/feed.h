@@ -46,6 +46,7 @@ struct lmo_subscription {
     bool from_now;     /* only what happens from here on */
     uint64_t after;    /* otherwise: what follows this number; 0: all that is kept */
     bool progress;     /* volatile progress too */
+    bool until_end;    /* no more than what is there when it begins: then the sink is finished */
     struct lmo_event_sink sink;
 };
 
@@ -58,5 +59,8 @@ struct lmo_feed_config { /* 0: the default in parentheses */
 int lmo_engine_subscribe(struct lmo_engine *e, const struct lmo_subscription *s) LMO_MUST_CHECK;
 /* Any thread: some sink has room again, or has ended. Never fails: at the latest the next heartbeat looks by itself. */
 void lmo_engine_feed_kick(struct lmo_engine *e);
+
+/* On the loop: somebody else than the engine has committed events to its store (a bench). */
+void lmo_engine_tell_followers(struct lmo_engine *e);
 
 #endif

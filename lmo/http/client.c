@@ -136,7 +136,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *arg)
     if (req->on_data && curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status / 100 == 2) {
         lmo_loop_cancel(req->client->loop, &req->deadline_timer);
         req->unwanted = lmo_loop_timer(req->client->loop, req->timeout_ms, deadline_due, req, &req->deadline_timer) < 0 ||
-                        req->on_data(req->arg, data, len) != 0;
+                        req->on_data(req->data_arg, data, len) != 0;
         return req->unwanted ? 0 : len;
     }
     if (lmo_buf_append(&req->response, data, len) < 0) {
@@ -422,6 +422,7 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     req->fn = fn;
     req->arg = arg;
     req->on_data = spec->on_data;
+    req->data_arg = spec->data_arg;
     req->timeout_ms = spec->timeout_ms;
     req->started_ns = lmo_now_ns();
     client->slots[req->slot].request = req;

@@ -66,6 +66,7 @@ struct lmo_http_request_spec {
      * response_max does not count then, and timeout_ms begins anew with each piece. Not 0: no more is wanted; the request ends
      * with CANCELLED. The callback for the response comes at the end, as always. on_data must not cancel it or free the client. */
     int (*on_data)(void *arg, const char *data, size_t len);
+    void *data_arg;          /* its argument */
     bool owned_arg;          /* the callback's argument is malloc'ed, and freed here if the callback will not be called */
     bool urgent;             /* does not wait for connecting_max */
 };

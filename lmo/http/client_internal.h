@@ -36,6 +36,7 @@ struct request {
     uint64_t deadline_timer;
     uint64_t timeout_ms;
     int (*on_data)(void *arg, const char *data, size_t len);
+    void *data_arg;
     bool unwanted; /* on_data said so */
     bool owned_arg;
     bool forbidden; /* may_connect said so, of one address at least */

@@ -187,6 +187,11 @@ void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
         snprintf(req->id, sizeof(req->id), "%s", id);
 }
 
+void lmo_http_set_route(struct lmo_http_request *req, int route)
+{
+    req->route = route;
+}
+
 void *lmo_http_owner(const struct lmo_http_request *req)
 {
     return req->owner;

@@ -98,6 +98,8 @@ void lmo_http_set_route(struct lmo_http_request *req, int route);
 /* What the handler wants to find again when it replies: its own pointer, and the request's id (at most 63 characters;
  * "" until it is set, but for listeners with request_ids). Before the handler returns. */
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id);
+/* As what it is counted (config.answered); lmo_http_dispatch does it by itself. */
+void lmo_http_set_route(struct lmo_http_request *req, int route);
 void *lmo_http_owner(const struct lmo_http_request *req);
 const char *lmo_http_id(const struct lmo_http_request *req);
 /* A response header to send with the reply, e.g. "Location", "Retry-After"; at most 8. Before the reply. */

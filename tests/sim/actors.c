@@ -65,6 +65,7 @@ void coordinator_main(void *arg)
     limits.max_migrations = client.plan->max_migrations ? client.plan->max_migrations : limits.max_migrations;
     limits.max_incoming = client.plan->max_incoming ? client.plan->max_incoming : limits.max_incoming;
     limits.max_outgoing = client.plan->max_outgoing ? client.plan->max_outgoing : limits.max_outgoing;
+    check_events(store);
     struct lmo_engine_config cfg = {.loop = loop, .store = store, .permit_key = key, .limits = &limits};
     if ((r = lmo_engine_new(&cfg, &engine, &err)) < 0 ||
         (r = lmo_workers_http_open(loop, &tls, lmo_engine_callbacks(engine), &workers, &err)) < 0) {

@@ -1159,3 +1159,38 @@ void lmo_http_reply_fail(struct lmo_http_request *req, int code, const char *fmt
     va_end(ap);
     lmo_http_reply_error(req, &err);
 }
+
+/* ------------------------------------------------------------------ what is not simulated
+ *
+ * Streams of events: nobody in the simulator follows them (tests/unit/test_follow.c does, over real connections). What is stored
+ * for them is real here, and looked at in the end (run.c). */
+
+void lmo_http_set_route(struct lmo_http_request *req, int route)
+{
+    (void)req, (void)route;
+}
+
+int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const char *content_type,
+                          const struct lmo_http_stream_config *config, struct lmo_http_stream **ret_stream)
+{
+    (void)status, (void)content_type, (void)config, (void)ret_stream;
+    lmo_http_reply_fail(req, LMO_E_UNSUPPORTED, "no streams in the simulator");
+    return LMO_E_NO_MEMORY;
+}
+
+int lmo_http_stream_write(struct lmo_http_stream *stream, const void *data, size_t len, bool spare)
+{
+    (void)stream, (void)data, (void)len, (void)spare;
+    return LMO_E_GONE;
+}
+
+void lmo_http_stream_end(struct lmo_http_stream *stream, const void *final, size_t len)
+{
+    (void)stream, (void)final, (void)len;
+}
+
+struct lmo_http_stream *lmo_http_stream_free(struct lmo_http_stream *stream)
+{
+    (void)stream;
+    return NULL;
+}

@@ -162,6 +162,9 @@ void world_changed(void);
 
 /* check.c: called at every change. */
 void check_world(void);
+struct lmo_store;
+/* check_events.c: does the event log say what the journals say? In the coordinator's process, at its start. */
+void check_events(struct lmo_store *store);
 void check_begins_to_run(struct w_guest *g, unsigned host);
 /* `alive`: the process that issued it still is there. */
 void check_write(struct w_guest *g, unsigned host, unsigned v, uint32_t number, bool accepted, bool alive);
