@@ -5,6 +5,8 @@
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
 #   make sweep      every pair of faults in the simulator: hours
+#   make contract   the REST API against proto/openapi.yaml, by a tool of others (npm); part of `make test`
+#   make fuzz       every decoder, FUZZ_MINUTES=10 each (clang)
 #   make bench      figures, as ratios within one run
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
@@ -22,7 +24,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -64,6 +66,9 @@ test: setup
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release
 	@tests/tally --build $(BUILD) sweep-full
+
+contract: release
+	@tests/api/contract --build $(BUILD)
 
 demo: setup
 	@$(MAKE) --no-print-directory release

@@ -17,8 +17,18 @@ policy_is_ours=
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
-# Names of the packages to install; those marked "unpack" are the lab's matter.
-wanted() { awk '{ sub(/#.*/, "") } NF && $2 != "unpack" { print $1 }' "$list"; }
+# Names of the packages to install; those marked "unpack" are the lab's matter, those marked "unless:COMMAND" are not needed
+# where there is such a command already, from wherever.
+wanted() {
+    local name mark
+    while read -r name mark; do
+        case $mark in
+        unpack) ;;
+        unless:*) command -v "${mark#unless:}" >/dev/null || printf '%s\n' "$name" ;;
+        *) printf '%s\n' "$name" ;;
+        esac
+    done < <(awk '{ sub(/#.*/, "") } NF { print $1, $2 }' "$list")
+}
 
 # Those of them that are not installed.
 missing() {
