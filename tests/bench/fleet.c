@@ -380,8 +380,14 @@ static void measure_held(json_t *concurrent, json_t *raw)
     put(raw, "resident_per_migration", ((double)rss[1] - (double)rss[0]) / args.migrations, 0);
     put(raw, "heap_held", (double)heap[1], 0);
     put(raw, "resident_held", (double)rss[1], 0);
+    /* Some at a time: in life they converge when they converge. All at the same moment would be 5,000 guests that stand
+     * still while two cores make the handshakes of 1,000 hosts. */
+    for (unsigned first = 0; first < args.migrations; first += WINDOW) {
+        unsigned count = args.migrations - first < WINDOW ? args.migrations - first : WINDOW;
+        fake_let_go(b.world, first, count);
+        wait_for(&b.c->ended, ended += count, SLOWEST_MS, "held, let go");
+    }
     fake_hold(b.world, false);
-    wait_for(&b.c->ended, ended + args.migrations, SLOWEST_MS, "held, let go");
 }
 
 /* ------------------------------------------------------------------ */

@@ -229,7 +229,16 @@ void fake_hold(struct fake_world *w, bool hold)
 {
     fake_lock(w);
     w->cfg.automatic = !hold;
-    for (unsigned n = 0; n < w->guest_count && !hold; n++) {
+    fake_unlock(w);
+    if (!hold) {
+        fake_let_go(w, 0, w->guest_count);
+    }
+}
+
+void fake_let_go(struct fake_world *w, unsigned first, unsigned count)
+{
+    fake_lock(w);
+    for (unsigned n = first; n < w->guest_count && n - first < count; n++) {
         struct fake_guest *g = fake_guest(w, n);
         if (g->job.running && g->job.gate_open && !g->job.suspended) {
             due(w, g, lmo_now_ns());

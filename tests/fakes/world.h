@@ -192,6 +192,8 @@ void fake_facts(const struct fake_world *w, unsigned host, bool services, struct
 
 /* Held: no job goes beyond its open gate. Let go: those that wait there converge. */
 void fake_hold(struct fake_world *w, bool hold);
+/* Only these guests', while all others stay held. */
+void fake_let_go(struct fake_world *w, unsigned first, unsigned count);
 
 /* ---- what hypervisors do by themselves, on demand (a private world's guest) ---- */
 void fake_suspend(struct fake_world *w);   /* switch-over: the source is paused */
