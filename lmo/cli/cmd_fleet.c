@@ -2,23 +2,19 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 #include "cli/render.h"
 
 #include <string.h>
 
-typedef void render_fn(const json_t *answer, const struct lmo_style *style, FILE *out);
-
-/* GET, then JSON or text. */
-static int get_and_render(struct lmo_cli *cli, const char *path, render_fn *render, json_t **ret_answer)
+/* GET, then JSON, plain columns or text. */
+static int get_and_render(struct lmo_cli *cli, const char *path, lmo_render_fn *render, json_t **ret_answer)
 {
     json_t *answer = NULL;
     int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        rc = lmo_cli_print_json(cli, answer);
-    else
-        render(answer, &cli->out_style, cli->out);
+    rc = lmo_cli_show(cli, answer, render);
     if (ret_answer)
         *ret_answer = answer;
     else
@@ -26,7 +22,7 @@ static int get_and_render(struct lmo_cli *cli, const char *path, render_fn *rend
     return rc;
 }
 
-static int get_one(struct lmo_cli *cli, const char *collection, render_fn *render)
+static int get_one(struct lmo_cli *cli, const char *collection, lmo_render_fn *render)
 {
     char path[LMO_API_PATH_MAX];
     if (!lmo_api_path(path, collection, cli->args.positional[0], "")) {
@@ -94,10 +90,7 @@ int lmo_cmd_host_set(struct lmo_cli *cli)
     int rc = lmo_api_call(cli, "PATCH", path, body, &host);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, host);
-    lmo_render_host(host, &cli->out_style, cli->out);
-    return 0;
+    return lmo_cli_show(cli, host, lmo_render_host);
 }
 
 int lmo_cmd_host_remove(struct lmo_cli *cli)

@@ -32,10 +32,14 @@ const char *lmo_format_time(uint64_t realtime_ms, char buf[LMO_FORMAT_MAX]);
 /* Copies `text` (UTF-8; NULL is "-"), replacing what could steer a terminal or forge a line (control characters, C1,
  * bidirectional overrides, broken UTF-8) by '?'. Cuts at a character's end if buf is too small. */
 const char *lmo_format_safe(const char *text, char *buf, size_t size);
-/* Characters of UTF-8 text: its width, well enough for a table. */
+/* Columns that UTF-8 text takes on a terminal: wide characters take two, combining ones none. */
 size_t lmo_format_width(const char *text);
+/* Copies as much of `text` as takes at most `width` columns; "~" stands for what was cut off. Returns buf. */
+const char *lmo_format_fit(const char *text, size_t width, char *buf, size_t size);
 
-/* Rows of cells, printed with each column as wide as its widest cell. The first row is the heading. */
+/* Rows of cells, printed with each column as wide as its widest cell; on a terminal that is too narrow for that, the widest
+ * columns but the first are cut. The first row is the heading. */
+#define LMO_GRID_LEAST       8 /* columns that a cut cell keeps */
 #define LMO_GRID_COLUMNS_MAX 12
 #define LMO_CELL_MAX         160
 struct lmo_grid {

@@ -10,16 +10,16 @@
 #define ANSWER_MAX (64u << 20) /* thousands of guests in one list */
 
 struct lmo_transport {
-    struct lmo_loop *loop;
     struct lmo_http_client *client;
-    char url[LMO_URL_MAX]; /* without a slash at the end */
+    char url[LMO_URL_MAX];        /* without a slash at the end */
+    char authorization[32 + 512]; /* header line; "" without a token */
 };
 
 struct lmo_transport *lmo_transport_free(struct lmo_transport *t)
 {
     if (t) {
         lmo_http_client_free(t->client);
-        lmo_loop_free(t->loop);
+        explicit_bzero(t->authorization, sizeof t->authorization);
     }
     free(t);
     return NULL;
@@ -38,7 +38,8 @@ static int copy(const char *what, const char *from, char *ret, size_t size, stru
     return 0;
 }
 
-int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_transport **ret, struct lmo_err *err)
+int lmo_transport_open(struct lmo_loop *loop, const struct lmo_transport_config *config, struct lmo_transport **ret,
+                       struct lmo_err *err)
 {
     if (strncmp(config->url, "https://", 8) != 0 || config->url[8] == '\0') {
         return lmo_fail(err, LMO_E_INVALID, "--url: must be https://HOST:PORT, not \"%.100s\"", config->url);
@@ -53,16 +54,19 @@ int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_tra
     if (rc == 0)
         rc = copy("--crl", config->crl ? config->crl : "", http.tls.crl, sizeof http.tls.crl, err);
     if (rc == 0)
-        rc = copy("--cert", config->cert, http.tls.cert, sizeof http.tls.cert, err);
+        rc = copy("--cert", config->cert ? config->cert : "", http.tls.cert, sizeof http.tls.cert, err);
     if (rc == 0)
-        rc = copy("--key", config->key, http.tls.key, sizeof http.tls.key, err);
+        rc = copy("--key", config->key ? config->key : "", http.tls.key, sizeof http.tls.key, err);
+    if (rc == 0 && config->token && *config->token) {
+        int n = snprintf(t->authorization, sizeof t->authorization, "Authorization: Bearer %s", config->token);
+        if (n < 0 || (size_t)n >= sizeof t->authorization)
+            rc = lmo_fail(err, LMO_E_INVALID, "--token-file: the token is too long");
+    }
     if (rc < 0)
         return rc;
     for (size_t len = strlen(t->url); len > 0 && t->url[len - 1] == '/';)
         t->url[--len] = '\0';
-    rc = lmo_loop_new(16, &t->loop, err);
-    if (rc == 0)
-        rc = lmo_http_client_new(t->loop, &http, &t->client, err);
+    rc = lmo_http_client_new(loop, &http, &t->client, err);
     if (rc < 0)
         return rc;
     *ret = LMO_TAKE(t);
@@ -77,12 +81,15 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
     int n = snprintf(url, sizeof url, "%s%s", t->url, call->path);
     if (n < 0 || (size_t)n >= sizeof url)
         return lmo_fail(err, LMO_E_INVALID, "the argument is too long for a URL");
-    const char *headers[] = {"Accept: application/json", NULL, NULL};
+    const char *headers[] = {"Accept: application/json", NULL, NULL, NULL};
+    size_t header_count = 1;
+    if (t->authorization[0])
+        headers[header_count++] = t->authorization;
     if (call->idempotency_key) {
         n = snprintf(key_header, sizeof key_header, "Idempotency-Key: %s", call->idempotency_key);
         if (n < 0 || (size_t)n >= sizeof key_header)
             return lmo_fail(err, LMO_E_INVALID, "--idempotency-key: too long");
-        headers[1] = key_header;
+        headers[header_count++] = key_header;
     }
     struct lmo_http_request_spec spec = {.method = call->method,
                                          .url = url,

@@ -8,9 +8,11 @@ struct lmo_transport;
 
 /* Strings are copied. INVALID names the option that is missing or wrong. */
 struct lmo_transport_config {
-    const char *url, *ca, *crl, *cert, *key; /* crl may be NULL */
+    const char *url, *ca, *crl, *cert, *key; /* crl may be NULL; cert and key too, if there is a token */
+    const char *token;                       /* sent as "Authorization: Bearer"; NULL or "": none */
 };
-int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_transport **ret,
+/* `loop` is borrowed for the transport's life. */
+int lmo_transport_open(struct lmo_loop *loop, const struct lmo_transport_config *config, struct lmo_transport **ret,
                        struct lmo_err *err) LMO_MUST_CHECK;
 /* Takes t (NULL is fine), returns NULL. */
 struct lmo_transport *lmo_transport_free(struct lmo_transport *t);

@@ -166,9 +166,10 @@ int lmo_client_tls_load(const struct lmo_tls_files *files, struct lmo_client_tls
     int r = load_ca(tls, files->ca, err);
     if (r == 0 && files->crl[0])
         r = load_crl(tls, files->crl, err);
-    if (r == 0)
+    bool anonymous = !files->cert[0] && !files->key[0];
+    if (r == 0 && !anonymous)
         r = load_cert(tls, files->cert, err);
-    if (r == 0)
+    if (r == 0 && !anonymous)
         r = load_key(tls, files, err);
     if (r < 0) {
         lmo_client_tls_free(tls);
@@ -206,8 +207,9 @@ int lmo_client_tls_apply(struct lmo_client_tls *tls, SSL_CTX *ctx)
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_default_read_buffer_len(ctx, 0); /* one record; libcurl asks for 64 KiB per connection */
-    bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && SSL_CTX_use_certificate(ctx, tls->cert) == 1 &&
-              SSL_CTX_use_PrivateKey(ctx, tls->key) == 1;
+    bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1;
+    if (ok && tls->cert)
+        ok = SSL_CTX_use_certificate(ctx, tls->cert) == 1 && SSL_CTX_use_PrivateKey(ctx, tls->key) == 1;
     for (int i = 0; ok && i < sk_X509_num(tls->chain); i++)
         ok = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(tls->chain, i)) == 1;
     ERR_clear_error();
