@@ -9,6 +9,7 @@
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
+#   make docs       docs/cli-reference.md from the tables of commands and options
 #   make format lint                source style, static analysis
 #   make clean
 SHELL := /bin/bash
@@ -22,7 +23,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: docs all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -84,6 +85,10 @@ bench: release
 	    for b in tests/bench/*.c; do [ -f "$$b" ] && $(BUILD)/release/bin/$$(basename "$$b" .c); done; fi
 
 SOURCES = $(shell find lmo workers proto tests deploy -name '*.[ch]' -not -path '*/generated/*')
+
+# The reference of the command line, from its tables.
+docs: release
+	@$(BUILD)/release/bin/lmo-docs reference docs/cli-reference.md
 
 format:
 	@clang-format -i $(SOURCES)

@@ -94,6 +94,10 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "cancelled or failed for a drain; up, down, cordoned or drained for a host; idle or migrating for a guest. Exit code 0: it "
      "is so; 4 or 5: it has ended otherwise; 6: not within --timeout.",
      "`lmo host list`, `lmo vm list` and `lmo migration list` show what there is.", lmo_cmd_wait},
+    {"completion", "SHELL", 1, 1, 0, 0, "Print the completion script for bash or zsh",
+     "For one session: source <(lmo completion bash). Packages install it where the shell finds it. Names of hosts, guests, "
+     "migrations and drains are asked of the coordinator, for a second at most; without an answer nothing is offered.",
+     NULL, lmo_cmd_completion},
 };
 const size_t lmo_cli_command_count = sizeof lmo_cli_commands / sizeof lmo_cli_commands[0];
 

@@ -63,5 +63,6 @@ int lmo_cmd_context_set(struct lmo_cli *cli);
 int lmo_cmd_context_use(struct lmo_cli *cli);
 int lmo_cmd_context_remove(struct lmo_cli *cli);
 int lmo_cmd_wait(struct lmo_cli *cli);
+int lmo_cmd_completion(struct lmo_cli *cli);
 
 #endif
