@@ -76,6 +76,8 @@ int lmo_cli_run(struct lmo_cli *cli, int argc, char **argv)
     /* Not a command: the shells' completion calls it, with lines that are not finished and not to be judged. */
     bool completes = argc > 1 && strcmp(argv[1], "__complete") == 0;
     int rc = completes ? lmo_cli_complete(cli, argc - 2, argv + 2) : lmo_cli_parse(cli, argc, argv, &cli->command);
+    if (LMO_GIVEN(&cli->args, PLAIN))
+        cli->out_style = (struct lmo_style){0};
     if (rc < 0)
         rc = cli->command->run(cli);
     cli->transport = lmo_transport_free(cli->transport);

@@ -90,14 +90,27 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      lmo_cmd_context_remove},
     {"wait", "OBJECT", 1, 1, LMO_OPTS_CONNECTION | O(FOR) | O(TIMEOUT), 0, "Wait until something is as it should be",
      "OBJECT is migration/ID, drain/ID, host/NAME or vm/NAME. Without --for: until the migration has ended, the drain is drained, "
-     "the host is up, the guest is not migrating. --for takes a phase for a migration; drained, planning, running, paused, "
-     "cancelled or failed for a drain; up, down, cordoned or drained for a host; idle or migrating for a guest. Exit code 0: it "
+     "the host is up, the guest is not migrating. --for takes a phase for a migration; drained, planning, running, waiting, "
+     "paused, cancelling, cancelled, incomplete or failed for a drain; up, down, cordoned or drained for a host; idle or migrating for a guest. Exit code 0: it "
      "is so; 4 or 5: it has ended otherwise; 6: not within --timeout.",
      "`lmo host list`, `lmo vm list` and `lmo migration list` show what there is.", lmo_cmd_wait},
     {"completion", "SHELL", 1, 1, 0, 0, "Print the completion script for bash or zsh",
      "For one session: source <(lmo completion bash). Packages install it where the shell finds it. Names of hosts, guests, "
      "migrations and drains are asked of the coordinator, for a second at most; without an answer nothing is offered.",
      NULL, lmo_cmd_completion},
+    {"watch", "[WHAT...]", 0, LMO_CLI_POSITIONAL_MAX, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(TIMEOUT), 0,
+     "Print a line for each change, as it happens",
+     "WHAT is migrations (also if nothing is given), hosts, or ids of migrations; with ids it ends when all of them have ended. It "
+     "begins with how things stand. A change is another phase, outcome or state, or another reason for waiting; progress within a "
+     "phase is none. With --json each line is a JSON object; --plain has the columns at_ms, object, id, vm, source, destination, "
+     "state, detail. --count N ends it after N lines, --timeout S after S seconds (exit code 6).",
+     MIGRATIONS, lmo_cmd_watch},
+    {"top", "", 0, 0, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(ONCE) | O(SORT) | O(FILTER), 0,
+     "Show hosts, drains and migrations, live",
+     "On a terminal: q ends it, p pauses, s changes the order, f filters, r looks again at once, arrows and Page Up and Down "
+     "scroll. Elsewhere, on a dumb terminal, and with --plain it prints one block after the other; --json prints a JSON document "
+     "a line. --count N ends it after N of them, --once after one.",
+     NULL, lmo_cmd_top},
 };
 const size_t lmo_cli_command_count = sizeof lmo_cli_commands / sizeof lmo_cli_commands[0];
 

@@ -64,5 +64,7 @@ int lmo_cmd_context_use(struct lmo_cli *cli);
 int lmo_cmd_context_remove(struct lmo_cli *cli);
 int lmo_cmd_wait(struct lmo_cli *cli);
 int lmo_cmd_completion(struct lmo_cli *cli);
+int lmo_cmd_watch(struct lmo_cli *cli);
+int lmo_cmd_top(struct lmo_cli *cli);
 
 #endif

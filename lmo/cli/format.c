@@ -258,30 +258,48 @@ static void shrink(const struct lmo_grid *t, size_t width[LMO_GRID_COLUMNS_MAX],
     }
 }
 
-bool lmo_grid_print(const struct lmo_grid *t, const struct lmo_style *style, FILE *out)
+void lmo_grid_layout(const struct lmo_grid *t, size_t room, size_t ret_width[LMO_GRID_COLUMNS_MAX])
 {
-    size_t width[LMO_GRID_COLUMNS_MAX] = {0};
+    memset(ret_width, 0, LMO_GRID_COLUMNS_MAX * sizeof *ret_width);
     for (size_t i = 0; i < t->rows * t->columns; i++) {
         size_t w = lmo_format_width(t->cells[i]);
-        if (w > width[i % t->columns])
-            width[i % t->columns] = w;
+        if (w > ret_width[i % t->columns])
+            ret_width[i % t->columns] = w;
     }
-    if (style->width > 0)
-        shrink(t, width, style->width);
-    for (size_t r = 0; r < t->rows && !t->failed; r++) {
+    if (room > 0)
+        shrink(t, ret_width, room);
+}
+
+const char *lmo_grid_line(const struct lmo_grid *t, const size_t width[LMO_GRID_COLUMNS_MAX], size_t row, char *buf, size_t size)
+{
+    size_t used = 0;
+    buf[0] = '\0';
+    for (unsigned i = 0; i < t->columns && used < size; i++) {
+        char cell[LMO_CELL_MAX + 1];
+        lmo_format_fit(t->cells[row * t->columns + i], width[i], cell, sizeof cell);
+        int pad = (int)(width[i] - lmo_format_width(cell));
+        bool right = (t->right >> i & 1) != 0, last = i + 1 == t->columns;
+        used += (size_t)snprintf(buf + used, size - used, "%*s%s%*s%s", right ? pad : 0, "", cell, right || last ? 0 : pad, "",
+                                 last ? "" : "  ");
+    }
+    used = strlen(buf);
+    while (used > 0 && buf[used - 1] == ' ')
+        buf[--used] = '\0'; /* a last cell that is empty leaves blanks that nobody sees, but scripts and diffs do */
+    return buf;
+}
+
+bool lmo_grid_print(const struct lmo_grid *t, const struct lmo_style *style, FILE *out)
+{
+    size_t width[LMO_GRID_COLUMNS_MAX];
+    char line[LMO_GRID_COLUMNS_MAX * (LMO_CELL_MAX * 2 + 2)];
+    if (t->failed)
+        return false;
+    lmo_grid_layout(t, style->width, width);
+    for (size_t r = 0; r < t->rows; r++) {
         enum lmo_color c = r == 0 ? LMO_BOLD : LMO_PLAIN;
-        fputs(lmo_color_on(style, c), out);
-        for (unsigned i = 0; i < t->columns; i++) {
-            char cell[LMO_CELL_MAX + 1];
-            lmo_format_fit(t->cells[r * t->columns + i], width[i], cell, sizeof cell);
-            int pad = (int)(width[i] - lmo_format_width(cell));
-            bool right = (t->right >> i & 1) != 0, last = i + 1 == t->columns;
-            fprintf(out, "%*s%s%*s", right ? pad : 0, "", cell, right || last ? 0 : pad, "");
-            fputs(last ? "" : "  ", out);
-        }
-        fprintf(out, "%s\n", lmo_color_off(style, c));
+        fprintf(out, "%s%s%s\n", lmo_color_on(style, c), lmo_grid_line(t, width, r, line, sizeof line), lmo_color_off(style, c));
     }
-    return !t->failed;
+    return true;
 }
 
 void lmo_grid_release(struct lmo_grid *t)

@@ -51,6 +51,10 @@ struct lmo_grid {
     bool failed;                 /* out of memory; print then returns false */
 };
 void lmo_grid_cell(struct lmo_grid *t, const char *text);
+/* How wide each column is where a row may take `room` columns (0: any). */
+void lmo_grid_layout(const struct lmo_grid *t, size_t room, size_t ret_width[LMO_GRID_COLUMNS_MAX]);
+/* One row as text without colours. Returns buf. */
+const char *lmo_grid_line(const struct lmo_grid *t, const size_t width[LMO_GRID_COLUMNS_MAX], size_t row, char *buf, size_t size);
 bool lmo_grid_print(const struct lmo_grid *t, const struct lmo_style *style, FILE *out);
 void lmo_grid_release(struct lmo_grid *t);
 

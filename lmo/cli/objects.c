@@ -72,7 +72,7 @@ static int drain_outcome(const struct lmo_wait *w, const json_t *drain)
         return LMO_EXIT_OK;
     if (strcmp(state, "cancelled") == 0)
         return LMO_EXIT_ABORTED;
-    if (strcmp(state, "failed") == 0)
+    if (strcmp(state, "failed") == 0 || strcmp(state, "incomplete") == 0)
         return LMO_EXIT_ATTENTION;
     return strcmp(state, "drained") == 0 ? LMO_EXIT_FAILED : -1;
 }
@@ -112,7 +112,7 @@ const struct lmo_object_row lmo_object_rows[] = {
      "lmo migration list", &lmo_wait_migration},
     {"host", LMO_WORD_HOST, "up down cordoned drained", "lmo host list", &host},
     {"vm", LMO_WORD_VM, "idle migrating", "lmo vm list", &vm},
-    {"drain", LMO_WORD_DRAIN, "drained planning running paused cancelled failed", "lmo drain list", &drain},
+    {"drain", LMO_WORD_DRAIN, "drained planning running waiting paused cancelling cancelled incomplete failed", "lmo drain list", &drain},
 };
 const size_t lmo_object_row_count = sizeof lmo_object_rows / sizeof lmo_object_rows[0];
 

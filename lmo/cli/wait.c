@@ -56,25 +56,29 @@ bool lmo_wait_comes_back(const struct lmo_cli_reply *reply, int rc)
     return reply->status == 429 || reply->status == 502 || reply->status == 503 || reply->status == 504;
 }
 
-/* 0: try again. Otherwise the exit code. */
-static int bear_with(struct lmo_wait *w, const struct lmo_err *err)
+int lmo_patience_bear(struct lmo_cli *cli, struct lmo_patience *p, const struct lmo_err *err, const char *goes_on,
+                      const char *later)
 {
-    struct lmo_cli *cli = w->cli;
     uint64_t now = lmo_now_ns();
-    if (!w->lost) {
-        lmo_wait_end_line(w);
-        lmo_cli_message(cli, "the coordinator does not answer (%s); %s%strying again", err->text[0] ? err->text : "busy",
-                        w->spec->goes_on, *w->spec->goes_on ? ", " : "");
-        w->lost_since_ns = now;
-        w->lost = true;
+    if (!p->lost) {
+        lmo_cli_message(cli, "the coordinator does not answer (%s); %s%strying again", err->text[0] ? err->text : "busy", goes_on,
+                        *goes_on ? ", " : "");
+        *p = (struct lmo_patience){.lost = true, .since_ns = now};
     }
     uint64_t patience_ms = cli->patience_ms ? cli->patience_ms : LMO_WAIT_PATIENCE_MS;
-    if (now - w->lost_since_ns >= patience_ms * LMO_NS_PER_MS) {
-        lmo_cli_message(cli, "no answer for %" PRIu64 " s. Later: %s", patience_ms / 1000, w->later);
+    if (now - p->since_ns >= patience_ms * LMO_NS_PER_MS) {
+        lmo_cli_message(cli, "no answer for %" PRIu64 " s. Later: %s", patience_ms / 1000, later);
         return LMO_EXIT_UNREACHABLE;
     }
     lmo_wait_pause(cli->retry_pause_ms ? cli->retry_pause_ms : LMO_WAIT_RETRY_MS);
     return 0;
+}
+
+void lmo_patience_answered(struct lmo_cli *cli, struct lmo_patience *p)
+{
+    if (p->lost)
+        lmo_cli_message(cli, "the coordinator answers again");
+    p->lost = false;
 }
 
 static uint64_t hold_ms(const struct lmo_wait *w)
@@ -99,9 +103,7 @@ static bool ask_path(const struct lmo_wait *w, const json_t *record, uint64_t ho
 /* Puts what the coordinator answered into *record, if it is a record. 0 or an exit code. */
 static int take_answer(struct lmo_wait *w, const struct lmo_cli_reply *reply, json_t **record)
 {
-    if (w->lost)
-        lmo_cli_message(w->cli, "the coordinator answers again");
-    w->lost = false;
+    lmo_patience_answered(w->cli, &w->patience);
     if (reply->status == 304)
         return 0; /* nothing newer */
     json_t *json = NULL;
@@ -135,9 +137,10 @@ static int ask(struct lmo_wait *w, json_t **record)
     struct lmo_err err = {0};
     int rc = lmo_api_request(w->cli, &call, &reply, &err);
     /* A migration never seen may not exist: that is a plain failure, reported as any other. */
-    if (known && lmo_wait_comes_back(&reply, rc))
-        rc = bear_with(w, &err);
-    else if (rc < 0)
+    if (known && lmo_wait_comes_back(&reply, rc)) {
+        lmo_wait_end_line(w);
+        rc = lmo_patience_bear(w->cli, &w->patience, &err, w->spec->goes_on, w->later);
+    } else if (rc < 0)
         rc = lmo_api_unreached(w->cli, &err);
     else {
         rc = take_answer(w, &reply, record);

@@ -10,6 +10,17 @@
 
 struct lmo_wait;
 
+/* A coordinator that does not answer is said once, borne with for a minute, and said again when it is back. */
+struct lmo_patience {
+    bool lost; /* it did not answer the last time */
+    uint64_t since_ns;
+};
+/* After a request that comes_back(). `goes_on`: "the migration goes on" or ""; `later`: what to do then. Pauses. 0: try again;
+ * otherwise the exit code, said. */
+int lmo_patience_bear(struct lmo_cli *cli, struct lmo_patience *p, const struct lmo_err *err, const char *goes_on,
+                      const char *later);
+void lmo_patience_answered(struct lmo_cli *cli, struct lmo_patience *p);
+
 /* What is waited for; static, or living as long as the wait. Functions are given the newest record. */
 struct lmo_wait_spec {
     const char *noun;       /* "migration": in messages */
@@ -34,8 +45,7 @@ struct lmo_wait {
     char live_phase[64];   /* phase of the line that is being redrawn; "" none */
     char said[160];        /* what it waits for, as said last, where lines are not redrawn */
     bool warned;           /* that it is predicted not to converge */
-    bool lost;             /* the coordinator did not answer the last time */
-    uint64_t lost_since_ns;
+    struct lmo_patience patience;
 };
 
 /* `w` is set up to `wanted`. `first`: the record as known already, or NULL; borrowed. `timeout_ms` 0: for as long as it takes.
