@@ -48,7 +48,7 @@ static const char *by_status(unsigned status)
     if (status == 404)
         return "Check the name, and whether the coordinator is as new as this program.";
     if (status == 429 || status == 503)
-        return "Nothing was changed; try again in a moment.";
+        return "Nothing was changed; the coordinator asks for patience: try again in a moment.";
     if (status >= 500)
         return "It may have been done: look before you repeat it, and at the coordinator's journal.";
     return "Nothing was changed. Mend what is named, then repeat the command.";

@@ -239,22 +239,28 @@ void lmo_grid_cell(struct lmo_grid *t, const char *text)
 }
 
 /* Takes columns from the widest cells until a row fits; never from the first column, which names what the row is about, and
- * never so much that nothing could be recognised. */
+ * never so much that nothing could be recognised. Where that is not enough, the last columns are left out (width 0). */
 static void shrink(const struct lmo_grid *t, size_t width[LMO_GRID_COLUMNS_MAX], size_t room)
 {
     size_t sum = 2 * (t->columns - 1U);
+    unsigned shown = t->columns;
     for (unsigned i = 0; i < t->columns; i++)
         sum += width[i];
     while (sum > room) {
         unsigned widest = 0;
-        for (unsigned i = 1; i < t->columns; i++) {
+        for (unsigned i = 1; i < shown; i++) {
             if (width[i] > LMO_GRID_LEAST && (widest == 0 || width[i] > width[widest]))
                 widest = i;
         }
-        if (widest == 0)
+        if (widest > 0) {
+            width[widest]--;
+            sum--;
+        } else if (shown > 2) {
+            sum -= width[--shown] + 2;
+            width[shown] = 0;
+        } else {
             return;
-        width[widest]--;
-        sum--;
+        }
     }
 }
 
@@ -276,6 +282,8 @@ const char *lmo_grid_line(const struct lmo_grid *t, const size_t width[LMO_GRID_
     buf[0] = '\0';
     for (unsigned i = 0; i < t->columns && used < size; i++) {
         char cell[LMO_CELL_MAX + 1];
+        if (width[i] == 0 && i > 0)
+            continue; /* nothing in it, or no room for it */
         lmo_format_fit(t->cells[row * t->columns + i], width[i], cell, sizeof cell);
         int pad = (int)(width[i] - lmo_format_width(cell));
         bool right = (t->right >> i & 1) != 0, last = i + 1 == t->columns;

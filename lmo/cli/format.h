@@ -38,7 +38,7 @@ size_t lmo_format_width(const char *text);
 const char *lmo_format_fit(const char *text, size_t width, char *buf, size_t size);
 
 /* Rows of cells, printed with each column as wide as its widest cell; on a terminal that is too narrow for that, the widest
- * columns but the first are cut. The first row is the heading. */
+ * columns but the first are cut, and then the last ones left out. The first row is the heading. */
 #define LMO_GRID_LEAST       8 /* columns that a cut cell keeps */
 #define LMO_GRID_COLUMNS_MAX 12
 #define LMO_CELL_MAX         160
@@ -51,7 +51,7 @@ struct lmo_grid {
     bool failed;                 /* out of memory; print then returns false */
 };
 void lmo_grid_cell(struct lmo_grid *t, const char *text);
-/* How wide each column is where a row may take `room` columns (0: any). */
+/* How wide each column is where a row may take `room` columns (0: any); 0: left out. */
 void lmo_grid_layout(const struct lmo_grid *t, size_t room, size_t ret_width[LMO_GRID_COLUMNS_MAX]);
 /* One row as text without colours. Returns buf. */
 const char *lmo_grid_line(const struct lmo_grid *t, const size_t width[LMO_GRID_COLUMNS_MAX], size_t row, char *buf, size_t size);

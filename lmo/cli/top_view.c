@@ -157,17 +157,20 @@ static json_t **choose(const json_t *answer, const char *array, const struct lmo
 
 /* ------------------------------------------------------------------ tables */
 
-static void print_grid(struct canvas *c, struct lmo_grid *t, const enum lmo_color *colors, size_t hidden_above, size_t hidden)
+/* `above`: rows that were scrolled away, where scrolling is possible, else NULL; `hidden`: rows for which there is no room. */
+static void print_grid(struct canvas *c, struct lmo_grid *t, const enum lmo_color *colors, const size_t *above, size_t hidden)
 {
     char line[LINE_MAX_BYTES];
     size_t width[LMO_GRID_COLUMNS_MAX];
     lmo_grid_layout(t, c->width, width);
     for (size_t r = 0; r < t->rows && !t->failed; r++)
         put(c, r == 0 ? LMO_BOLD : colors ? colors[r - 1] : LMO_PLAIN, lmo_grid_line(t, width, r, line, sizeof line));
-    if (hidden_above + hidden > 0) {
-        snprintf(line, sizeof line, "%zu above, %zu below", hidden_above, hidden);
+    if (above && *above + hidden > 0)
+        snprintf(line, sizeof line, "%zu above, %zu below", *above, hidden);
+    else
+        snprintf(line, sizeof line, "and %zu more", hidden);
+    if ((above ? *above : 0) + hidden > 0)
         put(c, LMO_DIM, line);
-    }
     lmo_grid_release(t);
 }
 
@@ -219,7 +222,7 @@ static void hosts_table(struct canvas *c, json_t *const *hosts, size_t count, si
         if (colors)
             colors[i] = !up ? LMO_RED : cordoned || *drain ? LMO_YELLOW : LMO_PLAIN;
     }
-    print_grid(c, &t, colors, 0, count - shown);
+    print_grid(c, &t, colors, NULL, count - shown);
     free(colors);
     put(c, LMO_PLAIN, "");
 }
@@ -242,7 +245,7 @@ static void drains_table(struct canvas *c, json_t *const *drains, size_t count, 
         lmo_grid_cell(&t, lmo_api_has(progress, "percent") ? buf : "-");
         lmo_grid_cell(&t, lmo_api_text(d, "waiting_for"));
     }
-    print_grid(c, &t, NULL, 0, count - shown);
+    print_grid(c, &t, NULL, NULL, count - shown);
     put(c, LMO_PLAIN, "");
 }
 
@@ -285,7 +288,7 @@ static void migrations_table(struct canvas *c, json_t *const *list, size_t count
         if (colors)
             colors[i] = lmo_render_phase_color(lmo_render_state(m));
     }
-    print_grid(c, &t, colors, v->offset, count - shown - v->offset);
+    print_grid(c, &t, colors, &v->offset, count - shown - v->offset);
     free(colors);
 }
 
@@ -333,9 +336,9 @@ static void head(struct canvas *c, const struct lmo_top_model *m, const struct l
     if (m->problem[0]) {
         t.used = 0;
         uint64_t old = m->at_ms > 0 && v->now_ms > m->at_ms ? v->now_ms - m->at_ms : 0;
-        lmo_text_add(&t, "%s", m->problem);
         if (m->at_ms > 0)
-            lmo_text_add(&t, "; what is shown is %s old", lmo_format_ms(old / 1000 * 1000, age));
+            lmo_text_add(&t, "what is shown is %s old: ", lmo_format_ms(old < 1000 ? 1000 : old / 1000 * 1000, age));
+        lmo_text_add(&t, "%s", m->problem);
         put(c, LMO_RED, line);
     }
     put(c, LMO_PLAIN, "");

@@ -43,7 +43,10 @@
     X(admission)      \
     X(engine_admission) \
     X(worker_host)    \
-    X(destination)
+    X(destination)    \
+    X(cli_context)    \
+    X(cli_words)      \
+    X(cli_top)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
