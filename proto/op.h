@@ -56,6 +56,7 @@ struct lmo_op_request {
     uint32_t dirty_fresh_ms;         /* DESCRIBE: a dirty rate no older than that is waited for; 0: what is known will do */
     uint32_t throttle_initial_percent, throttle_increment_percent; /* JOB_START: of the vCPUs' time; 0: no throttling */
     uint32_t deadman_ms;             /* JOB_START: abort by itself when the coordinator is silent for so long */
+    char traceparent[56];            /* goes as a header, not in the body; empty: none */
     char *xml;                       /* owned; PRECHECK_INCOMING, PREPARE */
     char *permit;                    /* owned; PERMIT, RELAY_FREEZE: the signed permit as text */
 };

@@ -26,6 +26,7 @@ static const struct lmo_http_route routes[] = {
     {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
     {"POST", "/v1/doctor", doctor},
     {"GET", "/v1/audit", audit_list},
+    {"GET", "/v1/events", events_follow},
     {"GET", "/healthz", health},
 };
 
@@ -78,6 +79,9 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     lmo_assert(cfg->engine != NULL);
     api->engine = cfg->engine;
     api->pre_production = cfg->pre_production;
+    api->followers_max = cfg->followers_max;
+    api->stream_buffer = cfg->stream_buffer;
+    api->stream_stall_ms = cfg->stream_stall_ms;
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,

@@ -17,6 +17,9 @@ struct lmo_api_config {
     char address[LMO_ADDRESS_MAX]; /* "10.0.0.1:8440" */
     struct lmo_tls_files tls;
     struct lmo_engine *engine; /* borrowed; must outlive the API and every reply it still owes */
+    unsigned followers_max;    /* clients that may follow the events at once; 0: 64 */
+    size_t stream_buffer;      /* bytes that may wait for each of them; 0: 1 MiB */
+    uint32_t stream_stall_ms;  /* how long one of them may take nothing of what waits; 0: 30,000 */
     bool pre_production;       /* what /healthz says: faults may be made here on purpose */
 };
 

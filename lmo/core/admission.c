@@ -53,7 +53,7 @@ static const char *const limit_texts[] = {
     [LMO_LIMIT_FLEET] = "fleet",       [LMO_LIMIT_OUTGOING] = "outgoing",
     [LMO_LIMIT_INCOMING] = "incoming", [LMO_LIMIT_BANDWIDTH] = "bandwidth",
     [LMO_LIMIT_MEMORY] = "memory",     [LMO_LIMIT_HUGE_PAGES] = "huge_pages",
-    [LMO_LIMIT_PREDICTION] = "prediction", [LMO_LIMIT_ASKING] = "asking",     [LMO_LIMIT_FREEING] = "freeing",
+    [LMO_LIMIT_PREDICTION] = "prediction", [LMO_LIMIT_NOTICE] = "notice", [LMO_LIMIT_ASKING] = "asking",     [LMO_LIMIT_FREEING] = "freeing",
 };
 _Static_assert(sizeof limit_texts / sizeof limit_texts[0] == LMO_LIMIT_COUNT, "a limit without a word");
 
@@ -244,6 +244,10 @@ static void judge(struct lmo_adm_fleet *f, struct lmo_adm_item *i)
     struct lmo_adm_host *source = &f->hosts[i->source], *destination = &f->hosts[i->destination];
     uint64_t least = lmo_admission_min_share(f, i);
     i->mark = source->admits + destination->admits;
+    if (i->notice) {
+        hold(f, i, LMO_LIMIT_NOTICE, LMO_NONE, 0, 0, 0);
+        return;
+    }
     if (!source->usable || !destination->usable) { /* claims nothing: who knows when that ends */
         hold(f, i, LMO_LIMIT_HOST, source->usable ? i->destination : i->source, 0, 0, 0);
         return;
@@ -274,7 +278,8 @@ static void count_overtakers(struct lmo_adm_fleet *f)
 {
     for (uint32_t n = f->queue; n != LMO_NONE; n = f->items[n].next) {
         struct lmo_adm_item *i = &f->items[n];
-        if (!i->admitted && i->hold.limit != LMO_LIMIT_HOST && i->hold.limit != LMO_LIMIT_PREDICTION) {
+        if (!i->admitted && i->hold.limit != LMO_LIMIT_HOST && i->hold.limit != LMO_LIMIT_PREDICTION &&
+            i->hold.limit != LMO_LIMIT_NOTICE) {
             uint32_t since = f->hosts[i->source].admits + f->hosts[i->destination].admits - i->mark;
             i->overtaken = i->overtaken > UINT32_MAX - since ? UINT32_MAX : i->overtaken + since;
         }

@@ -72,6 +72,7 @@ enum lmo_limit {
     LMO_LIMIT_BANDWIDTH, /* the link cannot give it a minimum share */
     LMO_LIMIT_MEMORY,
     LMO_LIMIT_HUGE_PAGES,
+    LMO_LIMIT_NOTICE, /* its guest's owner was told and has not acknowledged yet */
     LMO_LIMIT_ASKING,  /* the destination is being asked for its free memory */
     LMO_LIMIT_PREDICTION, /* it would not converge now: it is looked at again later */
     LMO_LIMIT_FREEING, /* others are giving up bandwidth for it and have not confirmed yet */
@@ -129,6 +130,7 @@ struct lmo_adm_item {
     uint64_t share_bytes_per_s; /* RUNNING: ordered last; 0: none was given */
     uint64_t held_bytes_per_s;  /* RUNNING: at most so much is in force */
     bool held;                  /* QUEUED: its own prediction holds it; it takes part in nothing */
+    bool notice;                /* QUEUED: its guest's owner is waited for; likewise */
     uint32_t overtaken;         /* QUEUED: kept by the caller; counted here */
     /* found */
     bool admitted; /* it may start, with the share below */

@@ -53,6 +53,9 @@ void lmo_step_progress(struct lmo_step *s, const struct lmo_progress *sample);
 void lmo_step_bandwidth_changed(struct lmo_step *s);
 void lmo_step_limit_failed(struct lmo_step *s);
 void lmo_step_precopy_overdue(struct lmo_step *s);
+/* notice.c */
+int lmo_step_acknowledged(struct lmo_step *s, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_step_notice_due(struct lmo_step *s);
 /* bandwidth.c */
 void lmo_step_admitted(struct lmo_step *s);
 void lmo_step_share(struct lmo_step *s);

@@ -13,6 +13,7 @@
 #include "base/ops.h"
 #include "base/types.h"
 #include "core/convergence.h"
+#include "core/notice.h"
 #include "core/phase.h"
 #include "core/resolve.h"
 #include "core/resource.h"
@@ -87,6 +88,16 @@ struct lmo_clock_sample {
     int64_t from_ms, to_ms;  /* by the coordinator's clock that does not jump */
 };
 
+/* Where a migration stands in a distributed trace (W3C trace context): lower-case hexadecimal, as in `traceparent`. */
+#define LMO_TRACE_ID_MAX 33
+#define LMO_SPAN_ID_MAX  17
+struct lmo_trace {
+    char id[LMO_TRACE_ID_MAX];     /* empty: a record from before there were traces */
+    char parent[LMO_SPAN_ID_MAX];  /* the requester's span; empty: the trace begins here */
+    char span[LMO_SPAN_ID_MAX];    /* the migration's own; those of its phases follow from it */
+    bool sampled;                  /* its spans are exported */
+};
+
 struct lmo_migration {
     char id[LMO_ID_MAX];
     uint64_t version;              /* +1 at every step */
@@ -104,6 +115,8 @@ struct lmo_migration {
     uint64_t phase_started_boot_us; /* for durations; INT64_MAX once the machine was restarted in this phase */
     int64_t deadline_ms;           /* of the present phase; 0: none */
     struct lmo_policy policy;
+    struct lmo_notice notice;      /* to the guest's owner, before anything is done */
+    struct lmo_trace trace;
 
     struct lmo_vm_facts vm;        /* uuid and name from the start, the rest from `describe` */
     char peer_uri[LMO_URL_MAX];    /* destination's hypervisor, from its worker's capabilities */
@@ -163,6 +176,7 @@ enum lmo_event_kind {
     LMO_EV_RESOLVE,      /* a person has decided (core/resolve.h) */
     LMO_EV_HELD,         /* a call is not sent yet: its host does not answer (core/breaker.h); `text` */
     LMO_EV_SHARE,        /* admission gives it another share of its links */
+    LMO_EV_ACKNOWLEDGED, /* the guest's owner says that it may move now; `text` says who said so */
     LMO_EV_COUNT
 };
 
@@ -197,6 +211,7 @@ struct lmo_effect_journal {
 };
 
 #define LMO_EFFECT_JOURNAL_MAX 16
+#define LMO_EFFECT_ENTERED_MAX 8
 
 /* Carried out only after `next` is durable. */
 struct lmo_effects {
@@ -204,6 +219,9 @@ struct lmo_effects {
     uint64_t send;                 /* bit per index of next->tasks: to be sent now */
     int64_t wake_ms;               /* CLOCK_REALTIME at which an LMO_EV_TIMER is due; 0: none */
     bool ended;                    /* the record has just become terminal */
+    bool notice_settled;           /* the wait for the guest's owner has just ended */
+    unsigned entered_count;        /* phases that this step entered, in order; beyond the limit the last takes the place */
+    enum lmo_phase entered[LMO_EFFECT_ENTERED_MAX];
     unsigned journal_count;
     struct lmo_effect_journal journal[LMO_EFFECT_JOURNAL_MAX];
 };
@@ -214,6 +232,13 @@ struct lmo_effects {
  * delivery) are accepted and change nothing but the version. */
 int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *event, struct lmo_migration *next,
                   struct lmo_effects *effects, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* A record that was just made shall wait for the guest's owner first. */
+void lmo_notice_begin(struct lmo_migration *m, const char *url, uint32_t deadline_ms, enum lmo_no_answer on_no_answer);
+bool lmo_migration_awaits_notice(const struct lmo_migration *m);
+/* The span of its n-th phase (index in phase_times), or of the root for LMO_PHASE_TIMES_MAX: always the same for the same
+ * record, so that a coordinator that starts again, a worker and the exporter speak of the same one. */
+void lmo_trace_phase_span(const struct lmo_migration *m, unsigned n, char ret[LMO_SPAN_ID_MAX]);
 
 /* Limit of the memory stream once the gate is open: the policy's, and within it the share. 0: none. */
 uint64_t lmo_migration_bandwidth(const struct lmo_migration *m);

@@ -313,5 +313,8 @@ void lmo_plan_dispatch(struct lmo_step *s)
     if (m->phase == LMO_PHASE_QUEUED && m->held_until_ms > 0) {
         wake = wake == 0 || m->held_until_ms < wake ? m->held_until_ms : wake;
     }
+    if (lmo_migration_awaits_notice(m)) {
+        wake = wake == 0 || m->notice.until_ms < wake ? m->notice.until_ms : wake;
+    }
     s->out->wake_ms = wake;
 }

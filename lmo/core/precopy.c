@@ -75,7 +75,7 @@ void lmo_step_forecast(struct lmo_step *s)
 
 bool lmo_step_held(const struct lmo_step *s)
 {
-    return s->m->phase == LMO_PHASE_QUEUED && s->ev->now_ms < s->m->held_until_ms;
+    return lmo_migration_awaits_notice(s->m) || (s->m->phase == LMO_PHASE_QUEUED && s->ev->now_ms < s->m->held_until_ms);
 }
 
 /* ------------------------------------------------------------------ under way */

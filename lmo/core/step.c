@@ -142,6 +142,8 @@ void lmo_step_enter(struct lmo_step *s, enum lmo_phase phase, const char *why)
         m->failed_in = LMO_PHASE_QUEUED;
     }
     s->out->ended = terminal;
+    unsigned last = s->out->entered_count < LMO_EFFECT_ENTERED_MAX ? s->out->entered_count++ : LMO_EFFECT_ENTERED_MAX - 1;
+    s->out->entered[last] = phase;
     lmo_step_note(s, why, "%s", lmo_phase_text(phase));
 }
 
@@ -181,6 +183,7 @@ void lmo_step_attention(struct lmo_step *s, int code, const char *text)
 static void on_timer(struct lmo_step *s)
 {
     struct lmo_migration *m = s->m;
+    lmo_step_notice_due(s);
     if (m->deadline_ms == 0 || s->ev->now_ms < m->deadline_ms || lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
         return;
     }
@@ -253,7 +256,7 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
 {
     lmo_assert(next != current);
     if (lmo_phase_is(current->phase, LMO_PHASE_TERMINAL) &&
-        (event->kind == LMO_EV_CANCEL || event->kind == LMO_EV_RESOLVE)) {
+        (event->kind == LMO_EV_CANCEL || event->kind == LMO_EV_RESOLVE || event->kind == LMO_EV_ACKNOWLEDGED)) {
         return lmo_fail(err, LMO_E_CONFLICT, "migration %s has ended (%s)", current->id, lmo_phase_text(current->phase));
     }
     lmo_migration_copy(next, current);
@@ -293,6 +296,7 @@ int lmo_core_step(const struct lmo_migration *current, const struct lmo_event *e
             lmo_step_task_held(&s, t);
         }
         break;
+    case LMO_EV_ACKNOWLEDGED: r = lmo_step_acknowledged(&s, err); break;
     case LMO_EV_RESOLVE: r = lmo_step_resolve(&s, err); break;
     case LMO_EV_COUNT: lmo_unreachable("no such event");
     }
@@ -335,6 +339,9 @@ const char *lmo_migration_broken(const struct lmo_migration *m)
     }
     if (lmo_migration_sent(m, LMO_OP_OPEN_GATE) && !m->switchover_ready) {
         return "C2: the gate was ordered open before switch-over was ready";
+    }
+    if (m->notice.state == LMO_NOTICE_WAITING && m->phase != LMO_PHASE_QUEUED && !lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
+        return "left the queue while the guest's owner is waited for";
     }
     if (m->share_held_bytes_per_s < m->share_bytes_per_s) {
         return "a share is more than what may be in force";

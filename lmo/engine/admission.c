@@ -197,6 +197,7 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     to->cap_bytes_per_s = m->policy.bandwidth_bytes_per_s;
     to->demand_bytes_per_s = entry->demand.bytes_per_s;
     to->held = m->phase == LMO_PHASE_QUEUED && engine_now_ms(e) < m->held_until_ms;
+    to->notice = lmo_migration_awaits_notice(m);
     to->stream = lmo_migration_streams(m);
     to->adjustable = lmo_migration_adjustable(m) && entry->quiet_until_ns == 0;
     to->ordered = lmo_migration_sent(m, LMO_OP_OPEN_GATE);
@@ -242,7 +243,7 @@ void engine_admission_look_again(struct lmo_engine *e, uint64_t ms)
 
 static bool same(const struct lmo_adm_item *a, const struct lmo_adm_item *b)
 {
-    return a->state == b->state && a->held == b->held && a->stream == b->stream && a->adjustable == b->adjustable &&
+    return a->state == b->state && a->held == b->held && a->notice == b->notice && a->stream == b->stream && a->adjustable == b->adjustable &&
            a->ordered == b->ordered && a->share_bytes_per_s == b->share_bytes_per_s &&
            a->held_bytes_per_s == b->held_bytes_per_s && a->memory_bytes == b->memory_bytes &&
            a->huge_bytes == b->huge_bytes && a->demand_bytes_per_s == b->demand_bytes_per_s &&

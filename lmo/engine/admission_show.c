@@ -85,6 +85,7 @@ void engine_admission_hold_text(const struct entry *entry, char *ret, size_t siz
                        in_use >> 20, max >> 20, needed >> 20);
         break;
     case LMO_LIMIT_PREDICTION: (void)snprintf(what, sizeof what, "a better prediction of its convergence"); break;
+    case LMO_LIMIT_NOTICE: (void)snprintf(what, sizeof what, "the acknowledgement of the guest's owner"); break;
     case LMO_LIMIT_ASKING: (void)snprintf(what, sizeof what, "host %s to tell its free memory", host); break;
     case LMO_LIMIT_FREEING:
         (void)snprintf(what, sizeof what, "others to give up bandwidth of host %s's link '%s'", host, link);
@@ -121,7 +122,7 @@ json_t *engine_migration_json(const struct lmo_migration *m, const struct entry 
                          m->share_bytes_per_s ? json_integer((json_int_t)m->share_bytes_per_s) : json_null());
     r |= lmo_json_put(o, "queue_position", h ? json_integer(h->position) : json_null());
     r |= lmo_json_put(o, "held_by", h ? held_by(entry, h) : json_null());
-    if (h && h->limit != LMO_LIMIT_PREDICTION) { /* what was predicted is in the record itself */
+    if (h && h->limit != LMO_LIMIT_PREDICTION && h->limit != LMO_LIMIT_NOTICE) { /* those are in the record itself */
         char text[LMO_TEXT_MAX];
         engine_admission_hold_text(entry, text, sizeof text);
         r |= lmo_json_put_str(o, "waiting_for", text);

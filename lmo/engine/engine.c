@@ -118,7 +118,9 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
             send_later(entry, e->spare, e->spare->tasks[i].ordinal);
         }
     }
+    enum lmo_phase before = entry->phase;
     engine_take_spare(entry);
+    engine_tell_step(entry, before, &effects);
     for (unsigned i = 0; i < effects.journal_count; i++) {
         engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
         lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s what=%s why=%s", entry->id,
@@ -176,6 +178,9 @@ static void drop_stored(struct entry *entry)
     free(entry->journal);
     entry->journal = NULL;
     entry->journal_count = entry->journal_size = 0;
+    free(entry->events);
+    entry->events = NULL;
+    entry->event_count = entry->event_size = 0;
     entry->durable = entry->xml_dirty = false;
     if (!xml_needed(entry->phase, entry->shut_off)) {
         free(entry->xml);
@@ -249,6 +254,8 @@ static struct lmo_commit_item item_of(struct entry *en)
         .idempotency_key = keyed ? en->request->idempotency_key : NULL,
         .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
         .principal = keyed ? en->request->principal : NULL,
+        .events = en->events,
+        .event_count = en->event_count,
     };
 }
 
@@ -268,7 +275,7 @@ static bool cursor_due(const struct lmo_engine *e, const struct host *h, unsigne
     return h->cursor_after <= e->settled + count;
 }
 
-static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_commit_item *items)
+static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_commit_item *items, bool *ret_tells)
 {
     unsigned n = 0;
     struct entry *en = e->dirty;
@@ -276,6 +283,7 @@ static unsigned collect_items(struct lmo_engine *e, unsigned count, struct lmo_c
         if (!en->durable) {
             continue;
         }
+        *ret_tells = *ret_tells || en->event_count > 0;
         items[n++] = item_of(en);
     }
     return n;
@@ -293,7 +301,8 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     if (!items || !cursors) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for a batch of %u records", count);
     }
-    unsigned item_count = collect_items(e, count, items), c = 0;
+    bool tells = e->audits;
+    unsigned item_count = collect_items(e, count, items, &tells), c = 0;
     for (const struct host *h = e->cursors; h; h = h->next_cursor) {
         if (cursor_due(e, h, count)) {
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
@@ -304,6 +313,7 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     }
     int r = e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
     e->audits = e->audits && r < 0;
+    e->tells = e->tells || (r == 0 && tells);
     return r;
 }
 
@@ -360,7 +370,8 @@ static void isolate(struct lmo_engine *e, unsigned count)
         if (r == 0 && en->durable) {
             en->stored_version = en->version;
             en->durable = en->xml_dirty = false; /* its effects follow with the batch's */
-            en->journal_count = 0;
+            en->journal_count = en->event_count = 0;
+            e->tells = true;
         }
         if (r == 0 || !engine_is_hopeless(r)) {
             at = &en->next_dirty;
@@ -411,6 +422,10 @@ static void flush(void *arg)
     acknowledge(e, count);
     for (; count > 0; count--) {
         carry_out(take_dirty(e)); /* E1, E3; may free the entry */
+    }
+    if (e->tells) { /* after the effects: those do not wait for who follows */
+        e->tells = false;
+        engine_told(e);
     }
     if (e->dirty) { /* what else is ready gets its turn before the next batch */
         engine_flush_soon(e);
@@ -528,6 +543,7 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
             lmo_log(LMO_LOG_ERROR, "worker event refused", "migration=%s host=%s why=%s", entry->id, host, err.text);
         } else if (events[i].kind == LMO_WEV_PROGRESS) {
             engine_admission_sample(entry);
+            engine_tell_progress(entry);
         }
     }
     if (next > h->seen_cursor) {
@@ -554,6 +570,9 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
         h->since_ms = engine_now_ms(e);
         lmo_log(up ? LMO_LOG_INFO : LMO_LOG_WARN, up ? "worker reachable" : "worker unreachable", "host=%s why=%s", host,
                 why ? why : "");
+        if (engine_tell_host(e, up ? "host.up" : "host.down", host, up ? NULL : why)) {
+            engine_tell_later(e);
+        }
     }
     h->known = true;
     h->up = up;
@@ -582,6 +601,7 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
         return r;
     }
     e->dirty_last = &e->dirty;
+    engine_feed_init(e, &cfg->feed);
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
@@ -622,6 +642,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         }
         engine_entry_free(entry);
     }
+    engine_feed_done(e);
     engine_admission_done(e);
     engine_entries_done(e);
     struct host *h, *htmp;
@@ -679,6 +700,10 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     r = engine_quarantine_load(e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading what was set aside");
+    }
+    r = engine_feed_start(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "reading the event log");
     }
     unsigned count = HASH_COUNT(e->entries);
     struct entry *entry, *tmp;

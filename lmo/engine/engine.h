@@ -17,6 +17,7 @@
 #include "base/loop.h"
 #include "core/admission.h"
 #include "core/migration.h"
+#include "engine/feed.h"
 #include "engine/ports.h"
 #include "pki/permit.h"
 
@@ -29,6 +30,7 @@ struct lmo_engine_config {
     struct lmo_store *store;                 /* borrowed */
     const struct lmo_permit_key *permit_key; /* borrowed */
     const struct lmo_limits *limits;         /* copied; NULL: lmo_limits_default */
+    struct lmo_feed_config feed;
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;

@@ -106,6 +106,7 @@ void engine_entry_free(struct entry *entry)
     }
     free(entry->packed);
     free(entry->journal);
+    free(entry->events);
     free(entry->xml);
     free(entry->request);
     free(entry);

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "core/breaker.h"
 #include "engine/engine.h"
+#include "engine/feed.h"
 #include "engine/pack.h"
 
 #include <stdatomic.h>
@@ -70,6 +71,8 @@ struct entry {
     bool dirty, durable, ended, recovering;
     unsigned journal_count, journal_size;
     struct lmo_journal_line *journal;
+    unsigned event_count, event_size;
+    struct lmo_event_row *events;    /* to be stored with the record */
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
     int64_t wake_ms;
@@ -115,6 +118,17 @@ struct admission {
     uint64_t evaluations;            /* for tests and for people who wonder */
 };
 
+/* feed.c: who follows the event log. */
+struct feed {
+    struct lmo_feed_config config;
+    struct subscriber *subscribers;
+    unsigned count, progress;        /* in all; those that want progress */
+    uint64_t newest;                 /* every event up to here was given to whoever was at the end */
+    uint64_t pump_timer, look_timer;
+    uint32_t look_ms;
+    atomic_bool kicked;
+};
+
 struct lmo_engine {
     struct lmo_loop *loop;
     struct lmo_store *store;
@@ -127,8 +141,10 @@ struct lmo_engine {
     struct quarantined *quarantine;
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
+    bool tells;                      /* events were stored that nobody was given yet */
     struct entry *creations;         /* those whose insert is not committed yet */
     struct admission admission;
+    struct feed feed;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
@@ -217,6 +233,31 @@ void engine_admission_prefetch(struct lmo_engine *e, struct host *h);
 /* 0, or why no migration between these two can ever start as they are configured. */
 int engine_admission_possible(const struct lmo_engine *e, const struct host *source, const struct host *destination,
                               const struct lmo_vm_facts *vm, struct lmo_err *err);
+
+/* events.c: what is told. Of a record: with its next commit. */
+void engine_tell_accepted(struct entry *entry, const char *principal);
+/* After a step; `before`: the phase that it began in. */
+void engine_tell_step(struct entry *entry, enum lmo_phase before, const struct lmo_effects *effects);
+void engine_tell_progress(struct entry *entry);
+/* Of anything else: right before the store's call that stores the change; engine_untold() if that failed, with what this
+ * returned, and engine_told() if it did not. Without such a call: engine_tell_later(). Takes `data`. */
+bool engine_tell(struct lmo_engine *e, const char *type, const char *host, json_t *data);
+bool engine_tell_host(struct lmo_engine *e, const char *type, const char *host, const char *why);
+void engine_tell_later(struct lmo_engine *e);
+void engine_untold(struct lmo_engine *e, bool told);
+/* A transaction that stored events is on disk. */
+void engine_told(struct lmo_engine *e);
+
+/* feed.c */
+void engine_feed_init(struct lmo_engine *e, const struct lmo_feed_config *config);
+int engine_feed_start(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_feed_done(struct lmo_engine *e);
+void engine_feed_news(struct lmo_engine *e);
+bool engine_feed_wants_progress(const struct lmo_engine *e);
+void engine_feed_progress(struct lmo_engine *e, const struct lmo_event_row *row);
+
+/* webhooks.c */
+void engine_webhooks_news(struct lmo_engine *e);
 
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "core/admission.h"
 #include "core/migration.h"
+#include "engine/events_port.h"
 #include "proto/observe.h"
 #include "proto/op.h"
 
@@ -36,6 +37,8 @@ struct lmo_commit_item {
     unsigned journal_count;
     const char *xml;                    /* NULL: unchanged; the guest's XML as `describe` gave it */
     const char *idempotency_key, *idempotency_hash, *principal; /* on insert, all or none */
+    const struct lmo_event_row *events; /* told of what changed, in order; see events_port.h */
+    unsigned event_count;
 };
 struct lmo_commit_cursor {
     const char *host;
@@ -108,6 +111,7 @@ struct lmo_store_ops {
 };
 struct lmo_store {
     const struct lmo_store_ops *ops;
+    const struct lmo_event_store_ops *events; /* NULL: it keeps none */
 };
 /* store/sqlite.c: <state_dir>/lmod.db, locked against a second coordinator. */
 int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;

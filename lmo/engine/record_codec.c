@@ -89,6 +89,29 @@ static const struct lmo_field policy_fields[] = {
 };
 static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
 
+static const struct lmo_words notice_state_words = {lmo_notice_state_text, lmo_notice_state_from_text};
+static const struct lmo_words no_answer_words = {lmo_no_answer_text, lmo_no_answer_from_text};
+
+static const struct lmo_field notice_fields[] = {
+    LMO_F_ENUM(lmo_notice, state, notice_state_words, 0),
+    LMO_F_ENUM(lmo_notice, on_no_answer, no_answer_words, 0),
+    LMO_F_UINT(lmo_notice, deadline_ms, 0),
+    LMO_F_INT(lmo_notice, asked_ms),
+    LMO_F_INT(lmo_notice, until_ms),
+    LMO_F_INT(lmo_notice, answered_ms),
+    LMO_F_TEXT(lmo_notice, url, 0),
+    LMO_F_TEXT(lmo_notice, by, 0),
+};
+static const struct lmo_table notice_table = LMO_TABLE(notice_fields);
+
+static const struct lmo_field trace_fields[] = {
+    LMO_F_TEXT(lmo_trace, id, 0),
+    LMO_F_TEXT(lmo_trace, parent, 0),
+    LMO_F_TEXT(lmo_trace, span, 0),
+    LMO_F_BOOL(lmo_trace, sampled),
+};
+static const struct lmo_table trace_table = LMO_TABLE(trace_fields);
+
 static const struct lmo_field forecast_fields[] = {
     LMO_F_ENUM(lmo_forecast, outlook, outlook_words, 0),
     LMO_F_UINT(lmo_forecast, dirty_bytes_per_s, 0),
@@ -186,6 +209,8 @@ static const struct lmo_field record_fields[] = {
     LMO_F_UINT(lmo_migration, phase_started_boot_us, 0),
     LMO_F_INT(lmo_migration, deadline_ms),
     LMO_F_STRUCT(lmo_migration, policy, policy_table),
+    LMO_F_STRUCT(lmo_migration, notice, notice_table),
+    LMO_F_STRUCT(lmo_migration, trace, trace_table),
     LMO_F_STRUCT(lmo_migration, vm, lmo_vm_facts_table),
     LMO_F_TEXT(lmo_migration, peer_uri, 0),
     LMO_F_TEXT(lmo_migration, migration_uri, 0),

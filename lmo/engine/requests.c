@@ -100,9 +100,14 @@ static void host_add(struct request *r)
     int rc = e->workers->ops->host_add(e->workers, h->row.name, h->row.url, 0, &err);
     if (rc == 0 && (rc = engine_admission_host_add(e, h, &err)) < 0) {
         e->workers->ops->host_remove(e->workers, h->row.name);
-    } else if (rc == 0 && (rc = e->store->ops->host_put(e->store, &h->row, &err)) < 0) {
-        e->workers->ops->host_remove(e->workers, h->row.name);
-        engine_admission_host_remove(e, h);
+    } else if (rc == 0) {
+        bool told = engine_tell_host(e, "host.added", h->row.name, NULL);
+        rc = e->store->ops->host_put(e->store, &h->row, &err);
+        if (rc < 0) {
+            engine_untold(e, told);
+            e->workers->ops->host_remove(e->workers, h->row.name);
+            engine_admission_host_remove(e, h);
+        }
     }
     if (rc < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
@@ -111,6 +116,7 @@ static void host_add(struct request *r)
     }
     HASH_ADD_STR(e->hosts, row.name, h);
     engine_admission_host_changed(e, h);
+    engine_told(e);
     lmo_log(LMO_LOG_INFO, "host registered", "host=%s url=%s", h->row.name, h->row.url);
     char location[LMO_NAME_MAX + 16];
     (void)snprintf(location, sizeof location, "/v1/hosts/%s", h->row.name);
@@ -180,12 +186,15 @@ static void host_limits(struct request *r)
         set->given & LMO_HOST_LIMIT_BANDWIDTH ? set->max_bandwidth_bytes_per_s : next.max_bandwidth_bytes_per_s;
     next.memory_keep_free_bytes =
         set->given & LMO_HOST_LIMIT_KEEP_FREE ? set->memory_keep_free_bytes : next.memory_keep_free_bytes;
+    bool told = engine_tell_host(e, "host.limits", r->name, NULL);
     if (e->store->ops->host_limits(e->store, r->name, &next, &err) < 0) {
+        engine_untold(e, told);
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
         return;
     }
     h->row.limits = next;
     engine_admission_host_changed(e, h);
+    engine_told(e);
     engine_reply_ok(r->fn, r->arg, 200, engine_host_json(e, h), "");
 }
 
@@ -197,18 +206,25 @@ static void host_remove(struct request *r)
     const char *id;
     if (!h) {
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
-    } else if (host_in_use(e, r->name, &id)) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
-    } else if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-    } else {
-        e->workers->ops->host_remove(e->workers, r->name);
-        engine_cursor_forget(e, h);
-        HASH_DEL(e->hosts, h);
-        engine_admission_host_remove(e, h);
-        engine_host_free(h);
-        engine_reply_ok(r->fn, r->arg, 204, NULL, "");
+        return;
     }
+    if (host_in_use(e, r->name, &id)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
+        return;
+    }
+    bool told = engine_tell_host(e, "host.removed", r->name, NULL);
+    if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
+        engine_untold(e, told);
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+        return;
+    }
+    e->workers->ops->host_remove(e->workers, r->name);
+    engine_cursor_forget(e, h);
+    HASH_DEL(e->hosts, h);
+    engine_admission_host_remove(e, h);
+    engine_host_free(h);
+    engine_told(e);
+    engine_reply_ok(r->fn, r->arg, 204, NULL, "");
 }
 
 /* ------------------------------------------------------------------ starting a migration */
@@ -408,6 +424,7 @@ static void create(void *arg, const struct found_vm *found)
     entry->created_arg = c->arg;
     free(c);
     engine_journal(entry, "accepted", req->principal);
+    engine_tell_accepted(entry, req->principal);
     engine_inserted(entry); /* whether it may start is decided before the commit: admission.c */
 }
 

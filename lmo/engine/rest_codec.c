@@ -138,6 +138,25 @@ static json_t *policy_json(const struct lmo_policy *p)
     return o;
 }
 
+/* Null: nobody wanted to be told. */
+static json_t *notice_json(const struct lmo_notice *n)
+{
+    if (n->state == LMO_NOTICE_NONE) {
+        return json_null();
+    }
+    json_t *o = json_object();
+    int r = lmo_json_put_str(o, "state", lmo_notice_state_text((int)n->state));
+    r |= lmo_json_put_str(o, "on_no_answer", lmo_no_answer_text((int)n->on_no_answer));
+    r |= lmo_json_put(o, "until_ms", stamp_or_null(n->until_ms));
+    r |= lmo_json_put(o, "answered_ms", stamp_or_null(n->answered_ms));
+    r |= lmo_json_put(o, "by", TEXT(n->by));
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
 static json_t *forecast_json(const struct lmo_forecast *f)
 {
     json_t *o = json_object();
@@ -346,6 +365,8 @@ json_t *lmo_migration_to_rest(const struct lmo_migration *m)
     r |= lmo_json_put(o, "cutover", cutover_json(&m->cutover));
     r |= lmo_json_put(o, "migrate_call_ms", m->job_ended ? json_integer((json_int_t)m->job_call_ms) : json_null());
     r |= lmo_json_put(o, "policy", policy_json(&m->policy));
+    r |= lmo_json_put(o, "notice", notice_json(&m->notice));
+    r |= lmo_json_put(o, "trace_id", TEXT(m->trace.id));
     r |= lmo_json_put(o, "resources", resources_json(m));
     r |= lmo_json_put(o, "attention", attention_json(m));
     r |= lmo_json_put(o, "volumes", volumes_json(&m->vm));

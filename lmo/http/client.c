@@ -29,7 +29,11 @@ static CURLcode ssl_ctx_cb(CURL *easy, void *ctx, void *arg)
 
 static int sockopt_cb(void *arg, curl_socket_t fd, curlsocktype purpose)
 {
-    (void)arg, (void)purpose;
+    (void)purpose;
+    const struct request *req = arg;
+    int bytes = (int)req->client->config.receive_buffer;
+    if (bytes > 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
     unsigned dead_ms = 15000; /* unacknowledged data or keepalive probes for this long: the peer is gone */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_ms, sizeof dead_ms);
     return CURL_SOCKOPT_OK;
@@ -110,10 +114,19 @@ static int prereq_cb(void *arg, char *remote, char *local, int remote_port, int 
     return CURL_PREREQFUNC_OK;
 }
 
+static void deadline_due(void *arg);
+
 static size_t write_cb(char *data, size_t size, size_t count, void *arg)
 {
     struct request *req = arg;
     size_t len = size * count;
+    long status = 0;
+    if (req->on_data && curl_easy_getinfo(req->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status / 100 == 2) {
+        lmo_loop_cancel(req->client->loop, &req->deadline_timer);
+        req->unwanted = lmo_loop_timer(req->client->loop, req->timeout_ms, deadline_due, req, &req->deadline_timer) < 0 ||
+                        req->on_data(req->arg, data, len) != 0;
+        return req->unwanted ? 0 : len;
+    }
     if (lmo_buf_append(&req->response, data, len) < 0) {
         req->too_large = true;
         return 0;
@@ -161,6 +174,8 @@ static int outcome(const struct request *req, CURLcode code)
         return 0;
     if (req->too_large)
         return LMO_E_TOO_LARGE;
+    if (req->unwanted)
+        return LMO_E_CANCELLED;
     if (!req->sending) {
         bool refused = req->peer_refused || code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR;
         return refused ? LMO_E_UNAUTHENTICATED : code == CURLE_OUT_OF_MEMORY ? LMO_E_NO_MEMORY : LMO_E_UNAVAILABLE;
@@ -276,6 +291,7 @@ static int configure(struct request *req, const struct lmo_http_request_spec *sp
     SET(PREREQFUNCTION, prereq_cb);
     SET(PREREQDATA, req);
     SET(SOCKOPTFUNCTION, sockopt_cb);
+    SET(SOCKOPTDATA, req);
     SET(CONNECTTIMEOUT_MS, (long)connect_ms);
     SET(MAXAGE_CONN, (long)config->idle_s);
     SET(TCP_NODELAY, 1L);
@@ -381,6 +397,8 @@ int lmo_http_request_async(struct lmo_http_client *client, const struct lmo_http
     req->transport = client->transport;
     req->fn = fn;
     req->arg = arg;
+    req->on_data = spec->on_data;
+    req->timeout_ms = spec->timeout_ms;
     req->started_ns = lmo_now_ns();
     client->slots[req->slot].request = req;
     client->requests++;

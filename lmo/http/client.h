@@ -40,6 +40,7 @@ struct lmo_http_client_config {
     unsigned connecting_max;       /* (no limit) requests that wait for their connection to be made; more wait their turn,
                                     * their deadline running: a thousand handshakes at once would all time out */
     uint64_t connect_timeout_ms;   /* (2,000) TCP and TLS; never longer than the request's own deadline */
+    unsigned receive_buffer; /* (the system's) bytes of each socket's receive buffer: a small one makes a slow reader */
     unsigned idle_s; /* (90) reuse of a connection idle for longer; keep below the server's idle timeout */
 };
 
@@ -53,6 +54,10 @@ struct lmo_http_request_spec {
     size_t response_max;     /* (1 MiB) */
     enum lmo_role peer_role; /* LMO_ROLE_NONE: verify the host name of the URL instead */
     const char *peer_name;   /* NULL or "": any name of that role */
+    /* A body that goes on (server-sent events): of a 2xx answer each piece is given to on_data as it comes, and kept nowhere;
+     * response_max does not count then, and timeout_ms begins anew with each piece. Not 0: no more is wanted; the request ends
+     * with CANCELLED. The callback for the response comes at the end, as always. on_data must not cancel it or free the client. */
+    int (*on_data)(void *arg, const char *data, size_t len);
     bool urgent;             /* does not wait for connecting_max */
 };
 

@@ -34,6 +34,9 @@ struct request {
     lmo_http_response_fn *fn;
     void *arg;
     uint64_t deadline_timer;
+    uint64_t timeout_ms;
+    int (*on_data)(void *arg, const char *data, size_t len);
+    bool unwanted; /* on_data said so */
     uint64_t started_ns;
     struct lmo_buf response;
     enum lmo_role peer_role;

@@ -48,7 +48,7 @@ static enum MHD_Result copy_field(void *arg, enum MHD_ValueKind kind, const char
 }
 
 struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, struct MHD_Connection *mhd,
-                                              const struct lmo_http_connection *connection, const char *method,
+                                              struct lmo_http_connection *connection, const char *method,
                                               const char *path)
 {
     struct measure m = {.bytes = strlen(method) + strlen(path) + 2};
@@ -74,6 +74,9 @@ struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, st
     req->peer = connection->peer;
     memcpy(req->remote, connection->remote, sizeof req->remote);
     req->mhd = mhd;
+    req->connection = connection;
+    req->began_ns = lmo_now_ns();
+    req->route = -1;
     req->timeout_ms = server->config.reply_timeout_ms;
     req->owners = 1;
     req->server = server;
@@ -211,6 +214,9 @@ bool lmo_http_answer_locked(struct lmo_http_request *req, unsigned status, struc
     }
     req->answered = true;
     req->status = status;
+    const struct lmo_http_server_config *config = &req->server->config;
+    if (config->answered)
+        config->answered(config->handler_arg, req->route, status, (lmo_now_ns() - req->began_ns) / 1000);
     req->response = response; /* NULL (no memory): the connection will be closed */
     if (req->suspended) {
         struct lmo_http_server *server = req->server;

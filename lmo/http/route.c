@@ -1,5 +1,5 @@
 /* route.c - path templates and dispatch; pure but for the 404 and 405 it answers. */
-#include "http/server.h"
+#include "http/server_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +41,7 @@ void lmo_http_dispatch(const struct lmo_http_route *routes, size_t count, void *
         if (!lmo_http_match(routes[i].pattern, path, &params))
             continue;
         if (strcmp(routes[i].method, method) == 0) {
+            req->route = (int)i;
             routes[i].fn(arg, req, &params);
             return;
         }

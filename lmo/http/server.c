@@ -64,7 +64,7 @@ static void connection_opened(struct lmo_http_server *server, struct MHD_Connect
     /* The session's user pointer is libmicrohttpd's for pre-shared keys only, which we do not use. */
     if (session)
         gnutls_session_set_ptr(session->tls_session, c);
-    if (!c || !session || !fd)
+    if (!c || (!session && !server->config.plain) || !fd)
         return; /* the certificate callback and access_cb refuse a connection without this struct */
     c->server = server;
     c->fd = fd->connect_fd;
@@ -72,10 +72,11 @@ static void connection_opened(struct lmo_http_server *server, struct MHD_Connect
     int on = 1;
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    gnutls_certificate_server_set_request(session->tls_session, GNUTLS_CERT_REQUEST);
+    if (session)
+        gnutls_certificate_server_set_request(session->tls_session, GNUTLS_CERT_REQUEST);
 
     pthread_mutex_lock(&server->lock);
-    c->tls = lmo_server_tls_ref(server->tls);
+    c->tls = server->tls ? lmo_server_tls_ref(server->tls) : NULL;
     c->next = server->connections;
     if (c->next)
         c->next->prev = c;
@@ -126,10 +127,13 @@ static int certificate_cb(gnutls_session_t session, const gnutls_datum_t *ca_nam
     return 0;
 }
 
-/* Judges the peer once per connection and load of the TLS files. */
-static int judge(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
-                 struct lmo_err *err)
+int lmo_http_judge(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
+                   struct lmo_err *err)
 {
+    if (server->config.plain) {
+        c->peer = (struct lmo_identity){.role = LMO_ROLE_VIEWER, .name = "local"};
+        return 0;
+    }
     pthread_mutex_lock(&server->lock);
     uint64_t generation = server->tls_generation;
     struct lmo_server_tls *tls = c->judged == generation ? NULL : lmo_server_tls_ref(server->tls);
@@ -177,7 +181,7 @@ static enum MHD_Result begin(struct lmo_http_server *server, struct MHD_Connecti
                              const char *method, const char *path, void **slot)
 {
     struct lmo_err err = {0};
-    if (judge(server, mhd, c, &err) < 0)
+    if (lmo_http_judge(server, mhd, c, &err) < 0)
         return refuse(mhd, LMO_E_UNAUTHENTICATED, err.text);
     const char *length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     /* One that is not absurdly large is read and dropped first: an answer that overtakes the body is lost with the
@@ -260,7 +264,7 @@ static enum MHD_Result access_cb(void *arg, struct MHD_Connection *mhd, const ch
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct lmo_http_connection *c = info ? info->socket_context : NULL;
     struct lmo_http_request *req = *slot;
-    if (!c || !c->tls)
+    if (!c || !c->server)
         return MHD_NO;
     if (!req)
         return begin(server, mhd, c, method, path, slot);
@@ -323,7 +327,12 @@ static void mhd_log(void *arg, const char *fmt, va_list ap)
 
 /* ---- life ---- */
 
-static int open_socket(const char *address, uint16_t *ret_port, int *ret_fd, struct lmo_err *err)
+static bool is_loopback(const struct in_addr *v4, const struct in6_addr *v6)
+{
+    return v4 ? (ntohl(v4->s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(v6);
+}
+
+static int open_socket(const char *address, bool plain, uint16_t *ret_port, int *ret_fd, struct lmo_err *err)
 {
     char host[INET6_ADDRSTRLEN];
     uint16_t port;
@@ -343,6 +352,8 @@ static int open_socket(const char *address, uint16_t *ret_port, int *ret_fd, str
     } else {
         return lmo_fail(err, LMO_E_INVALID, "'%s': the host must be an IP address", address);
     }
+    if (plain && !is_loopback(ss.ss_family == AF_INET ? &in.sin_addr : NULL, &in6.sin6_addr))
+        return lmo_fail(err, LMO_E_INVALID, "'%s': without TLS only a loopback address is listened on", address);
     LMO_AUTO_CLOSE int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int on = 1;
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
@@ -377,21 +388,21 @@ static void fill_defaults(struct lmo_http_server_config *c)
 static int start_daemon(struct lmo_http_server *server, int listen_fd, struct lmo_err *err)
 {
     const struct lmo_http_server_config *c = &server->config;
-    unsigned flags =
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_TLS | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
+    flags |= c->plain ? 0 : MHD_USE_TLS;
     struct MHD_OptionItem options[] = {
         {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)mhd_log, server}, /* first: later options may log */
         {MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)connection_cb, server},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)completed_cb, server},
         {MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)uri_cb, server},
-        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)certificate_cb},
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
         {MHD_OPTION_CONNECTION_LIMIT, (intptr_t)c->connections_max, NULL},
         {MHD_OPTION_PER_IP_CONNECTION_LIMIT, (intptr_t)c->connections_per_ip, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)c->idle_timeout_s, NULL},
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, (intptr_t)(c->header_max + BUFFER_EXTRA), NULL},
         {MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+        {c->plain ? MHD_OPTION_END : MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)certificate_cb},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
         {MHD_OPTION_END, 0, NULL},
     };
     server->daemon =
@@ -421,9 +432,9 @@ int lmo_http_server_new(const struct lmo_http_server_config *config, struct lmo_
     pthread_condattr_destroy(&attr);
 
     LMO_AUTO_CLOSE int fd = -1;
-    int r = lmo_server_tls_load(&config->tls, &server->tls, err);
+    int r = config->plain ? 0 : lmo_server_tls_load(&config->tls, &server->tls, err);
     if (r == 0)
-        r = open_socket(config->address, &server->port, &fd, err);
+        r = open_socket(config->address, config->plain, &server->port, &fd, err);
     if (r == 0)
         r = lmo_http_watch_start(server, err);
     if (r == 0)
@@ -457,6 +468,7 @@ struct lmo_http_server *lmo_http_server_free(struct lmo_http_server *server)
     lmo_cleanup_close(&listen_fd);
     pthread_mutex_lock(&server->lock);
     server->stopping = true; /* from here on nothing is suspended */
+    lmo_http_streams_end_locked(server);
     while (server->pending)
         (void)lmo_http_answer_locked(server->pending, 503,
                                      lmo_http_problem(503, LMO_E_UNAVAILABLE, "shutting down", true));
@@ -482,6 +494,8 @@ struct lmo_http_server *lmo_http_server_free(struct lmo_http_server *server)
 int lmo_http_server_reload(struct lmo_http_server *server, struct lmo_err *err)
 {
     struct lmo_server_tls *tls = NULL;
+    if (server->config.plain)
+        return 0;
     int r = lmo_server_tls_load(&server->config.tls, &tls, err);
     if (r < 0)
         return r;

@@ -35,6 +35,10 @@ struct lmo_http_server_config {
     struct lmo_tls_files tls;
     lmo_http_handler *handler;
     void *handler_arg;
+    /* Counts what was answered: `route` is its index in the table that lmo_http_dispatch found it in, -1 if in none; `us` from
+     * its headers on. On any thread, with a lock held: it may count, and nothing else. May be NULL. Gets handler_arg. */
+    void (*answered)(void *arg, int route, unsigned status, uint64_t us);
+    bool plain;           /* without TLS, for loopback addresses only: everybody there is the viewer "local" */
     const char *log_name; /* appears as listener=<name> in log lines; borrowed */
     /* 0 means the default in parentheses */
     size_t body_max;             /* (1 MiB) */
@@ -58,7 +62,7 @@ int lmo_http_server_reload(struct lmo_http_server *server, struct lmo_err *err) 
 uint16_t lmo_http_server_port(const struct lmo_http_server *server);
 
 struct lmo_http_stats {
-    uint64_t connections_total, connections_open, requests_total, refused_peers, timeouts;
+    uint64_t connections_total, connections_open, requests_total, refused_peers, timeouts, streams_open;
 };
 void lmo_http_server_stats(struct lmo_http_server *server, struct lmo_http_stats *ret_stats);
 
@@ -95,6 +99,41 @@ void lmo_http_reply_json(struct lmo_http_request *req, unsigned status, json_t *
 void lmo_http_reply_error(struct lmo_http_request *req, const struct lmo_err *err);
 /* The same from a code and a formatted sentence. */
 void lmo_http_reply_fail(struct lmo_http_request *req, int code, const char *fmt, ...) LMO_PRINTF(3, 4);
+
+/* ---- replies that go on ----
+ *
+ * A stream is a reply whose body is written piece by piece, by any thread, for as long as both sides want: server-sent events.
+ * It costs a connection and its buffer, no thread. What is written is kept in the buffer until the client takes it; a write
+ * that does not fit is refused whole, so that messages are never cut, and nothing blocks.
+ *
+ * Deadlines: the reply deadline of a request ends with lmo_http_reply_stream. From then on the client must take something
+ * at least every stall_ms while there is something to take, or its connection is closed. There is none while the buffer is
+ * empty: then a client that has gone is noticed with the next write, so write something now and then.
+ *
+ * Ownership: lmo_http_reply_stream takes the request, like every reply, and gives a stream, which its owner frees. Both the
+ * owner and the connection may end first. Once the client is gone, was too slow, lost its right to be here (its certificate
+ * was revoked: looked at after each reload, at the latest with the next write), or the server is freed, writes say GONE and
+ * `ended` is called, once, as the last callback. After lmo_http_stream_free nothing is called any more but an `ended` that is
+ * under way already: so what `arg` points to must live until `ended` was called. */
+struct lmo_http_stream;
+struct lmo_http_stream_config {
+    size_t buffer_max;           /* (256 KiB) bytes that may wait for the client */
+    uint64_t stall_ms;           /* (30,000) */
+    void (*room)(void *arg);     /* a write was refused, and now half of the buffer is free. May be NULL */
+    void (*ended)(void *arg);    /* may be NULL. Both on the server's thread: they must not block, nor call the stream */
+    void *arg;
+};
+/* Takes req. 0: *ret_stream is owned by the caller; `ended` may have been called already (the client was gone). NO_MEMORY: the
+ * request was answered so, and `ended` will not be called. The reply's headers go out with the first write. */
+int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const char *content_type,
+                          const struct lmo_http_stream_config *config, struct lmo_http_stream **ret_stream) LMO_MUST_CHECK;
+/* Thread-safe. 0: taken whole. LIMIT: no room now. GONE: it has ended. `spare`: takes it only if half of the buffer stays
+ * free, and does not ask for `room`. */
+int lmo_http_stream_write(struct lmo_http_stream *stream, const void *data, size_t len, bool spare) LMO_MUST_CHECK;
+/* Thread-safe. Ends it after what was taken and these last words (at most 1 KiB), which always fit. */
+void lmo_http_stream_end(struct lmo_http_stream *stream, const void *final, size_t len);
+/* Takes stream (NULL is fine), returns NULL; ends it if it has not. */
+struct lmo_http_stream *lmo_http_stream_free(struct lmo_http_stream *stream);
 
 /* ---- routing helper ---- */
 #define LMO_HTTP_PARAMS_MAX 4

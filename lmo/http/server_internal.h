@@ -49,6 +49,9 @@ struct lmo_http_request {
     struct lmo_http_field fields[LMO_HTTP_FIELDS_MAX];
     unsigned field_count;
     struct lmo_buf body;
+    struct lmo_http_connection *connection; /* for libmicrohttpd's thread, as long as it has the request */
+    uint64_t began_ns;
+    int route; /* as lmo_http_dispatch found it; -1: none */
     struct lmo_identity peer;
     char remote[LMO_ADDRESS_MAX];
     void *owner; /* the handler's */
@@ -86,9 +89,17 @@ struct lmo_http_server {
     uint64_t tls_generation; /* counts loads, from 1 */
     struct lmo_http_connection *connections;
     struct lmo_http_request *pending;
+    struct lmo_http_stream *streams; /* replies that go on */
     unsigned active; /* requests whose completion callback has not come */
     struct lmo_http_stats stats;
 };
+
+/* server.c: judges the peer once per connection and load of the TLS files. On libmicrohttpd's thread. */
+int lmo_http_judge(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
+                   struct lmo_err *err) LMO_MUST_CHECK;
+
+/* stream.c: with the lock held. Ends every stream; none suspends its connection any more, as `stopping` is set. */
+void lmo_http_streams_end_locked(struct lmo_http_server *server);
 
 /* watch.c: the deadlines. */
 int lmo_http_watch_start(struct lmo_http_server *server, struct lmo_err *err) LMO_MUST_CHECK;
@@ -98,7 +109,7 @@ void lmo_http_watch_by(struct lmo_http_server *server, uint64_t deadline_ns);
 
 /* request.c */
 struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, struct MHD_Connection *mhd,
-                                              const struct lmo_http_connection *connection, const char *method,
+                                              struct lmo_http_connection *connection, const char *method,
                                               const char *path);
 /* Drops one owner; frees the request with the last. */
 void lmo_http_request_drop(struct lmo_http_request *req);

@@ -14,7 +14,8 @@
  *     writes it down, even one that is about other guests. One transaction per request less than writing it at once.
  *  7. One term: it is raised when the store is opened, and every transaction that writes looks at it first. A coordinator
  *     whose lock was taken from it (take_over) writes nothing after that.
- *  8. No record goes in or comes out that lmo_migration_broken() objects to. */
+ *  8. No record goes in or comes out that lmo_migration_broken() objects to.
+ *  9. An event is stored by the transaction that stores what it tells of; its number is never given twice. */
 #include "store/sqlite_internal.h"
 
 #include "base/cleanup.h"
@@ -34,6 +35,7 @@ static void store_close(struct lmo_store *s)
     lmo_sql_close(st->db);
     free(st->audit);
     free(st->epochs);
+    free(st->events.pending);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }
@@ -58,6 +60,29 @@ static const struct lmo_store_ops sqlite_ops = {
     .quarantine = lmo_sqlite_quarantine,
     .quarantine_list = lmo_sqlite_quarantine_list,
 };
+
+static const struct lmo_event_store_ops sqlite_event_ops = {
+    .add = lmo_sqlite_event_add,
+    .withdraw = lmo_sqlite_event_withdraw,
+    .list = lmo_sqlite_event_list,
+    .range = lmo_sqlite_event_range,
+    .keep = lmo_sqlite_event_keep,
+    .webhook_put = lmo_sqlite_webhook_put,
+    .webhook_progress = lmo_sqlite_webhook_progress,
+    .webhook_delete = lmo_sqlite_webhook_delete,
+    .webhook_list = lmo_sqlite_webhook_list,
+    .dead_put = lmo_sqlite_dead_put,
+    .dead_delete = lmo_sqlite_dead_delete,
+    .dead_want = lmo_sqlite_dead_want,
+    .dead_list = lmo_sqlite_dead_list,
+    .vm_hook_put = lmo_sqlite_vm_hook_put,
+    .vm_hook_delete = lmo_sqlite_vm_hook_delete,
+    .vm_hook_get = lmo_sqlite_vm_hook_get,
+};
+
+/* What is kept of the event log unless keep() says otherwise (docs/events.md). */
+#define EVENTS_KEPT 1000000
+#define EVENTS_KEPT_MS (UINT64_C(7) * 24 * 3600 * 1000)
 
 static int join(char *path, size_t size, const char *dir, const char *file, struct lmo_err *err)
 {
@@ -135,6 +160,8 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
         return r;
     }
     st->base.ops = &sqlite_ops;
+    st->base.events = &sqlite_event_ops;
+    lmo_sqlite_event_keep(&st->base, EVENTS_KEPT, EVENTS_KEPT_MS);
     LMO_COPY(st->db_path, db_path);
     st->db = LMO_TAKE(db);
     st->lock_fd = lock_fd;

@@ -5,6 +5,15 @@
 #include "engine/ports.h"
 #include "sql/sql.h"
 
+/* sqlite_event.c */
+struct sqlite_events {
+    struct lmo_event_row *pending; /* for the next transaction that writes */
+    unsigned pending_count, pending_room;
+    uint64_t written;              /* number of the last one; of a transaction that failed too: then it only is a hint */
+    uint64_t trim_at, trim_next;   /* from which number on the bounds are looked at; the next one, once this is on disk */
+    uint64_t keep_count, keep_age_ms;
+};
+
 struct sqlite_store {
     struct lmo_store base; /* first: a struct lmo_store * of ours is a struct sqlite_store * */
     struct lmo_sql *db;
@@ -19,6 +28,7 @@ struct sqlite_store {
         uint64_t epoch;
     } *epochs;
     unsigned epoch_count, epoch_room;
+    struct sqlite_events events;
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)
@@ -37,6 +47,10 @@ int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct l
                            struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
 
+/* One transaction of its own: looks at the term, runs `fn`, writes the events that wait. */
+int lmo_sqlite_alone(struct sqlite_store *st, int (*fn)(struct sqlite_store *st, void *arg, struct lmo_err *err), void *arg,
+                     struct lmo_err *err) LMO_MUST_CHECK;
+
 /* sqlite_term.c */
 int lmo_sqlite_take_term(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
 /* CONFLICT if it is not ours any more. Inside a transaction nobody can raise it until that ends. */
@@ -53,6 +67,29 @@ int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char
 int lmo_sqlite_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
                                struct lmo_err *err) LMO_MUST_CHECK;
+
+/* sqlite_event.c: the first two are for a transaction that is under way; _written: it is on disk */
+int lmo_sqlite_event_add(struct lmo_store *s, const struct lmo_event_row *row) LMO_MUST_CHECK;
+void lmo_sqlite_event_withdraw(struct lmo_store *s);
+int lmo_sqlite_event_write(struct sqlite_store *st, const struct lmo_event_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_event_range(struct lmo_store *s, struct lmo_event_range *ret, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_events_write(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_events_trim(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_sqlite_events_written(struct sqlite_store *st);
+void lmo_sqlite_event_keep(struct lmo_store *s, uint64_t count, uint64_t age_ms);
+int lmo_sqlite_event_list(struct lmo_store *s, uint64_t after, unsigned limit, int (*cb)(void *arg, const struct lmo_event_row *row), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+/* sqlite_webhook.c */
+int lmo_sqlite_webhook_put(struct lmo_store *s, const struct lmo_webhook_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_webhook_progress(struct lmo_store *s, const struct lmo_webhook_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_webhook_delete(struct lmo_store *s, const char *id, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_webhook_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_webhook_row *row), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_dead_put(struct lmo_store *s, const struct lmo_dead_letter *letter, const struct lmo_webhook_row *row, unsigned *ret_dropped, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_dead_delete(struct lmo_store *s, const char *webhook, uint64_t seq, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_dead_want(struct lmo_store *s, const char *webhook, uint64_t seq, bool wanted, uint64_t *ret_count, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_dead_list(struct lmo_store *s, const char *webhook, bool only_wanted, uint64_t after, unsigned limit, int (*cb)(void *arg, const struct lmo_dead_letter *letter), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_vm_hook_put(struct lmo_store *s, const struct lmo_vm_hook_row *row, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_vm_hook_delete(struct lmo_store *s, const char *vm, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_vm_hook_get(struct lmo_store *s, const char *vm, struct lmo_vm_hook_row *ret, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* sqlite_tidy.c: ends the thread. NULL is fine. */
 void lmo_sqlite_tidy_stop(struct tidier *t);

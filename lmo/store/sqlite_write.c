@@ -218,6 +218,9 @@ static int commit_item(struct sqlite_store *st, const struct lmo_commit_item *it
     for (unsigned i = 0; r == 0 && i < item->journal_count; i++) {
         r = add_journal(st, item->record->id, &item->journal[i], err);
     }
+    for (unsigned i = 0; r == 0 && i < item->event_count; i++) {
+        r = lmo_sqlite_event_write(st, &item->events[i], err);
+    }
     if (r == 0 && item->idempotency_key) {
         r = add_idempotency(st, item, err);
     }
@@ -263,6 +266,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sqlite_audit_write(st, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_events_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
@@ -273,12 +279,16 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
         r = commit_cursor(st, &cursors[i], err);
     }
     if (r == 0) {
+        r = lmo_sqlite_events_trim(st, err);
+    }
+    if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
     if (r < 0) {
         lmo_sql_rollback(st->db);
     } else {
         lmo_sqlite_audit_written(st);
+        lmo_sqlite_events_written(st);
         st->epoch_count = 0;
     }
     return r;
@@ -333,23 +343,50 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     return 0;
 }
 
-/* One statement, as a transaction that looks at the term first. */
-static int run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+int lmo_sqlite_alone(struct sqlite_store *st, int (*fn)(struct sqlite_store *st, void *arg, struct lmo_err *err), void *arg,
+                     struct lmo_err *err)
 {
     int r = lmo_sql_begin(st->db, err);
     if (r == 0) {
         r = lmo_sqlite_check_term(&st->base, err);
     }
     if (r == 0) {
-        r = lmo_sql_run(stmt, ret_changes, err);
+        r = fn(st, arg, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_events_write(st, err);
     }
     if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
     if (r < 0) {
         lmo_sql_rollback(st->db);
+    } else {
+        lmo_sqlite_events_written(st);
     }
     return r;
+}
+
+struct statement {
+    struct lmo_sql_stmt *stmt;
+    uint64_t changes;
+    const char *missing; /* a host that must be there, or NULL */
+};
+
+static int run_statement(struct sqlite_store *st, void *arg, struct lmo_err *err)
+{
+    struct statement *s = arg;
+    (void)st;
+    int r = lmo_sql_run(s->stmt, &s->changes, err);
+    bool absent = r == 0 && s->changes == 0 && s->missing;
+    return absent ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", s->missing) : r;
+}
+
+/* One statement, as a transaction that looks at the term first. NOT_FOUND if it changes nothing and `missing` is given. */
+static int run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, const char *missing, struct lmo_err *err)
+{
+    struct statement s = {.stmt = stmt, .missing = missing};
+    return lmo_sqlite_alone(st, run_statement, &s, err);
 }
 
 int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err)
@@ -379,7 +416,6 @@ static void bind_limit(struct lmo_sql_stmt *stmt, int index, bool given, uint64_
 int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct lmo_host_limits *l, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
-    uint64_t changes = 0;
     int r = lmo_sql_prepare(sqlite_of(s)->db,
                             "UPDATE host SET max_incoming = ?2, max_outgoing = ?3, max_bandwidth_bytes_per_s = ?4,"
                             " memory_keep_free_bytes = ?5 WHERE name = ?1",
@@ -392,19 +428,16 @@ int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct l
     bind_limit(stmt, 3, l->given & LMO_HOST_LIMIT_OUTGOING, l->max_outgoing);
     bind_limit(stmt, 4, l->given & LMO_HOST_LIMIT_BANDWIDTH, l->max_bandwidth_bytes_per_s);
     bind_limit(stmt, 5, l->given & LMO_HOST_LIMIT_KEEP_FREE, l->memory_keep_free_bytes);
-    r = lmo_sql_run(stmt, &changes, err);
-    return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
+    return run_alone(sqlite_of(s), stmt, name, err);
 }
 
 int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
-    uint64_t changes = 0;
     int r = lmo_sql_prepare(sqlite_of(s)->db, "DELETE FROM host WHERE name = ?", &stmt, err);
     if (r < 0) {
         return r;
     }
     lmo_sql_bind_text(stmt, 1, name);
-    r = run_alone(sqlite_of(s), stmt, &changes, err);
-    return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
+    return run_alone(sqlite_of(s), stmt, name, err);
 }

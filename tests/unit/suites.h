@@ -43,10 +43,12 @@
     X(admission)      \
     X(engine_admission) \
     X(worker_host)    \
-    X(destination)    \
-    X(cli_context)    \
-    X(cli_words)      \
-    X(cli_top)
+    X(destination) \
+    X(cli_context) \
+    X(cli_words) \
+    X(cli_top) \
+    X(events) \
+    X(follow)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

@@ -84,6 +84,8 @@ static void fill(struct lmo_migration *m)
     m->phase_started_boot_us = 7;
     m->deadline_ms = 8;
     m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE};
+    m->notice = (struct lmo_notice){LMO_NOTICE_ACKNOWLEDGED, LMO_NO_ANSWER_ABORT, 60000, 1, 2, 3, "https://tenant/x", "hook"};
+    m->trace = (struct lmo_trace){"4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "0102030405060708", true};
     m->held_since_ms = 16;
     m->held_until_ms = 17;
     struct lmo_convergence *c = &m->convergence;
