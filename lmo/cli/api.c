@@ -77,20 +77,34 @@ static int open_transport(struct lmo_cli *cli, struct lmo_err *err)
     return rc;
 }
 
+static int ready(struct lmo_cli *cli, struct lmo_err *err)
+{
+    int rc = cli->transport ? 0 : open_transport(cli, err);
+    if (rc < 0) {
+        /* Whatever is wrong here is wrong with the command line or the files it names; nobody was asked anything. */
+        err->code = LMO_E_INVALID;
+        return err->code;
+    }
+    return 0;
+}
+
 int lmo_api_request(struct lmo_cli *cli, const struct lmo_cli_call *call, struct lmo_cli_reply *ret_reply,
                     struct lmo_err *err)
 {
     if (cli->request)
         return cli->request(cli->request_arg, call, ret_reply, err);
-    if (!cli->transport) {
-        int rc = open_transport(cli, err);
-        /* Whatever is wrong here is wrong with the command line or the files it names; nobody was asked anything. */
-        if (rc < 0) {
-            err->code = LMO_E_INVALID;
-            return err->code;
-        }
-    }
-    return lmo_transport_request(cli->transport, call, ret_reply, err);
+    int rc = ready(cli, err);
+    return rc < 0 ? rc : lmo_transport_request(cli->transport, call, ret_reply, err);
+}
+
+int lmo_api_follow(struct lmo_cli *cli, const char *path, const char *last_event_id, uint64_t idle_ms,
+                   int (*on_data)(void *arg, const char *data, size_t len), void *arg, struct lmo_cli_reply *ret_reply,
+                   struct lmo_err *err)
+{
+    if (cli->request)
+        return lmo_fail(err, LMO_E_UNSUPPORTED, "no answers that go on");
+    int rc = ready(cli, err);
+    return rc < 0 ? rc : lmo_transport_follow(cli->transport, path, last_event_id, idle_ms, on_data, arg, ret_reply, err);
 }
 
 /* ------------------------------------------------------------------ answers */

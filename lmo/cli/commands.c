@@ -101,8 +101,9 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"watch", "[WHAT...]", 0, LMO_CLI_POSITIONAL_MAX, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(TIMEOUT), 0,
      "Print a line for each change, as it happens",
      "WHAT is migrations (also if nothing is given), hosts, or ids of migrations; with ids it ends when all of them have ended. It "
-     "begins with how things stand. A change is another phase, outcome or state, or another reason for waiting; progress within a "
-     "phase is none. With --json each line is a JSON object; --plain has the columns at_ms, object, id, vm, source, destination, "
+     "begins with how things stand. A change is another phase, outcome or state; progress within a phase is none. The coordinator's "
+     "events are followed, and resumed where they broke off; with --interval, or where there are none, it is asked every so often, "
+     "which may miss a short phase but tells new reasons for waiting too. With --json each line is a JSON object; --plain has the columns at_ms, object, id, vm, source, destination, "
      "state, detail. --count N ends it after N lines, --timeout S after S seconds (exit code 6).",
      MIGRATIONS, lmo_cmd_watch},
     {"top", "", 0, 0, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(ONCE) | O(SORT) | O(FILTER), 0,

@@ -10,6 +10,7 @@
 #define ANSWER_MAX (64u << 20) /* thousands of guests in one list */
 
 struct lmo_transport {
+    struct lmo_loop *loop; /* borrowed */
     struct lmo_http_client *client;
     char url[LMO_URL_MAX];        /* without a slash at the end */
     char authorization[32 + 512]; /* header line; "" without a token */
@@ -66,6 +67,7 @@ int lmo_transport_open(struct lmo_loop *loop, const struct lmo_transport_config 
         return rc;
     for (size_t len = strlen(t->url); len > 0 && t->url[len - 1] == '/';)
         t->url[--len] = '\0';
+    t->loop = loop;
     rc = lmo_http_client_new(loop, &http, &t->client, err);
     if (rc < 0)
         return rc;
@@ -106,5 +108,75 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
     *ret_reply =
         (struct lmo_cli_reply){.status = answer.status, .body = LMO_TAKE(answer.body), .body_len = answer.body_len};
     lmo_http_answer_done(&answer);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ answers that go on */
+
+struct follow {
+    struct lmo_loop *loop;
+    lmo_transport_data_fn *on_data;
+    void *arg;
+    struct lmo_cli_reply reply;
+    struct lmo_err err;
+    int rc;
+    bool done;
+};
+
+static int on_piece(void *arg, const char *data, size_t len)
+{
+    struct follow *f = arg;
+    return f->on_data(f->arg, data, len);
+}
+
+static void on_end(void *arg, const struct lmo_http_response *response)
+{
+    struct follow *f = arg;
+    f->done = true;
+    f->rc = response->result;
+    if (response->result < 0) {
+        f->err = *response->err;
+    } else {
+        f->reply.status = response->status;
+        f->reply.body = strdup(response->body);
+        f->reply.body_len = f->reply.body ? response->body_len : 0;
+    }
+    lmo_loop_stop(f->loop);
+}
+
+int lmo_transport_follow(struct lmo_transport *t, const char *path, const char *last_event_id, uint64_t idle_ms,
+                         lmo_transport_data_fn *on_data, void *arg, struct lmo_cli_reply *ret_reply, struct lmo_err *err)
+{
+    char url[LMO_URL_MAX + 1024], last[128];
+    const char *headers[] = {"Accept: text/event-stream", NULL, NULL, NULL};
+    size_t count = 1;
+    snprintf(url, sizeof url, "%s%s", t->url, path);
+    if (t->authorization[0])
+        headers[count++] = t->authorization;
+    if (last_event_id && *last_event_id) {
+        snprintf(last, sizeof last, "Last-Event-ID: %.63s", last_event_id);
+        headers[count++] = last;
+    }
+    struct follow f = {.loop = t->loop, .on_data = on_data, .arg = arg};
+    struct lmo_http_request_spec spec = {.method = "GET",
+                                         .url = url,
+                                         .headers = headers,
+                                         .timeout_ms = idle_ms,
+                                         .peer_role = LMO_ROLE_COORDINATOR,
+                                         .on_data = on_piece};
+    uint64_t handle = 0;
+    int rc = lmo_http_request_async(t->client, &spec, on_end, &f, &handle, err);
+    if (rc < 0)
+        return rc;
+    rc = lmo_loop_run(t->loop);
+    if (!f.done) {
+        lmo_http_cancel(t->client, &handle);
+        return lmo_fail(err, rc < 0 ? rc : LMO_E_CANCELLED, "%s: interrupted", url);
+    }
+    if (f.rc < 0) {
+        *err = f.err;
+        return f.rc;
+    }
+    *ret_reply = f.reply;
     return 0;
 }

@@ -13,7 +13,7 @@
 
 struct lmo_watch_seen {
     char object[12], id[64], state[48], detail[200];
-    uint64_t round;
+    uint64_t round, version; /* version 0: it has none */
 };
 
 /* ------------------------------------------------------------------ lines */
@@ -89,9 +89,9 @@ void lmo_watch_release(struct lmo_watch *w)
 }
 
 /* True if it is new or is not what it was. An object that finds no room is a change each time: too much said, nothing lost. */
-static bool note(struct lmo_watch *w, const struct lmo_change *c, bool *ret_known)
+static bool note(struct lmo_watch *w, const struct lmo_change *c, uint64_t version, bool *ret_known)
 {
-    struct lmo_watch_seen now = {.round = w->round};
+    struct lmo_watch_seen now = {.round = w->round, .version = version};
     LMO_COPY(now.object, c->object);
     LMO_COPY(now.id, c->id);
     LMO_COPY(now.state, c->state);
@@ -101,9 +101,13 @@ static bool note(struct lmo_watch *w, const struct lmo_change *c, bool *ret_know
         struct lmo_watch_seen *s = &w->seen[i];
         if (strcmp(s->id, now.id) != 0 || strcmp(s->object, now.object) != 0)
             continue;
+        *ret_known = true;
+        if (version < s->version || (w->by_version && version > 0 && version == s->version)) {
+            s->round = w->round;
+            return false; /* older news than what was told */
+        }
         bool changed = strcmp(s->state, now.state) != 0 || strcmp(s->detail, now.detail) != 0;
         *s = now;
-        *ret_known = true;
         return changed;
     }
     if (w->count == w->capacity) {
@@ -130,8 +134,14 @@ bool lmo_watch_migration(struct lmo_watch *w, const json_t *m, bool quiet_ended,
                                .destination = lmo_api_text(m, "destination"),
                                .state = lmo_render_state(m),
                                .detail = lmo_api_text(m, ended ? "reason" : "waiting_for")};
-    bool changed = note(w, ret, &known);
+    bool changed = note(w, ret, lmo_api_u64(m, "version"), &known);
     return changed && (known || !ended || !quiet_ended);
+}
+
+bool lmo_watch_note(struct lmo_watch *w, const struct lmo_change *c)
+{
+    bool known;
+    return note(w, c, 0, &known);
 }
 
 bool lmo_watch_host(struct lmo_watch *w, const json_t *h, struct lmo_change *ret)
@@ -148,7 +158,7 @@ bool lmo_watch_host(struct lmo_watch *w, const json_t *h, struct lmo_change *ret
                                         : strcmp(state, "up") == 0 && cordoned ? "cordoned"
                                                                                : state,
                                .detail = strcmp(state, "up") == 0 ? "" : lmo_api_text(h, "last_error")};
-    return note(w, ret, &known);
+    return note(w, ret, 0, &known);
 }
 
 bool lmo_watch_drain(struct lmo_watch *w, const json_t *d, bool quiet_ended, struct lmo_change *ret)
@@ -166,7 +176,7 @@ bool lmo_watch_drain(struct lmo_watch *w, const json_t *d, bool quiet_ended, str
                                .destination = "",
                                .state = state,
                                .detail = lmo_api_text(d, ended ? "reason" : "waiting_for")};
-    bool changed = note(w, ret, &known);
+    bool changed = note(w, ret, lmo_api_u64(d, "version"), &known);
     return changed && (known || !ended || !quiet_ended);
 }
 

@@ -32,6 +32,7 @@ struct lmo_watch {
     struct lmo_watch_seen *seen; /* owned: array */
     size_t count, capacity;
     uint64_t round;
+    bool by_version; /* news of no higher version than the last is none; otherwise a reason for waiting may be new by itself */
 };
 void lmo_watch_release(struct lmo_watch *w);
 /* Notes one object; *ret_change is set (borrowing from `object` and w) and true returned when it is new or has changed. A
@@ -39,6 +40,8 @@ void lmo_watch_release(struct lmo_watch *w);
 bool lmo_watch_migration(struct lmo_watch *w, const json_t *object, bool quiet_ended, struct lmo_change *ret_change);
 bool lmo_watch_host(struct lmo_watch *w, const json_t *object, struct lmo_change *ret_change);
 bool lmo_watch_drain(struct lmo_watch *w, const json_t *object, bool quiet_ended, struct lmo_change *ret_change);
+/* The same for a change that is known already; what it says must outlive the call only. */
+bool lmo_watch_note(struct lmo_watch *w, const struct lmo_change *c);
 /* A look at a whole list is over: calls back for what was seen in an earlier one and is not there any more, and forgets it. */
 void lmo_watch_sweep(struct lmo_watch *w, const char *object, void (*gone)(void *arg, const char *id), void *arg);
 

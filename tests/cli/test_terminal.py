@@ -104,7 +104,7 @@ class Top(WithMigrations):
         t.sees(*self.guests)
 
     def test_arrows_scroll_and_resizing_redraws(self):
-        t = self.top(rows=13)
+        t = self.top(rows=12)
         t.sees("q quit", "0 above, ")
         first = re.search(r"0 above, (\d+) below", t.text)
         self.assertIsNotNone(first, t.text)
@@ -231,6 +231,22 @@ class Watch(WithMigrations):
         out, err = one.communicate(timeout=PATIENCE)
         self.assertEqual(one.returncode, 0, err)
         self.assertEqual(json.loads(out.splitlines()[-1])["state"], "aborted")
+
+    def test_short_phases_are_told_too_because_events_are_followed(self):
+        one = fleet.background("watch", "--json")
+        first = json.loads(one.stdout.readline())
+        self.assertIn(first["id"], self.ids)
+        fleet.run("migration", "cancel", self.ids[1])
+        fleet.run("wait", f"migration/{self.ids[1]}", check=False)
+        told = []
+        while "precopy" not in [c["state"] for c in told if c["id"] == self.ids[2]]:
+            told.append(json.loads(one.stdout.readline()))
+        states = [c["state"] for c in told if c["id"] == self.ids[2]]
+        self.assertEqual(states[-7:], ["queued", "precheck", "destination_create", "volume_attach", "network_preload", "dual_ingress",
+                                       "precopy"], states)
+        self.assertEqual([c["state"] for c in told if c["id"] == self.ids[1]][-2:], ["rollback", "aborted"])
+        one.kill()
+        one.communicate()
 
     def test_plain_begins_with_how_things_stand(self):
         out = fleet.run("watch", "migrations", "--count", "2", "--plain").stdout.splitlines()

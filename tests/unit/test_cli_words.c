@@ -8,6 +8,7 @@
 #include "cli/generate.h"
 #include "cli/objects.h"
 #include "cli/plain.h"
+#include "cli/sse.h"
 #include "cli/suggest.h"
 #include "cli/watch.h"
 
@@ -352,6 +353,48 @@ START_TEST(watch__tells_what_is_new_and_not_what_moves_within_a_phase)
 }
 END_TEST
 
+struct heard {
+    char text[1024];
+};
+
+static void hear(void *arg, const char *type, const char *data)
+{
+    struct heard *h = arg;
+    size_t used = strlen(h->text);
+    snprintf(h->text + used, sizeof h->text - used, "[%s|%s]", type, data);
+}
+
+START_TEST(event_stream__is_the_same_in_pieces_of_any_size)
+{
+    static const char stream[] = ": heartbeat\nid: 7\n\nid: 8\r\nevent: migration.phase\r\ndata: {\"a\":1}\r\n\r\n"
+                                 "event: x\ndata:one\ndata: two\nretry: 5\n\n\nid: 9\nevent: half";
+    for (size_t piece = 1; piece < sizeof stream; piece++) {
+        struct heard h = {""};
+        struct lmo_sse s = {.fn = hear, .arg = &h};
+        lmo_sse_restart(&s);
+        for (size_t at = 0; at < sizeof stream - 1; at += piece)
+            lmo_sse_feed(&s, stream + at, at + piece < sizeof stream - 1 ? piece : sizeof stream - 1 - at);
+        ck_assert_str_eq(h.text, "[|][migration.phase|{\"a\":1}][x|one\ntwo]");
+        ck_assert_str_eq(s.last_id, "8"); /* what is half read is not resumed behind */
+        lmo_sse_restart(&s);
+        lmo_sse_feed(&s, "id: 10\n\n", 8);
+        ck_assert_str_eq(s.last_id, "10");
+        lmo_sse_release(&s);
+    }
+    struct heard h = {""};
+    struct lmo_sse s = {.fn = hear, .arg = &h};
+    static char large[LMO_SSE_LINE_MAX + 16];
+    memset(large, 'x', sizeof large);
+    lmo_sse_restart(&s);
+    lmo_sse_feed(&s, "id: 1\ndata: ", 12);
+    lmo_sse_feed(&s, large, sizeof large);
+    lmo_sse_feed(&s, "\n\ndata: y\n\n", 12);
+    ck_assert_str_eq(h.text, "[|][|y]");
+    ck_assert_str_eq(s.last_id, "1");
+    lmo_sse_release(&s);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ terminals */
 
 START_TEST(width__counts_columns_not_bytes)
@@ -415,6 +458,7 @@ Suite *cli_words_suite(void)
     tcase_add_test(tc, completion_scripts__exist_for_bash_and_zsh_and_nothing_else);
     tcase_add_test(tc, wait__ends_with_the_state_that_was_asked_for);
     tcase_add_test(tc, watch__tells_what_is_new_and_not_what_moves_within_a_phase);
+    tcase_add_test(tc, event_stream__is_the_same_in_pieces_of_any_size);
     tcase_add_test(tc, width__counts_columns_not_bytes);
     tcase_add_test(tc, table__fits_a_narrow_terminal_and_stays_whole_elsewhere);
     suite_add_tcase(s, tc);
