@@ -32,6 +32,8 @@ static void end_of_block(struct lmo_sse *s)
 
 static void end_of_line(struct lmo_sse *s)
 {
+    if (s->line.len > 0 && s->line.data[s->line.len - 1] == '\r')
+        s->line.data[--s->line.len] = '\0';
     const char *line = lmo_buf_text(&s->line);
     size_t field = strcspn(line, ":");
     const char *value = line[field] ? line + field + (line[field + 1] == ' ' ? 2 : 1) : line + field;
@@ -60,8 +62,7 @@ void lmo_sse_feed(struct lmo_sse *s, const char *data, size_t len)
     while (len > 0) {
         const char *end = memchr(data, '\n', len);
         size_t n = end ? (size_t)(end - data) : len;
-        size_t text = end && n > 0 && data[n - 1] == '\r' ? n - 1 : n;
-        s->too_long |= lmo_buf_append(&s->line, data, text) < 0;
+        s->too_long |= lmo_buf_append(&s->line, data, n) < 0;
         if (!end)
             return;
         end_of_line(s);

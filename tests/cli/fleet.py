@@ -14,6 +14,7 @@ import struct
 import subprocess
 import tempfile
 import termios
+import threading
 import time
 
 import pyte
@@ -135,8 +136,12 @@ permit_key = {pki}/permit.key
         return self.run("migrate", guest, "--to", to).stdout.strip()
 
     def background(self, *args, **env):
-        return subprocess.Popen([str(BIN / "lmo"), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env=self.environment(**env))
+        process = subprocess.Popen([str(BIN / "lmo"), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, env=self.environment(**env))
+        timer = threading.Timer(2 * PATIENCE, process.kill)  # whoever reads from it reads its end, at the latest then
+        timer.daemon = True
+        timer.start()
+        return process
 
 
 class Terminal:

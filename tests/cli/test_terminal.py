@@ -259,7 +259,9 @@ class Watch(WithMigrations):
         one = fleet.background("watch", "--interval", "0.2")
         one.stdout.readline()
         one.stdout.close()
-        fleet.run("migration", "cancel", self.ids[2])
+        guest = sorted(g["name"] for g in json.loads(fleet.run("vm", "list", "--json").stdout)["vms"] if not g["migration"])[-1]
+        on = json.loads(fleet.run("vm", "show", guest, "--json").stdout)["host"]
+        fleet.run("migration", "cancel", fleet.migrate(guest, "hv1" if on != "hv1" else "hv2"))
         self.assertIn(one.wait(PATIENCE), (0, 1))
         one.stderr.close()
 
