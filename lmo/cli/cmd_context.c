@@ -41,7 +41,8 @@ static json_t *context_json(const struct lmo_contexts *c, const char *name, bool
     int bad = lmo_json_put_str(j, "name", name) | lmo_json_put_bool(j, "current", current);
     for (int m = 0; m < LMO_CONTEXT_MEMBERS; m++) {
         const char *v = lmo_contexts_get(c, name, (enum lmo_context_member)m);
-        bad |= *v ? lmo_json_put_str(j, lmo_context_rows[m].key, v) : lmo_json_put(j, lmo_context_rows[m].key, json_null());
+        bad |= *v ? lmo_json_put_str(j, lmo_context_rows[m].key, v)
+                  : lmo_json_put(j, lmo_context_rows[m].key, json_null());
     }
     bad |= lmo_json_put_str(j, "file", lmo_contexts_find(c, name) == c->user ? c->user_path : c->system_path);
     if (bad == 0)

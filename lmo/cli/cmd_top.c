@@ -31,11 +31,11 @@ struct top {
     struct lmo_top_view view;
     char where[128];
     int in, out;
-    bool full;    /* a whole screen of our own */
-    bool over;    /* end, with `rc` */
-    bool asking;  /* a request is under way */
-    bool now;     /* look once more although it is paused */
-    bool no_drains; /* the coordinator has no such thing */
+    bool full;       /* a whole screen of our own */
+    bool over;       /* end, with `rc` */
+    bool asking;     /* a request is under way */
+    bool now;        /* look once more although it is paused */
+    bool no_drains;  /* the coordinator has no such thing */
     int rc, kill_by; /* kill_by: signal that ends us, after everything was tidied up; 0 none */
     uint64_t interval_ms, timer;
     uint64_t frames, most; /* most 0: no end */
@@ -62,8 +62,8 @@ static void draw_line(void *arg, enum lmo_color color, const char *text)
     const struct lmo_style *s = &p->t->cli->out_style;
     /* The last line has no end: it would scroll the screen. */
     const char *between = !p->t->full ? "" : p->any ? "\r\n" : "\033[H";
-    p->failed |= lmo_buf_appendf(&p->t->frame, "%s%s%s%s%s", between, lmo_color_on(s, color), text, lmo_color_off(s, color),
-                                 p->t->full ? "\033[K" : "\n") < 0;
+    p->failed |= lmo_buf_appendf(&p->t->frame, "%s%s%s%s%s", between, lmo_color_on(s, color), text,
+                                 lmo_color_off(s, color), p->t->full ? "\033[K" : "\n") < 0;
     p->any = true;
 }
 
@@ -91,12 +91,13 @@ static void draw(struct top *t)
 
 static void print_document(struct top *t)
 {
-    LMO_AUTO_JSON json_t *doc = json_pack("{s:I, s:O*, s:O*, s:O*, s:s*}", "at_ms", (json_int_t)t->model.at_ms, "hosts",
-                                          json_object_get(t->model.hosts, "hosts"), "migrations",
-                                          json_object_get(t->model.migrations, "migrations"), "drains",
-                                          json_object_get(t->model.drains, "drains"), "problem",
-                                          t->model.problem[0] ? t->model.problem : NULL);
-    if (!doc || json_dumpf(doc, t->cli->out, JSON_COMPACT) < 0 || fputc('\n', t->cli->out) == EOF || fflush(t->cli->out) != 0)
+    LMO_AUTO_JSON json_t *doc =
+        json_pack("{s:I, s:O*, s:O*, s:O*, s:s*}", "at_ms", (json_int_t)t->model.at_ms, "hosts",
+                  json_object_get(t->model.hosts, "hosts"), "migrations",
+                  json_object_get(t->model.migrations, "migrations"), "drains",
+                  json_object_get(t->model.drains, "drains"), "problem", t->model.problem[0] ? t->model.problem : NULL);
+    if (!doc || json_dumpf(doc, t->cli->out, JSON_COMPACT) < 0 || fputc('\n', t->cli->out) == EOF ||
+        fflush(t->cli->out) != 0)
         end(t, LMO_EXIT_FAILED);
 }
 
@@ -127,8 +128,8 @@ static int ask(struct top *t, const char *path, json_t **list, bool *absent)
         rc = lmo_json_parse_object(reply.body, reply.body_len, (size_t)64 << 20, &answer, &err);
         if (rc == 0 && reply.status != 200) {
             const char *detail = lmo_api_text(answer, "detail");
-            rc = lmo_fail(&err, reply.status == 401 || reply.status == 403 ? LMO_E_FORBIDDEN : LMO_E_UNAVAILABLE, "%s (%u)",
-                          *detail ? detail : "refused", reply.status);
+            rc = lmo_fail(&err, reply.status == 401 || reply.status == 403 ? LMO_E_FORBIDDEN : LMO_E_UNAVAILABLE,
+                          "%s (%u)", *detail ? detail : "refused", reply.status);
         }
     }
     free(reply.body);
@@ -304,8 +305,8 @@ static void run(struct top *t)
             if (t->over)
                 break;
             /* What will not be better the next time ends it, but only before anything was seen. */
-            if (rc < 0 && t->model.at_ms == 0 && (rc == LMO_E_INVALID || rc == LMO_E_UNAUTHENTICATED || rc == LMO_E_FORBIDDEN ||
-                                                  !t->full)) {
+            if (rc < 0 && t->model.at_ms == 0 &&
+                (rc == LMO_E_INVALID || rc == LMO_E_UNAUTHENTICATED || rc == LMO_E_FORBIDDEN || !t->full)) {
                 (void)lmo_fail(&err, rc, "%s", t->model.problem);
                 lmo_term_leave();
                 end(t, lmo_api_unreached(t->cli, &err));

@@ -18,14 +18,16 @@ static int no_such_kind(struct lmo_cli *cli, const char *object)
     struct lmo_suggest near = {.word = word};
     for (size_t i = 0; i < lmo_object_row_count && used < sizeof kinds; i++) {
         lmo_suggest_add(&near, lmo_object_rows[i].kind);
-        used += (size_t)snprintf(kinds + used, sizeof kinds - used, "%s%s/NAME", i > 0 ? ", " : "", lmo_object_rows[i].kind);
+        used += (size_t)snprintf(kinds + used, sizeof kinds - used, "%s%s/NAME", i > 0 ? ", " : "",
+                                 lmo_object_rows[i].kind);
     }
     lmo_cli_message(cli, "wait: \"%.80s\" is not one of %s.%s", object, kinds, lmo_suggest_text(&near, "", near_text));
     return LMO_EXIT_USAGE;
 }
 
 /* --for, checked; *ret_wanted NULL: the end of a migration. */
-static int wanted_state(struct lmo_cli *cli, const struct lmo_object_row *row, char ret_first[64], const char **ret_wanted)
+static int wanted_state(struct lmo_cli *cli, const struct lmo_object_row *row, char ret_first[64],
+                        const char **ret_wanted)
 {
     const char *given = cli->args.text[LMO_OPT_FOR], *rest = row->states;
     char text[LMO_SUGGEST_TEXT_MAX];
@@ -41,8 +43,8 @@ static int wanted_state(struct lmo_cli *cli, const struct lmo_object_row *row, c
         rest += len + (rest[len] == ' ');
     }
     if (!known) {
-        lmo_cli_message(cli, "wait: --for=%.40s: a %s can be waited for to be one of: %s.%s", given, row->kind, row->states,
-                        lmo_suggest_text(&near, "", text));
+        lmo_cli_message(cli, "wait: --for=%.40s: a %s can be waited for to be one of: %s.%s", given, row->kind,
+                        row->states, lmo_suggest_text(&near, "", text));
         return LMO_EXIT_USAGE;
     }
     const char *wanted = given ? given : ret_first;
@@ -68,7 +70,8 @@ int lmo_cmd_wait(struct lmo_cli *cli)
     int rc = wanted_state(cli, row, first, &wanted);
     if (rc != 0)
         return rc;
-    snprintf(later, sizeof later, "`lmo wait %.120s%s%.60s` goes on waiting", object, cli->args.text[LMO_OPT_FOR] ? " --for " : "",
+    snprintf(later, sizeof later, "`lmo wait %.120s%s%.60s` goes on waiting", object,
+             cli->args.text[LMO_OPT_FOR] ? " --for " : "",
              cli->args.text[LMO_OPT_FOR] ? cli->args.text[LMO_OPT_FOR] : "");
     struct lmo_wait w = {.cli = cli, .spec = row->wait, .id = name, .later = later, .wanted = wanted};
     LMO_AUTO_JSON json_t *record = NULL;
@@ -77,9 +80,9 @@ int lmo_cmd_wait(struct lmo_cli *cli)
     if (!record)
         return rc;
     row->wait->state(&w, record, state, sizeof state);
-    LMO_AUTO_JSON json_t *answer = json_pack("{s:s, s:s, s:b, s:O}", "object", object, "state",
-                                             rc == LMO_EXIT_OK && wanted ? wanted : state, "reached", rc == LMO_EXIT_OK, "record",
-                                             record);
+    LMO_AUTO_JSON json_t *answer =
+        json_pack("{s:s, s:s, s:b, s:O}", "object", object, "state", rc == LMO_EXIT_OK && wanted ? wanted : state,
+                  "reached", rc == LMO_EXIT_OK, "record", record);
     int printed = answer ? lmo_cli_show(cli, answer, render) : LMO_EXIT_FAILED;
     return rc == 0 ? printed : rc;
 }

@@ -90,11 +90,13 @@ static int look_at_migrations(struct watcher *w)
         return rc;
     const json_t *list = json_object_get(answer, "migrations");
     struct lmo_change c;
-    for (size_t i = json_array_size(list); i-- > 0;) { /* newest first, as it comes: told in the order of their beginning */
+    for (size_t i = json_array_size(list);
+         i-- > 0;) { /* newest first, as it comes: told in the order of their beginning */
         if (lmo_watch_migration(&w->seen, json_array_get(list, i), w->first, &c))
             watcher_tell(w, &c);
     }
-    lmo_watch_sweep(&w->seen, "migration", NULL, NULL); /* too old for the list: it is not gone, only not told of any more */
+    lmo_watch_sweep(&w->seen, "migration", NULL,
+                    NULL); /* too old for the list: it is not gone, only not told of any more */
     return 0;
 }
 

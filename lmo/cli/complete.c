@@ -178,7 +178,8 @@ static bool take_word(struct seen *s, const char *word)
 static void take_value(struct line *l, int id, const char *value)
 {
     char problem[256];
-    if ((LMO_OPTS_CONNECTION >> id & 1) && !lmo_option_set(&l->cli->args, (enum lmo_option)id, value, problem, sizeof problem))
+    if ((LMO_OPTS_CONNECTION >> id & 1) &&
+        !lmo_option_set(&l->cli->args, (enum lmo_option)id, value, problem, sizeof problem))
         return;
 }
 

@@ -24,7 +24,8 @@ const struct lmo_context_row lmo_context_rows[LMO_CONTEXT_MEMBERS] = {
 
 static const struct lmo_conf_key keys[] = {
     {"lmo", "context", LMO_CONF_NAME, false, NULL, 0, 0, "the context in force when none is named"},
-    {"context *", "url", LMO_CONF_STRING, false, NULL, 0, LMO_URL_MAX - 1, "where the coordinator is, https://HOST:PORT"},
+    {"context *", "url", LMO_CONF_STRING, false, NULL, 0, LMO_URL_MAX - 1,
+     "where the coordinator is, https://HOST:PORT"},
     {"context *", "ca", LMO_CONF_PATH, false, NULL, 0, 0, "CA certificates to trust"},
     {"context *", "crl", LMO_CONF_PATH, false, NULL, 0, 0, "revocation list to honour"},
     {"context *", "cert", LMO_CONF_PATH, false, NULL, 0, 0, "own certificate"},
@@ -43,9 +44,8 @@ static int load_one(const char *path, struct lmo_conf **ret, struct lmo_err *err
         return lmo_fail(err, LMO_E_IO, "%s: %s", path, strerror(errno));
     }
     if (st.st_mode & (S_IWGRP | S_IWOTH)) {
-        return lmo_fail(err, LMO_E_FORBIDDEN,
-                        "%s has mode %04o: others could say whom you trust. Run: chmod go-w %s", path,
-                        (unsigned)st.st_mode & 07777, path);
+        return lmo_fail(err, LMO_E_FORBIDDEN, "%s has mode %04o: others could say whom you trust. Run: chmod go-w %s",
+                        path, (unsigned)st.st_mode & 07777, path);
     }
     return lmo_conf_load(path, keys, KEY_COUNT, ret, err);
 }
@@ -164,8 +164,8 @@ static bool sets_key(const char *line, const char *key)
 }
 
 /* Copies `text` into `out` with the section's keys set anew (values NULL: without them); keys NULL: without the section. */
-static int edited(const char *text, const char *section, const char *const *names, const char *const *values, size_t count,
-                  struct lmo_buf *out)
+static int edited(const char *text, const char *section, const char *const *names, const char *const *values,
+                  size_t count, struct lmo_buf *out)
 {
     bool inside = false, seen = false;
     int bad = 0;
@@ -198,11 +198,12 @@ static int edited(const char *text, const char *section, const char *const *name
     return bad;
 }
 
-static int rewrite(const struct lmo_contexts *c, const char *section, const char *const *names, const char *const *values,
-                   size_t count, struct lmo_err *err)
+static int rewrite(const struct lmo_contexts *c, const char *section, const char *const *names,
+                   const char *const *values, size_t count, struct lmo_err *err)
 {
     if (c->user_path[0] == '\0')
-        return lmo_fail(err, LMO_E_INVALID, "neither XDG_CONFIG_HOME nor HOME says where the configuration is to be kept");
+        return lmo_fail(err, LMO_E_INVALID,
+                        "neither XDG_CONFIG_HOME nor HOME says where the configuration is to be kept");
     LMO_AUTO_FREE char *text = NULL;
     int rc = lmo_fs_read_file(c->user_path, FILE_MAX, &text, NULL, err);
     if (rc < 0 && rc != LMO_E_NOT_FOUND)
@@ -226,8 +227,8 @@ static int rewrite(const struct lmo_contexts *c, const char *section, const char
     return rc;
 }
 
-int lmo_contexts_edit(const struct lmo_contexts *c, const char *section, const char *const *names, const char *const *values,
-                      size_t count, struct lmo_err *err)
+int lmo_contexts_edit(const struct lmo_contexts *c, const char *section, const char *const *names,
+                      const char *const *values, size_t count, struct lmo_err *err)
 {
     for (size_t i = 0; i < count; i++) {
         if (values[i] && strpbrk(values[i], "\r\n"))

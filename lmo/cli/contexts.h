@@ -51,8 +51,8 @@ const char *lmo_contexts_at(const struct lmo_contexts *c, size_t index);
 
 /* Changes of the user's file: what is not concerned, comments included, stays as it is. The result is checked before it is
  * written. `value` NULL takes the key away. */
-int lmo_contexts_edit(const struct lmo_contexts *c, const char *section, const char *const *keys, const char *const *values,
-                      size_t count, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_contexts_edit(const struct lmo_contexts *c, const char *section, const char *const *keys,
+                      const char *const *values, size_t count, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_contexts_remove(const struct lmo_contexts *c, const char *name, struct lmo_err *err) LMO_MUST_CHECK;
 
 #endif

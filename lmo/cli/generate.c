@@ -189,7 +189,8 @@ static void man_group(const char *group, const char *date, FILE *out)
     }
     if ((options & ~COMMON) != 0) {
         fputs(".SH OPTIONS\n", out);
-        paragraph("Each command takes those that its usage (`--help`) names; `lmo`(1) has the options of all commands.", out);
+        paragraph("Each command takes those that its usage (`--help`) names; `lmo`(1) has the options of all commands.",
+                  out);
         man_options(options & ~COMMON, out);
     }
     fputs(".SH SEE ALSO\n.BR lmo (1)\n", out);
@@ -223,13 +224,14 @@ static void man_overview(const char *date, FILE *out)
     for (int m = 0; m < LMO_CONTEXT_MEMBERS; m++)
         fprintf(out, ".TP\n.B %s\nThe same as \\-\\-%s.\n", lmo_context_rows[m].variable,
                 lmo_option_rows[lmo_context_rows[m].option].long_name);
-    fputs(".TP\n.B LMO_CONTEXT\nThe same as \\-\\-context.\n.TP\n.B LMO_PKI_DIR\nThe same as \\-\\-dir of \\fBlmo pki\\fR.\n"
+    fputs(".TP\n.B LMO_CONTEXT\nThe same as \\-\\-context.\n.TP\n.B LMO_PKI_DIR\nThe same as \\-\\-dir of \\fBlmo "
+          "pki\\fR.\n"
           ".TP\n.B NO_COLOR\nNo colours.\n.SH FILES\n"
           ".TP\n.I $XDG_CONFIG_HOME/lmo/config\nThe user\\(aqs contexts; without XDG_CONFIG_HOME in ~/.config.\n"
           ".TP\n.I /etc/lmo/lmo.conf\nThe system\\(aqs contexts.\n.SH EXIT STATUS\n",
           out);
-#define X(name, code, text)                    \
-    fprintf(out, ".TP\n.B %d\n", code);        \
+#define X(name, code, text)             \
+    fprintf(out, ".TP\n.B %d\n", code); \
     paragraph(text ".", out);
     LMO_EXITS(X)
 #undef X
@@ -278,10 +280,11 @@ static void option_lines(lmo_option_mask mask, lmo_option_mask required, FILE *o
 void lmo_generate_reference(FILE *out)
 {
     char group[32], columns[512];
-    fputs("# Reference of `lmo`\n\nWritten by `make docs` from the tables of commands and options (`lmo/cli/commands.c`, "
-          "`options.h`, `plain.c`): do not edit.\n[cli.md](cli.md) is about what the commands have in common.\n\n"
-          "## Options of all commands\n",
-          out);
+    fputs(
+        "# Reference of `lmo`\n\nWritten by `make docs` from the tables of commands and options (`lmo/cli/commands.c`, "
+        "`options.h`, `plain.c`): do not edit.\n[cli.md](cli.md) is about what the commands have in common.\n\n"
+        "## Options of all commands\n",
+        out);
     option_lines(COMMON | LMO_OPT_BIT(VERSION), 0, out);
     fputs("\nCommands that speak to nobody (`context`, `pki`, `completion`, `help`, `version`) need no connection.\n\n"
           "## Exit codes\n\n| code | |\n|---|---|\n",

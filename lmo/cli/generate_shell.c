@@ -30,30 +30,29 @@ static const char bash[] =
     "}\n"
     "complete -F _lmo lmo\n";
 
-static const char zsh[] =
-    "#compdef lmo\n"
-    "# zsh completion of lmo; written by `lmo completion zsh`\n"
-    "_lmo() {\n"
-    "    local line value about\n"
-    "    local -a values abouts goes_on goes_on_abouts\n"
-    "    while IFS= read -r line; do\n"
-    "        case $line in\n"
-    "        (:file) _files; return ;;\n"
-    "        (:dir) _files -/; return ;;\n"
-    "        esac\n"
-    "        value=${line%%$'\\t'*}\n"
-    "        about=${line#*$'\\t'}\n"
-    "        [[ -n $about ]] && about=\"$value  -- $about\" || about=$value\n"
-    "        if [[ $value == */ ]]; then\n"
-    "            goes_on+=(\"$value\") goes_on_abouts+=(\"$about\")\n"
-    "        else\n"
-    "            values+=(\"$value\") abouts+=(\"$about\")\n"
-    "        fi\n"
-    "    done < <(\"${words[1]}\" __complete \"${(@)words[2,CURRENT]}\" 2>/dev/null)\n"
-    "    (( $#values )) && compadd -l -d abouts -a values\n"
-    "    (( $#goes_on )) && compadd -l -S '' -d goes_on_abouts -a goes_on\n"
-    "}\n"
-    "if [[ $funcstack[1] == _lmo ]]; then _lmo \"$@\"; else compdef _lmo lmo; fi\n";
+static const char zsh[] = "#compdef lmo\n"
+                          "# zsh completion of lmo; written by `lmo completion zsh`\n"
+                          "_lmo() {\n"
+                          "    local line value about\n"
+                          "    local -a values abouts goes_on goes_on_abouts\n"
+                          "    while IFS= read -r line; do\n"
+                          "        case $line in\n"
+                          "        (:file) _files; return ;;\n"
+                          "        (:dir) _files -/; return ;;\n"
+                          "        esac\n"
+                          "        value=${line%%$'\\t'*}\n"
+                          "        about=${line#*$'\\t'}\n"
+                          "        [[ -n $about ]] && about=\"$value  -- $about\" || about=$value\n"
+                          "        if [[ $value == */ ]]; then\n"
+                          "            goes_on+=(\"$value\") goes_on_abouts+=(\"$about\")\n"
+                          "        else\n"
+                          "            values+=(\"$value\") abouts+=(\"$about\")\n"
+                          "        fi\n"
+                          "    done < <(\"${words[1]}\" __complete \"${(@)words[2,CURRENT]}\" 2>/dev/null)\n"
+                          "    (( $#values )) && compadd -l -d abouts -a values\n"
+                          "    (( $#goes_on )) && compadd -l -S '' -d goes_on_abouts -a goes_on\n"
+                          "}\n"
+                          "if [[ $funcstack[1] == _lmo ]]; then _lmo \"$@\"; else compdef _lmo lmo; fi\n";
 
 bool lmo_generate_completion(const char *shell, FILE *out)
 {
@@ -70,6 +69,7 @@ int lmo_cmd_completion(struct lmo_cli *cli)
 {
     if (lmo_generate_completion(cli->args.positional[0], cli->out))
         return 0;
-    lmo_cli_message(cli, "completion: there is one for bash and one for zsh, not for \"%.40s\"", cli->args.positional[0]);
+    lmo_cli_message(cli, "completion: there is one for bash and one for zsh, not for \"%.40s\"",
+                    cli->args.positional[0]);
     return LMO_EXIT_USAGE;
 }

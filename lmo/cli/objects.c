@@ -107,12 +107,14 @@ static const struct lmo_wait_spec drain = {.noun = "drain",
 
 const struct lmo_object_row lmo_object_rows[] = {
     {"migration", LMO_WORD_MIGRATION,
-     "ended queued precheck destination_create volume_attach network_preload dual_ingress precopy cutover finalize rollback "
+     "ended queued precheck destination_create volume_attach network_preload dual_ingress precopy cutover finalize "
+     "rollback "
      "completed aborted attention abandoned",
      "lmo migration list", &lmo_wait_migration},
     {"host", LMO_WORD_HOST, "up down cordoned drained", "lmo host list", &host},
     {"vm", LMO_WORD_VM, "idle migrating", "lmo vm list", &vm},
-    {"drain", LMO_WORD_DRAIN, "drained planning running waiting paused cancelling cancelled incomplete failed", "lmo drain list", &drain},
+    {"drain", LMO_WORD_DRAIN, "drained planning running waiting paused cancelling cancelled incomplete failed",
+     "lmo drain list", &drain},
 };
 const size_t lmo_object_row_count = sizeof lmo_object_rows / sizeof lmo_object_rows[0];
 

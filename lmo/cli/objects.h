@@ -6,10 +6,10 @@
 #include "cli/words.h"
 
 struct lmo_object_row {
-    const char *kind;    /* "host" */
-    enum lmo_word word;  /* what its names are, for completion */
-    const char *states;  /* what --for takes, separated by blanks; the first is waited for without it */
-    const char *list;    /* how to see which there are; for messages */
+    const char *kind;   /* "host" */
+    enum lmo_word word; /* what its names are, for completion */
+    const char *states; /* what --for takes, separated by blanks; the first is waited for without it */
+    const char *list;   /* how to see which there are; for messages */
     const struct lmo_wait_spec *wait;
 };
 extern const struct lmo_object_row lmo_object_rows[];

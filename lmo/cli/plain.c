@@ -8,8 +8,8 @@
 
 #define HOST_COLUMNS "name state since_ms url last_error"
 #define VM_COLUMNS   "name host state memory_bytes vcpus migration uuid"
-#define MIGRATION_COLUMNS                                                                                              \
-    "id vm=vm.name vm_uuid=vm.uuid source destination phase outcome percent=progress.percent created_ms updated_ms "  \
+#define MIGRATION_COLUMNS                                                                                            \
+    "id vm=vm.name vm_uuid=vm.uuid source destination phase outcome percent=progress.percent created_ms updated_ms " \
     "waiting_for reason blackout_ms=cutover.blackout_ms"
 
 static const struct lmo_plain_row rows[] = {

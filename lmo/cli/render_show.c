@@ -79,14 +79,16 @@ static void render_policy(const json_t *p, FILE *out)
         lmo_text_add(&t, "at most %s", lmo_format_rate(lmo_api_u64(p, "bandwidth_bytes_per_s"), a));
     }
     if (lmo_api_u64(p, "max_downtime_ms") > 0) {
-        lmo_text_add(&t, "%spause of at most %s", t.used ? ", " : "", lmo_format_ms(lmo_api_u64(p, "max_downtime_ms"), a));
+        lmo_text_add(&t, "%spause of at most %s", t.used ? ", " : "",
+                     lmo_format_ms(lmo_api_u64(p, "max_downtime_ms"), a));
     }
     if (lmo_api_u64(p, "convergence_timeout_ms") > 0) {
         lmo_text_add(&t, "%sto converge within %s", t.used ? ", " : "",
-            lmo_format_ms(lmo_api_u64(p, "convergence_timeout_ms"), a));
+                     lmo_format_ms(lmo_api_u64(p, "convergence_timeout_ms"), a));
     }
     if (strcmp(lmo_api_text(p, "on_timeout"), "force") == 0) {
-        lmo_text_add(&t, ", else forced with a pause of at most %s", lmo_format_ms(lmo_api_u64(p, "force_max_pause_ms"), a));
+        lmo_text_add(&t, ", else forced with a pause of at most %s",
+                     lmo_format_ms(lmo_api_u64(p, "force_max_pause_ms"), a));
     }
     if (json_is_true(json_object_get(p, "allow_throttle"))) {
         lmo_text_add(&t, "%sthrottling allowed", t.used ? ", " : "");
@@ -235,7 +237,8 @@ static void render_resources(const json_t *resources, FILE *out)
     {
         char buf[LMO_RENDER_LINE_MAX] = "";
         struct lmo_text t = {.buf = buf};
-        lmo_text_add(&t, "%-18s %-8s at %s", lmo_api_text(r, "what"), lmo_api_text(r, "state"), lmo_api_text(r, "host"));
+        lmo_text_add(&t, "%-18s %-8s at %s", lmo_api_text(r, "what"), lmo_api_text(r, "state"),
+                     lmo_api_text(r, "host"));
         if (*lmo_api_text(r, "object"))
             lmo_text_add(&t, ": %s", lmo_api_text(r, "object"));
         field(out, shown++ == 0 ? "made" : "", buf);
@@ -247,8 +250,8 @@ void lmo_render_migration(const json_t *m, const json_t *journal, const struct l
     char buf[LMO_RENDER_LINE_MAX], a[LMO_FORMAT_MAX], safe[LMO_RENDER_LINE_MAX];
     enum lmo_color c = lmo_render_phase_color(lmo_render_state(m));
     field(out, "migration", lmo_api_text(m, "id"));
-    fprintf(out, "%-12s %s%s%s\n", "state", lmo_color_on(style, c), lmo_format_safe(lmo_render_state(m), safe, sizeof safe),
-            lmo_color_off(style, c));
+    fprintf(out, "%-12s %s%s%s\n", "state", lmo_color_on(style, c),
+            lmo_format_safe(lmo_render_state(m), safe, sizeof safe), lmo_color_off(style, c));
     render_reason(m, out);
     render_attention(json_object_get(m, "attention"), out);
     const json_t *vm = json_object_get(m, "vm");
@@ -261,7 +264,8 @@ void lmo_render_migration(const json_t *m, const json_t *journal, const struct l
     struct lmo_text t = {.buf = buf};
     lmo_text_add(&t, "%s", lmo_format_ms(lmo_render_took_ms(m), a));
     if (lmo_api_u64(m, "migrate_call_ms") > 0) {
-        lmo_text_add(&t, ", %s of it inside the hypervisor's migrate call", lmo_format_ms(lmo_api_u64(m, "migrate_call_ms"), a));
+        lmo_text_add(&t, ", %s of it inside the hypervisor's migrate call",
+                     lmo_format_ms(lmo_api_u64(m, "migrate_call_ms"), a));
     }
     field(out, *lmo_api_text(m, "outcome") ? "took" : "so far", buf);
     render_memory(json_object_get(m, "progress"), out);

@@ -43,8 +43,8 @@ int lmo_settings_check_private(const char *path, struct lmo_err *err)
     if (!S_ISREG(st.st_mode))
         return lmo_fail(err, LMO_E_INVALID, "%s is not a regular file", path);
     if (st.st_mode & (S_IRWXO | S_IWGRP)) {
-        return lmo_fail(err, LMO_E_FORBIDDEN, "%s has mode %04o, so others can read or change it. Run: chmod 600 %s", path,
-                        (unsigned)st.st_mode & 07777, path);
+        return lmo_fail(err, LMO_E_FORBIDDEN, "%s has mode %04o, so others can read or change it. Run: chmod 600 %s",
+                        path, (unsigned)st.st_mode & 07777, path);
     }
     return 0;
 }
@@ -68,8 +68,9 @@ static int read_token(const char *path, char ret_token[LMO_TOKEN_MAX], struct lm
     }
     explicit_bzero(text, len);
     free(text);
-    return good ? 0 : lmo_fail(err, LMO_E_INVALID, "%s must hold one token: one word of at most %d characters", path,
-                               LMO_TOKEN_MAX - 1);
+    return good ? 0
+                : lmo_fail(err, LMO_E_INVALID, "%s must hold one token: one word of at most %d characters", path,
+                           LMO_TOKEN_MAX - 1);
 }
 
 static int unknown_context(const struct lmo_settings *s, struct lmo_err *err)
@@ -92,7 +93,9 @@ static int choose_credential(struct lmo_settings *s, const enum level *from, str
         return 0;
     if (cert == token) {
         return lmo_fail(err, LMO_E_INVALID, "a certificate and a token are both set %s: give one of them",
-                        cert == FLAG ? "on the command line" : cert == ENVIRONMENT ? "in the environment" : "in the context");
+                        cert == FLAG          ? "on the command line"
+                        : cert == ENVIRONMENT ? "in the environment"
+                                              : "in the context");
     }
     if (cert < token) {
         s->text[LMO_CONTEXT_TOKEN_FILE] = NULL;
@@ -106,7 +109,8 @@ static int choose_credential(struct lmo_settings *s, const enum level *from, str
 static int missing(const struct lmo_settings *s, enum lmo_context_member member, struct lmo_err *err)
 {
     const struct lmo_context_row *row = &lmo_context_rows[member];
-    const char *help = member == LMO_CONTEXT_CERT ? "a certificate of role operator comes from `lmo pki issue`" : row->help;
+    const char *help =
+        member == LMO_CONTEXT_CERT ? "a certificate of role operator comes from `lmo pki issue`" : row->help;
     const char *token = member == LMO_CONTEXT_CERT ? ", or --token-file" : "";
     if (*s->context) {
         return lmo_fail(err, LMO_E_INVALID, "missing --%s (or %s%s; the context %s does not set %s): %s",
@@ -132,7 +136,8 @@ int lmo_settings_load(const struct lmo_cli *cli, struct lmo_settings *ret, struc
     rc = choose_credential(ret, from, err);
     if (rc < 0)
         return rc;
-    static const enum lmo_context_member needed[] = {LMO_CONTEXT_URL, LMO_CONTEXT_CA, LMO_CONTEXT_CERT, LMO_CONTEXT_KEY};
+    static const enum lmo_context_member needed[] = {LMO_CONTEXT_URL, LMO_CONTEXT_CA, LMO_CONTEXT_CERT,
+                                                     LMO_CONTEXT_KEY};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         bool token_serves = needed[i] >= LMO_CONTEXT_CERT && ret->text[LMO_CONTEXT_TOKEN_FILE];
         if (!ret->text[needed[i]] && !token_serves)

@@ -10,8 +10,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define ENTER "\033[?1049h\033[?25l\033[?7l"      /* the other screen, no cursor, no wrapping */
-#define LEAVE "\033[0m\033[?7h\033[?25h\033[?1049l"
+#define ENTER    "\033[?1049h\033[?25l\033[?7l" /* the other screen, no cursor, no wrapping */
+#define LEAVE    "\033[0m\033[?7h\033[?25h\033[?1049l"
 #define STUCK_MS 2000 /* a terminal that takes nothing for so long (Ctrl-S) loses a picture, not the program */
 
 static volatile sig_atomic_t entered;
@@ -112,9 +112,9 @@ static const struct {
     const char *sequence; /* after ESC */
     enum lmo_key key;
 } sequences[] = {
-    {"[A", LMO_KEY_UP},        {"OA", LMO_KEY_UP},    {"[B", LMO_KEY_DOWN},   {"OB", LMO_KEY_DOWN}, {"[5~", LMO_KEY_PAGE_UP},
-    {"[6~", LMO_KEY_PAGE_DOWN}, {"[H", LMO_KEY_HOME}, {"OH", LMO_KEY_HOME},   {"[1~", LMO_KEY_HOME}, {"[F", LMO_KEY_END},
-    {"OF", LMO_KEY_END},       {"[4~", LMO_KEY_END},
+    {"[A", LMO_KEY_UP},       {"OA", LMO_KEY_UP},         {"[B", LMO_KEY_DOWN}, {"OB", LMO_KEY_DOWN},
+    {"[5~", LMO_KEY_PAGE_UP}, {"[6~", LMO_KEY_PAGE_DOWN}, {"[H", LMO_KEY_HOME}, {"OH", LMO_KEY_HOME},
+    {"[1~", LMO_KEY_HOME},    {"[F", LMO_KEY_END},        {"OF", LMO_KEY_END},  {"[4~", LMO_KEY_END},
 };
 
 static enum lmo_key escape_sequence(const char *data, size_t len, size_t *used)

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#define LINE_MAX_BYTES  (LMO_GRID_COLUMNS_MAX * (LMO_CELL_MAX * 2 + 2))
-#define UNLIMITED       SIZE_MAX
+#define LINE_MAX_BYTES (LMO_GRID_COLUMNS_MAX * (LMO_CELL_MAX * 2 + 2))
+#define UNLIMITED      SIZE_MAX
 
 static const char *const sort_names[] = {
 #define X(name, text) [LMO_TOP_BY_##name] = (text),
@@ -103,7 +103,9 @@ static int compare_migrations(const void *left, const void *right)
         switch (sort_order) {
         case LMO_TOP_BY_PROGRESS: c = by_number(lmo_api_number(pb, "percent"), lmo_api_number(pa, "percent")); break;
         case LMO_TOP_BY_ETA: c = by_number(ea, eb); break;
-        case LMO_TOP_BY_RATE: c = by_number(lmo_api_number(pb, "rate_bytes_per_s"), lmo_api_number(pa, "rate_bytes_per_s")); break;
+        case LMO_TOP_BY_RATE:
+            c = by_number(lmo_api_number(pb, "rate_bytes_per_s"), lmo_api_number(pa, "rate_bytes_per_s"));
+            break;
         case LMO_TOP_BY_NAME:
             c = strcmp(lmo_api_text(json_object_get(a, "vm"), "name"), lmo_api_text(json_object_get(b, "vm"), "name"));
             break;
@@ -138,8 +140,9 @@ static bool drain_is_open(const json_t *d)
 }
 
 /* Borrowed objects of `answer`'s array that are wanted, sorted; owned array, NULL if there are none. */
-static json_t **choose(const json_t *answer, const char *array, const struct lmo_top_view *v, const char *const *members,
-                       bool (*wanted)(const json_t *), int (*compare)(const void *, const void *), size_t *ret_count)
+static json_t **choose(const json_t *answer, const char *array, const struct lmo_top_view *v,
+                       const char *const *members, bool (*wanted)(const json_t *),
+                       int (*compare)(const void *, const void *), size_t *ret_count)
 {
     const json_t *list = json_object_get(answer, array);
     json_t **chosen = calloc(json_array_size(list) + 1, sizeof *chosen);
@@ -158,7 +161,8 @@ static json_t **choose(const json_t *answer, const char *array, const struct lmo
 /* ------------------------------------------------------------------ tables */
 
 /* `above`: rows that were scrolled away, where scrolling is possible, else NULL; `hidden`: rows for which there is no room. */
-static void print_grid(struct canvas *c, struct lmo_grid *t, const enum lmo_color *colors, const size_t *above, size_t hidden)
+static void print_grid(struct canvas *c, struct lmo_grid *t, const enum lmo_color *colors, const size_t *above,
+                       size_t hidden)
 {
     char line[LINE_MAX_BYTES];
     size_t width[LMO_GRID_COLUMNS_MAX];
@@ -208,7 +212,11 @@ static void hosts_table(struct canvas *c, json_t *const *hosts, size_t count, si
         const json_t *h = hosts[i], *in_use = json_object_get(h, "in_use"), *can = json_object_get(h, "capabilities");
         bool up = strcmp(lmo_api_text(h, "state"), "up") == 0, cordoned = json_is_true(json_object_get(h, "cordoned"));
         const char *drain = lmo_api_text(h, "drain_state");
-        snprintf(state, sizeof state, "%.24s%s%.24s", lmo_api_text(h, "state"), *drain ? ", " : cordoned ? ", cordoned" : "", drain);
+        snprintf(state, sizeof state, "%.24s%s%.24s", lmo_api_text(h, "state"),
+                 *drain     ? ", "
+                 : cordoned ? ", cordoned"
+                            : "",
+                 drain);
         lmo_grid_cell(&t, lmo_api_text(h, "name"));
         lmo_grid_cell(&t, state);
         used_of(&t, h, "incoming", "max_incoming");
@@ -216,8 +224,9 @@ static void hosts_table(struct canvas *c, json_t *const *hosts, size_t count, si
         lmo_grid_cell(&t, lmo_api_has(in_use, "bandwidth_bytes_per_s")
                               ? lmo_format_rate(lmo_api_u64(in_use, "bandwidth_bytes_per_s"), buf)
                               : "-");
-        lmo_grid_cell(&t, lmo_api_has(can, "memory_free_bytes") ? lmo_format_bytes(lmo_api_u64(can, "memory_free_bytes"), buf)
-                                                                : "-");
+        lmo_grid_cell(&t, lmo_api_has(can, "memory_free_bytes")
+                              ? lmo_format_bytes(lmo_api_u64(can, "memory_free_bytes"), buf)
+                              : "-");
         lmo_grid_cell(&t, up ? "" : lmo_api_text(h, "last_error"));
         if (colors)
             colors[i] = !up ? LMO_RED : cordoned || *drain ? LMO_YELLOW : LMO_PLAIN;
@@ -264,7 +273,10 @@ static void migration_row(struct lmo_grid *t, const json_t *m, uint64_t now_ms)
     lmo_grid_cell(t, streams ? lmo_format_rate(lmo_api_u64(p, "rate_bytes_per_s"), buf) : "-");
     lmo_grid_cell(t, streams ? lmo_format_bytes(lmo_api_u64(p, "remaining_bytes"), buf) : "-");
     bool never = strcmp(lmo_api_text(p, "eta_kind"), "not_converging") == 0;
-    lmo_grid_cell(t, !streams ? "-" : never ? "not converging" : lmo_api_has(p, "eta_max_ms") ? lmo_format_ms(high, eta) : "-");
+    lmo_grid_cell(t, !streams                       ? "-"
+                     : never                        ? "not converging"
+                     : lmo_api_has(p, "eta_max_ms") ? lmo_format_ms(high, eta)
+                                                    : "-");
     uint64_t age_s = now_ms > from && from > 0 ? (now_ms - from) / 1000 : 0;
     snprintf(eta, sizeof eta, "%" PRIu64 " s", age_s);
     lmo_grid_cell(t, age_s < 60 ? eta : lmo_format_ms(age_s * 1000, buf));
@@ -273,7 +285,8 @@ static void migration_row(struct lmo_grid *t, const json_t *m, uint64_t now_ms)
 
 static void migrations_table(struct canvas *c, json_t *const *list, size_t count, struct lmo_top_view *v)
 {
-    static const char *const names[] = {"GUEST", "FROM", "TO", "PHASE", "DONE", "RATE", "LEFT", "ETA", "AGE", "WAITING FOR"};
+    static const char *const names[] = {"GUEST", "FROM", "TO",  "PHASE", "DONE",
+                                        "RATE",  "LEFT", "ETA", "AGE",   "WAITING FOR"};
     struct lmo_grid t = {.columns = 10, .right = 0x1f0};
     size_t room = c->left == UNLIMITED ? UNLIMITED : c->left > 1 ? c->left - 1 : 0, shown = count <= room ? count : 0;
     if (count > room)
@@ -327,9 +340,10 @@ static void head(struct canvas *c, const struct lmo_top_model *m, const struct l
     lmo_text_add(&t, "lmo top  %s  %s%s", v->where, clock, v->paused ? "  paused" : "");
     put(c, LMO_BOLD, line);
     t.used = 0;
-    lmo_text_add(&t, "%zu hosts, %zu up; %zu open migrations, %zu queued, %zu sending %s", json_array_size(json_object_get(m->hosts, "hosts")),
-                 count_where(m->hosts, "hosts", "state", "up"), open, count_where(m->migrations, "migrations", "phase", "queued"),
-                 moving, lmo_format_rate(bytes_per_s, rate));
+    lmo_text_add(&t, "%zu hosts, %zu up; %zu open migrations, %zu queued, %zu sending %s",
+                 json_array_size(json_object_get(m->hosts, "hosts")), count_where(m->hosts, "hosts", "state", "up"),
+                 open, count_where(m->migrations, "migrations", "phase", "queued"), moving,
+                 lmo_format_rate(bytes_per_s, rate));
     if (people > 0)
         lmo_text_add(&t, "; %zu need a person", people);
     put(c, people > 0 ? LMO_RED : LMO_PLAIN, m->at_ms > 0 ? line : "nothing heard yet");
@@ -366,7 +380,8 @@ void lmo_top_draw(const struct lmo_top_model *m, struct lmo_top_view *v, lmo_top
     size_t hosts = 0, drains = 0, migrations = 0;
     json_t **host = choose(m->hosts, "hosts", v, host_members, NULL, compare_hosts, &hosts);
     json_t **drain = choose(m->drains, "drains", v, drain_members, drain_is_open, compare_drains, &drains);
-    json_t **migration = choose(m->migrations, "migrations", v, migration_members, is_open, compare_migrations, &migrations);
+    json_t **migration =
+        choose(m->migrations, "migrations", v, migration_members, is_open, compare_migrations, &migrations);
     head(&c, m, v);
     /* On a low screen the hosts take a quarter, drains a fifth of it, and migrations the rest. */
     hosts_table(&c, host, hosts, c.left == UNLIMITED ? UNLIMITED : c.left / 4);

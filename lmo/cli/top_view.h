@@ -32,11 +32,11 @@ enum lmo_top_sort lmo_top_sort_from_name(const char *name);
 struct lmo_top_view {
     const char *where; /* the coordinator, for the heading; borrowed */
     enum lmo_top_sort sort;
-    char filter[64];  /* only lines with this in them; "" all */
-    bool editing;     /* the filter is being typed */
+    char filter[64]; /* only lines with this in them; "" all */
+    bool editing;    /* the filter is being typed */
     bool paused;
-    bool interactive; /* keys are understood: the last line says which */
-    size_t offset;    /* migrations above the first one that is shown; corrected by lmo_top_draw */
+    bool interactive;       /* keys are understood: the last line says which */
+    size_t offset;          /* migrations above the first one that is shown; corrected by lmo_top_draw */
     unsigned width, height; /* 0: any */
     uint64_t now_ms;
 };

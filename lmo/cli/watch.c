@@ -26,9 +26,10 @@ void lmo_watch_heading(enum lmo_watch_form form, FILE *out)
 
 static void print_json(const struct lmo_change *c, FILE *out)
 {
-    json_t *j = json_pack("{s:I, s:s, s:s, s:s*, s:s*, s:s*, s:s, s:s*}", "at_ms", (json_int_t)c->at_ms, "object", c->object, "id",
-                          c->id, "vm", *c->vm ? c->vm : NULL, "source", *c->source ? c->source : NULL, "destination",
-                          *c->destination ? c->destination : NULL, "state", c->state, "detail", *c->detail ? c->detail : NULL);
+    json_t *j =
+        json_pack("{s:I, s:s, s:s, s:s*, s:s*, s:s*, s:s, s:s*}", "at_ms", (json_int_t)c->at_ms, "object", c->object,
+                  "id", c->id, "vm", *c->vm ? c->vm : NULL, "source", *c->source ? c->source : NULL, "destination",
+                  *c->destination ? c->destination : NULL, "state", c->state, "detail", *c->detail ? c->detail : NULL);
     if (j && json_dumpf(j, out, JSON_COMPACT) == 0)
         fputc('\n', out);
     json_decref(j);
@@ -154,7 +155,7 @@ bool lmo_watch_host(struct lmo_watch *w, const json_t *h, struct lmo_change *ret
                                .vm = "",
                                .source = "",
                                .destination = "",
-                               .state = strcmp(state, "up") == 0 && *drain ? drain
+                               .state = strcmp(state, "up") == 0 && *drain     ? drain
                                         : strcmp(state, "up") == 0 && cordoned ? "cordoned"
                                                                                : state,
                                .detail = strcmp(state, "up") == 0 ? "" : lmo_api_text(h, "last_error")};

@@ -12,12 +12,12 @@
 #include <stdint.h>
 
 struct lmo_change {
-    uint64_t at_ms;     /* since 1970; 0: unknown */
-    const char *object; /* "migration", "host", "drain" */
-    const char *id;     /* id or name */
+    uint64_t at_ms;                        /* since 1970; 0: unknown */
+    const char *object;                    /* "migration", "host", "drain" */
+    const char *id;                        /* id or name */
     const char *vm, *source, *destination; /* "": has none */
-    const char *state;  /* phase, outcome, up, down, ... */
-    const char *detail; /* why, what it waits for; "" */
+    const char *state;                     /* phase, outcome, up, down, ... */
+    const char *detail;                    /* why, what it waits for; "" */
 };
 
 enum lmo_watch_form { LMO_WATCH_TEXT = 0, LMO_WATCH_PLAIN, LMO_WATCH_JSON };
@@ -32,7 +32,8 @@ struct lmo_watch {
     struct lmo_watch_seen *seen; /* owned: array */
     size_t count, capacity;
     uint64_t round;
-    bool by_version; /* news of no higher version than the last is none; otherwise a reason for waiting may be new by itself */
+    bool
+        by_version; /* news of no higher version than the last is none; otherwise a reason for waiting may be new by itself */
 };
 void lmo_watch_release(struct lmo_watch *w);
 /* Notes one object; *ret_change is set (borrowing from `object` and w) and true returned when it is new or has changed. A

@@ -65,9 +65,10 @@ static void on_migration(struct stream *s, const json_t *data, uint64_t at_ms)
         ended |= strcmp(phase, ends[i]) == 0;
     /* The same object as a record has, as far as a line needs it. */
     LMO_AUTO_JSON json_t *m =
-        json_pack("{s:s, s:s, s:O*, s:s, s:s, s:I, s:I, s:s}", "id", id, "phase", phase, "vm", json_object_get(data, "vm"), "source",
-                  lmo_api_text(data, "source"), "destination", lmo_api_text(data, "destination"), "updated_ms", (json_int_t)at_ms,
-                  "version", (json_int_t)lmo_api_u64(data, "version"), "reason", lmo_api_text(data, "reason"));
+        json_pack("{s:s, s:s, s:O*, s:s, s:s, s:I, s:I, s:s}", "id", id, "phase", phase, "vm",
+                  json_object_get(data, "vm"), "source", lmo_api_text(data, "source"), "destination",
+                  lmo_api_text(data, "destination"), "updated_ms", (json_int_t)at_ms, "version",
+                  (json_int_t)lmo_api_u64(data, "version"), "reason", lmo_api_text(data, "reason"));
     if (m && ended)
         (void)lmo_json_put_str(m, "outcome", phase);
     struct lmo_change c;

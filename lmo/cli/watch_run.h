@@ -12,11 +12,11 @@ struct watcher {
     struct lmo_watch seen;
     struct lmo_patience patience;
     enum lmo_watch_form form;
-    bool hosts, named;    /* what is watched; neither: all migrations */
-    bool streams;         /* changes come as events; looks only say how things stand */
-    uint64_t deadline_ns; /* 0: none */
-    uint64_t lines, most; /* most 0: no end */
-    bool first;           /* nothing was looked at yet */
+    bool hosts, named;                         /* what is watched; neither: all migrations */
+    bool streams;                              /* changes come as events; looks only say how things stand */
+    uint64_t deadline_ns;                      /* 0: none */
+    uint64_t lines, most;                      /* most 0: no end */
+    bool first;                                /* nothing was looked at yet */
     uint64_t versions[LMO_CLI_POSITIONAL_MAX]; /* of those that were named; UINT64_MAX: it has ended */
 };
 

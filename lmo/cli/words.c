@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PHASES                                                                                                          \
+#define PHASES                                                                                                         \
     "queued precheck destination_create volume_attach network_preload dual_ingress precopy cutover finalize rollback " \
     "completed aborted attention abandoned"
 #define ANSWER_MAX (16u << 20)

@@ -27,7 +27,8 @@ enum lmo_word lmo_word_of_option(enum lmo_option option, const char **ret_words)
 typedef void lmo_word_fn(void *arg, const char *name, const char *about);
 /* Asks the coordinator for hosts, guests, migrations or drains, waiting `timeout_ms` at most; reads contexts from the
  * configuration. 0, or a negative LMO_E_* with nothing printed: whoever asks here is not told of failures. */
-int lmo_words_list(struct lmo_cli *cli, enum lmo_word kind, uint64_t timeout_ms, lmo_word_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_words_list(struct lmo_cli *cli, enum lmo_word kind, uint64_t timeout_ms, lmo_word_fn *fn,
+                   void *arg) LMO_MUST_CHECK;
 
 /* `lmo __complete WORD...`: completions of the last word, one "word<TAB>about" a line, or ":file" or ":dir". What the shells'
  * scripts call. Always 0; silent when nothing is known or the coordinator does not answer within a second. */

@@ -66,7 +66,8 @@ static int command(const char *line, char *ret_out, char *ret_err)
     int argc = 0;
     used = (size_t)snprintf(text, sizeof text, "lmo ");
     for (; *line; line++)
-        used += (size_t)snprintf(text + used, sizeof text - used, *line == '@' ? "%s" : "%.1s", *line == '@' ? home : line);
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, *line == '@' ? "%s" : "%.1s", *line == '@' ? home : line);
     for (char *word; argc < 31 && (word = strsep(&rest, " "));)
         argv[argc++] = word;
     argv[argc] = NULL;
@@ -85,7 +86,7 @@ static int command(const char *line, char *ret_out, char *ret_err)
 }
 
 static char out[2048], err[2048];
-#define LMO(rc, line) ck_assert_msg(command(line, out, err) == (rc), "%s: %s%s", line, out, err)
+#define LMO(rc, line)    ck_assert_msg(command(line, out, err) == (rc), "%s: %s%s", line, out, err)
 #define SAYS(text, part) ck_assert_msg(contains(text, part), "\"%s\" is not in: %s", part, text)
 
 static void resolve(const char *line, struct lmo_settings *ret, int want)
@@ -126,8 +127,10 @@ START_TEST(context__is_set_used_shown_listed_and_removed)
     SAYS(out, "prod (current)");
     SAYS(out, "https://c1:8443");
     LMO(0, "context list --plain");
-    ck_assert_msg(strncmp(out, "name\tcurrent\turl\tca\tcrl\tcert\tkey\ttoken_file\tfile\nprod\ttrue\thttps://c1:8443\t", 70) == 0, "%s",
-                  out);
+    ck_assert_msg(strncmp(out,
+                          "name\tcurrent\turl\tca\tcrl\tcert\tkey\ttoken_file\tfile\nprod\ttrue\thttps://c1:8443\t",
+                          70) == 0,
+                  "%s", out);
     SAYS(out, "\ntest\tfalse\thttps://c2:8443\t");
     LMO(0, "context list --json");
     json_t *j = json_loads(out, 0, NULL);
@@ -147,13 +150,17 @@ END_TEST
 START_TEST(what_a_person_wrote_into_the_file__stays)
 {
     ck_assert_int_eq(mkdir(path_of("lmo"), 0700), 0);
-    put_file("lmo/config", "# mine\n[context prod]\n; the old one\nurl = https://old:1\nca=/ca\n\n[context other]\nurl = https://o:1", 0600);
+    put_file("lmo/config",
+             "# mine\n[context prod]\n; the old one\nurl = https://old:1\nca=/ca\n\n[context other]\nurl = https://o:1",
+             0600);
     LMO(0, "context set prod --url https://new:2");
     LMO(0, "context use prod");
     char *text = NULL;
     ck_assert_int_eq(lmo_fs_read_file(path_of("lmo/config"), 4096, &text, NULL, NULL), 0);
-    ck_assert_str_eq(text, "# mine\n[context prod]\nurl = https://new:2\n; the old one\nca=/ca\n\n[context other]\nurl = https://o:1\n"
-                           "\n[lmo]\ncontext = prod\n");
+    ck_assert_str_eq(
+        text,
+        "# mine\n[context prod]\nurl = https://new:2\n; the old one\nca=/ca\n\n[context other]\nurl = https://o:1\n"
+        "\n[lmo]\ncontext = prod\n");
     free(text);
     LMO(0, "context remove prod");
     ck_assert_int_eq(lmo_fs_read_file(path_of("lmo/config"), 4096, &text, NULL, NULL), 0);
@@ -196,7 +203,8 @@ END_TEST
 START_TEST(system_file__is_used_hidden_by_the_users_and_never_written)
 {
     struct lmo_settings s;
-    put_file("system.conf", "[lmo]\ncontext = site\n[context site]\nurl = https://s:1\nca = /ca\ncert = /c\nkey = /k\n", 0644);
+    put_file("system.conf", "[lmo]\ncontext = site\n[context site]\nurl = https://s:1\nca = /ca\ncert = /c\nkey = /k\n",
+             0644);
     LMO(0, "context show");
     SAYS(out, "system.conf");
     LMO(1, "context remove site");

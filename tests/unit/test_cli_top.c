@@ -30,19 +30,22 @@ static struct lmo_top_model model(unsigned migrations)
         char id[32], name[32];
         snprintf(id, sizeof id, "01J%04u", i);
         snprintf(name, sizeof name, "guest-%u", migrations - i);
-        json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s, s:s, s:s, s:n, s:I, s:{s:f, s:I, s:I, s:I, s:I}}", "id", id, "vm",
-                                              "name", name, "source", "hv1", "destination", "hv2", "phase",
-                                              i % 2 ? "precopy" : "queued", "outcome", "created_ms", (json_int_t)1000, "progress",
-                                              "percent", (double)i, "total_bytes", (json_int_t)(64 << 20), "rate_bytes_per_s",
-                                              (json_int_t)(i << 20), "remaining_bytes", (json_int_t)(1 << 20), "eta_max_ms",
+        json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s, s:s, s:s, s:n, s:I, s:{s:f, s:I, s:I, s:I, s:I}}",
+                                              "id", id, "vm", "name", name, "source", "hv1", "destination", "hv2",
+                                              "phase", i % 2 ? "precopy" : "queued", "outcome", "created_ms",
+                                              (json_int_t)1000, "progress", "percent", (double)i, "total_bytes",
+                                              (json_int_t)(64 << 20), "rate_bytes_per_s", (json_int_t)(i << 20),
+                                              "remaining_bytes", (json_int_t)(1 << 20), "eta_max_ms",
                                               (json_int_t)(100000 - 1000 * (json_int_t)i)));
     }
     return (struct lmo_top_model){
-        .hosts = json_loads("{\"hosts\":[{\"name\":\"hv1\",\"state\":\"up\",\"in_use\":{\"incoming\":1,\"outgoing\":0},\"limits\":"
-                            "{\"max_incoming\":2,\"max_outgoing\":2}},{\"name\":\"hv2\",\"state\":\"down\",\"last_error\":\"gone\"}]}",
-                            0, NULL),
+        .hosts = json_loads(
+            "{\"hosts\":[{\"name\":\"hv1\",\"state\":\"up\",\"in_use\":{\"incoming\":1,\"outgoing\":0},\"limits\":"
+            "{\"max_incoming\":2,\"max_outgoing\":2}},{\"name\":\"hv2\",\"state\":\"down\",\"last_error\":\"gone\"}]}",
+            0, NULL),
         .migrations = json_pack("{s:o}", "migrations", list),
-        .drains = json_loads("{\"drains\":[{\"id\":\"01D\",\"state\":\"running\",\"percent\":40},{\"id\":\"01E\",\"state\":\"drained\"}]}",
+        .drains = json_loads("{\"drains\":[{\"id\":\"01D\",\"state\":\"running\",\"percent\":40},{\"id\":\"01E\","
+                             "\"state\":\"drained\"}]}",
                              0, NULL),
         .at_ms = 61000};
 }
@@ -172,8 +175,12 @@ END_TEST
 START_TEST(names_from_the_coordinator__cannot_steer_the_terminal)
 {
     struct lmo_top_model m = {
-        .hosts = json_loads("{\"hosts\":[{\"name\":\"hv1\\u001b[2J\",\"state\":\"down\",\"last_error\":\"\\u009b31m\\n\"}]}", 0, NULL),
-        .migrations = json_loads("{\"migrations\":[{\"id\":\"1\",\"vm\":{\"name\":\"\\u001b]0;x\\u0007\"},\"phase\":\"precopy\"}]}", 0, NULL),
+        .hosts =
+            json_loads("{\"hosts\":[{\"name\":\"hv1\\u001b[2J\",\"state\":\"down\",\"last_error\":\"\\u009b31m\\n\"}]}",
+                       0, NULL),
+        .migrations = json_loads(
+            "{\"migrations\":[{\"id\":\"1\",\"vm\":{\"name\":\"\\u001b]0;x\\u0007\"},\"phase\":\"precopy\"}]}", 0,
+            NULL),
         .at_ms = 1};
     struct lmo_top_view v = {.where = "x"};
     struct picture p = drawn(&m, &v);
@@ -187,8 +194,8 @@ END_TEST
 START_TEST(keys__are_read_one_by_one)
 {
     static const char typed[] = "a\x1b[A\x1bOB\x1b[5~\x1b[1;5C\xc3\xa9\r\x7f\x1b";
-    static const enum lmo_key want[] = {LMO_KEY_TEXT,  LMO_KEY_UP,        LMO_KEY_DOWN,   LMO_KEY_PAGE_UP, LMO_KEY_OTHER, LMO_KEY_TEXT,
-                                        LMO_KEY_ENTER, LMO_KEY_BACKSPACE, LMO_KEY_ESCAPE, LMO_KEY_NONE};
+    static const enum lmo_key want[] = {LMO_KEY_TEXT, LMO_KEY_UP,    LMO_KEY_DOWN,      LMO_KEY_PAGE_UP, LMO_KEY_OTHER,
+                                        LMO_KEY_TEXT, LMO_KEY_ENTER, LMO_KEY_BACKSPACE, LMO_KEY_ESCAPE,  LMO_KEY_NONE};
     char text[8];
     size_t used = 0;
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {

@@ -65,18 +65,20 @@ END_TEST
 
 START_TEST(name_that_nobody_has__is_looked_up_for_a_person_only)
 {
-    static const struct fake_answer asked[] = {
-        {"GET /v1/vms/wbe1", 0, 404, "{\"code\":\"not_found\",\"detail\":\"no guest wbe1\"}"},
-        {"GET /v1/vms", 0, 200, "{\"vms\":[{\"name\":\"web1\",\"host\":\"hv1\"},{\"name\":\"db\"}]}"},
-        {0}};
+    static const struct fake_answer asked[] = {{"GET /v1/vms/wbe1", 0, 404,
+                                                "{\"code\":\"not_found\",\"detail\":\"no guest wbe1\"}"},
+                                               {"GET /v1/vms", 0, 200,
+                                                "{\"vms\":[{\"name\":\"web1\",\"host\":\"hv1\"},{\"name\":\"db\"}]}"},
+                                               {0}};
     struct run r = {.cli.err_style.tty = true};
     run_line(&r, asked, "vm show wbe1");
     ck_assert_int_eq(r.rc, LMO_EXIT_FAILED);
     ck_assert_msg(contains(r.err, "there is no guest \"wbe1\". Did you mean web1?"), "%s", r.err);
     ck_assert_uint_le(r.fake.timeout_ms[1], 1000);
     run_done(&r);
-    static const struct fake_answer silent[] = {
-        {"GET /v1/vms/wbe1", 0, 404, "{\"code\":\"not_found\",\"detail\":\"no guest wbe1\"}"}, {0}};
+    static const struct fake_answer silent[] = {{"GET /v1/vms/wbe1", 0, 404,
+                                                 "{\"code\":\"not_found\",\"detail\":\"no guest wbe1\"}"},
+                                                {0}};
     expect_exit(silent, "vm show wbe1", LMO_EXIT_FAILED, "", "no guest wbe1");
 }
 END_TEST
@@ -132,16 +134,22 @@ END_TEST
 START_TEST(completion__asks_for_names_for_a_second_and_is_silent_without_an_answer)
 {
     static const struct fake_answer hosts[] = {
-        {"GET /v1/hosts", 0, 200, "{\"hosts\":[{\"name\":\"hv1\",\"state\":\"up\"},{\"name\":\"ceph\"},{\"name\":\"hv2\"}]}"}, {0}};
+        {"GET /v1/hosts", 0, 200,
+         "{\"hosts\":[{\"name\":\"hv1\",\"state\":\"up\"},{\"name\":\"ceph\"},{\"name\":\"hv2\"}]}"},
+        {0}};
     COMPLETES(hosts, "hv1\tup\nhv2\t\n", "host", "show", "h");
     COMPLETES(hosts, "hv1\tup\nhv2\t\n", "migrate", "g1", "--to", "hv");
     COMPLETES(hosts, "host/hv1\tup\nhost/hv2\t\n", "wait", "host/h");
-    static const struct fake_answer vms[] = {{"GET /v1/vms", 0, 200, "{\"vms\":[{\"name\":\"web\\u001b[1m\",\"host\":\"hv1\"}]}"}, {0}};
+    static const struct fake_answer vms[] = {{"GET /v1/vms", 0, 200,
+                                              "{\"vms\":[{\"name\":\"web\\u001b[1m\",\"host\":\"hv1\"}]}"},
+                                             {0}};
     COMPLETES(vms, "web?[1m\thv1\n", "migrate", "");
-    static const struct fake_answer migrations[] = {
-        {"GET /v1/migrations?limit=200", 0, 200, "{\"migrations\":[{\"id\":\"01J\",\"phase\":\"precopy\"}]}"}, {0}};
+    static const struct fake_answer migrations[] = {{"GET /v1/migrations?limit=200", 0, 200,
+                                                     "{\"migrations\":[{\"id\":\"01J\",\"phase\":\"precopy\"}]}"},
+                                                    {0}};
     COMPLETES(migrations, "01J\tprecopy\n", "migration", "show", "");
-    static const struct fake_answer drains[] = {{"GET /v1/drains?limit=200", 0, 200, "{\"drains\":[{\"id\":\"01D\",\"state\":\"running\"}]}"},
+    static const struct fake_answer drains[] = {{"GET /v1/drains?limit=200", 0, 200,
+                                                 "{\"drains\":[{\"id\":\"01D\",\"state\":\"running\"}]}"},
                                                 {0}};
     COMPLETES(drains, "drain/01D\trunning\n", "wait", "drain/");
     static const struct fake_answer gone[] = {{"GET /v1/hosts", LMO_E_UNAVAILABLE, 0, ""}, {0}};
@@ -159,7 +167,8 @@ START_TEST(plain__has_a_heading_whole_values_and_one_line_an_object)
 {
     static const struct fake_answer hosts[] = {
         {"GET /v1/hosts", 0, 200,
-         "{\"hosts\":[{\"name\":\"hv1\",\"state\":\"down\",\"since_ms\":1795204001741,\"url\":\"https://10.0.0.1:8443\","
+         "{\"hosts\":[{\"name\":\"hv1\",\"state\":\"down\",\"since_ms\":1795204001741,\"url\":\"https://"
+         "10.0.0.1:8443\","
          "\"last_error\":\"a\\tb\\nc\\u001b[31m\"},{\"name\":\"hv2\",\"state\":\"up\",\"since_ms\":0,\"url\":\"\"}]}"},
         {0}};
     struct run r = {0};
@@ -174,7 +183,8 @@ START_TEST(plain__has_a_heading_whole_values_and_one_line_an_object)
     run_done(&r);
     static const struct fake_answer one[] = {
         {"GET /v1/migrations?vm=g1", 0, 200,
-         "{\"migrations\":[{\"id\":\"01J\",\"vm\":{\"name\":\"g1\",\"uuid\":\"u\"},\"source\":null,\"destination\":\"hv2\","
+         "{\"migrations\":[{\"id\":\"01J\",\"vm\":{\"name\":\"g1\",\"uuid\":\"u\"},\"source\":null,\"destination\":"
+         "\"hv2\","
          "\"phase\":\"precopy\",\"outcome\":null,\"progress\":{\"percent\":41.5},\"created_ms\":1,\"updated_ms\":2}]}"},
         {0}};
     run_line(&r, one, "migration list --vm g1 --plain");
@@ -210,8 +220,9 @@ START_TEST(every_code__has_advice_of_its_own)
 {
     const char *other = lmo_advice(NULL, "a_code_of_the_future", 418);
     ck_assert_str_ne(other, "");
-#define X(name, value, text, http, cls)                                                                                    \
-    ck_assert_msg(strcmp(lmo_advice(NULL, text, http), lmo_advice(NULL, "a_code_of_the_future", http)) != 0, "%s", text); \
+#define X(name, value, text, http, cls)                                                                            \
+    ck_assert_msg(strcmp(lmo_advice(NULL, text, http), lmo_advice(NULL, "a_code_of_the_future", http)) != 0, "%s", \
+                  text);                                                                                           \
     ck_assert_msg(strlen(lmo_advice(NULL, text, http)) > 10, "%s", text);
     LMO_ERRORS(X)
 #undef X
@@ -300,31 +311,38 @@ START_TEST(wait__ends_with_the_state_that_was_asked_for)
                                             {"GET /v1/hosts/hv1", 0, 200, "{\"name\":\"hv1\",\"state\":\"up\"}"},
                                             {0}};
     expect_exit(up, "wait host/hv1", LMO_EXIT_OK, "host/hv1 up\n", "answers again");
-    static const struct fake_answer cordoned[] = {
-        {"GET /v1/hosts/hv1", 0, 200, "{\"name\":\"hv1\",\"state\":\"up\",\"cordoned\":false}"},
-        {"GET /v1/hosts/hv1", 0, 200, "{\"name\":\"hv1\",\"state\":\"up\",\"cordoned\":true}"},
-        {0}};
+    static const struct fake_answer cordoned[] = {{"GET /v1/hosts/hv1", 0, 200,
+                                                   "{\"name\":\"hv1\",\"state\":\"up\",\"cordoned\":false}"},
+                                                  {"GET /v1/hosts/hv1", 0, 200,
+                                                   "{\"name\":\"hv1\",\"state\":\"up\",\"cordoned\":true}"},
+                                                  {0}};
     expect_exit(cordoned, "wait host/hv1 --for cordoned", LMO_EXIT_OK, "host/hv1 cordoned\n", "");
-    static const struct fake_answer idle[] = {{"GET /v1/vms/g1", 0, 200, "{\"name\":\"g1\",\"host\":\"hv1\",\"migration\":\"01J\"}"},
-                                              {"GET /v1/vms/g1", 0, 200, "{\"name\":\"g1\",\"host\":\"hv2\",\"migration\":null}"},
+    static const struct fake_answer idle[] = {{"GET /v1/vms/g1", 0, 200,
+                                               "{\"name\":\"g1\",\"host\":\"hv1\",\"migration\":\"01J\"}"},
+                                              {"GET /v1/vms/g1", 0, 200,
+                                               "{\"name\":\"g1\",\"host\":\"hv2\",\"migration\":null}"},
                                               {0}};
     expect_exit(idle, "wait vm/g1", LMO_EXIT_OK, "vm/g1 idle\n", "");
-#define DRAIN(version, state) "{\"id\":\"01D\",\"version\":" version ",\"state\":\"" state "\",\"waiting_for\":\"a slot\"}"
+#define DRAIN(version, state) \
+    "{\"id\":\"01D\",\"version\":" version ",\"state\":\"" state "\",\"waiting_for\":\"a slot\"}"
     static const struct fake_answer drained[] = {{"GET /v1/drains/01D", 0, 200, DRAIN("1", "running")},
-                                                 {"GET /v1/drains/01D?wait_version=1&wait_ms=25000", 0, 200, DRAIN("2", "drained")},
+                                                 {"GET /v1/drains/01D?wait_version=1&wait_ms=25000", 0, 200,
+                                                  DRAIN("2", "drained")},
                                                  {0}};
     expect_exit(drained, "wait drain/01D", LMO_EXIT_OK, "drain/01D drained\n", "running, waiting: a slot");
     static const struct fake_answer cancelled[] = {{"GET /v1/drains/01D", 0, 200, DRAIN("1", "cancelled")}, {0}};
     expect_exit(cancelled, "wait drain/01D", LMO_EXIT_ABORTED, "cancelled", "");
     static const struct fake_answer failed[] = {{"GET /v1/drains/01D", 0, 200, DRAIN("1", "failed")}, {0}};
     expect_exit(failed, "wait drain/01D", LMO_EXIT_ATTENTION, "failed", "");
-    static const struct fake_answer past[] = {
-        {"GET /v1/migrations/01J", 0, 200,
-         "{\"id\":\"01J\",\"version\":9,\"phase\":\"completed\",\"outcome\":\"completed\",\"phases\":[{\"name\":\"precopy\"}]}"},
-        {0}};
+    static const struct fake_answer past[] = {{"GET /v1/migrations/01J", 0, 200,
+                                               "{\"id\":\"01J\",\"version\":9,\"phase\":\"completed\",\"outcome\":"
+                                               "\"completed\",\"phases\":[{\"name\":\"precopy\"}]}"},
+                                              {0}};
     expect_exit(past, "wait migration/01J --for precopy", LMO_EXIT_OK, "migration/01J precopy\n", "");
     expect_exit(past, "wait migration/01J --for aborted", LMO_EXIT_FAILED, "", "");
-    static const struct fake_answer unknown[] = {{"GET /v1/hosts/hv9", 0, 404, "{\"code\":\"not_found\",\"detail\":\"no host\"}"}, {0}};
+    static const struct fake_answer unknown[] = {{"GET /v1/hosts/hv9", 0, 404,
+                                                  "{\"code\":\"not_found\",\"detail\":\"no host\"}"},
+                                                 {0}};
     expect_exit(unknown, "wait host/hv9", LMO_EXIT_FAILED, "", "lmo host list");
 }
 END_TEST
@@ -334,8 +352,10 @@ START_TEST(watch__tells_what_is_new_and_not_what_moves_within_a_phase)
     struct lmo_watch w = {0};
     struct lmo_change c;
     static const char *const looks[] = {
-        "{\"id\":\"1\",\"phase\":\"queued\",\"outcome\":null,\"waiting_for\":\"a slot; 2nd in line\",\"vm\":{\"name\":\"g\"}}",
-        "{\"id\":\"1\",\"phase\":\"queued\",\"outcome\":null,\"waiting_for\":\"a slot; 2nd in line\",\"vm\":{\"name\":\"g\"}}",
+        "{\"id\":\"1\",\"phase\":\"queued\",\"outcome\":null,\"waiting_for\":\"a slot; 2nd in "
+        "line\",\"vm\":{\"name\":\"g\"}}",
+        "{\"id\":\"1\",\"phase\":\"queued\",\"outcome\":null,\"waiting_for\":\"a slot; 2nd in "
+        "line\",\"vm\":{\"name\":\"g\"}}",
         "{\"id\":\"1\",\"phase\":\"precopy\",\"outcome\":null,\"progress\":{\"percent\":1},\"vm\":{\"name\":\"g\"}}",
         "{\"id\":\"1\",\"phase\":\"precopy\",\"outcome\":null,\"progress\":{\"percent\":50},\"vm\":{\"name\":\"g\"}}",
         "{\"id\":\"1\",\"phase\":\"completed\",\"outcome\":\"completed\",\"vm\":{\"name\":\"g\"}}",
@@ -402,7 +422,7 @@ START_TEST(width__counts_columns_not_bytes)
     char buf[64];
     ck_assert_uint_eq(lmo_format_width("abc"), 3);
     ck_assert_uint_eq(lmo_format_width("h\u00e9"), 2);
-    ck_assert_uint_eq(lmo_format_width("e\u0301"), 1);       /* combining acute */
+    ck_assert_uint_eq(lmo_format_width("e\u0301"), 1);      /* combining acute */
     ck_assert_uint_eq(lmo_format_width("\u4ed6\u306e"), 4); /* wide */
     ck_assert_uint_eq(lmo_format_width("\U0001f680"), 2);   /* emoji */
     ck_assert_uint_eq(lmo_format_width("\u2500"), 1);       /* box drawing */
@@ -415,8 +435,8 @@ END_TEST
 
 START_TEST(table__fits_a_narrow_terminal_and_stays_whole_elsewhere)
 {
-    static const char *const cells[] = {"ID", "GUEST", "WHY", "01JABCDEFGHJKMNPQRSTVWXYZ0", "database-of-the-north",
-                                        "the fleet's limit is in use"};
+    static const char *const cells[] = {
+        "ID", "GUEST", "WHY", "01JABCDEFGHJKMNPQRSTVWXYZ0", "database-of-the-north", "the fleet's limit is in use"};
     for (unsigned width = 0; width < 120; width += width < 20 ? 20 : 1) {
         struct lmo_grid t = {.columns = 3};
         struct lmo_style style = {.width = width};
@@ -428,7 +448,8 @@ START_TEST(table__fits_a_narrow_terminal_and_stays_whole_elsewhere)
         ck_assert(lmo_grid_print(&t, &style, f));
         fclose(f);
         lmo_grid_release(&t);
-        ck_assert_msg(contains(text, "01JABCDEFGHJKMNPQRSTVWXYZ0"), "%s", text); /* what the row is about is never cut */
+        ck_assert_msg(contains(text, "01JABCDEFGHJKMNPQRSTVWXYZ0"), "%s",
+                      text); /* what the row is about is never cut */
         if (width == 0)
             ck_assert(contains(text, "the fleet's limit is in use") && contains(text, "database-of-the-north"));
         rest = text;
