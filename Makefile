@@ -11,6 +11,7 @@
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
+#   make docs       docs/cli-reference.md from the tables of commands and options
 #   make format lint                source style, static analysis
 #   make clean
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: contract fuzz all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz docs all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -61,7 +62,7 @@ setup:
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
 	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api faults lab
+	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api cli faults lab
 
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release
@@ -89,6 +90,10 @@ bench: release
 	    for b in tests/bench/*.c; do [ -f "$$b" ] && $(BUILD)/release/bin/$$(basename "$$b" .c); done; fi
 
 SOURCES = $(shell find lmo workers proto tests deploy -name '*.[ch]' -not -path '*/generated/*')
+
+# The reference of the command line, from its tables.
+docs: release
+	@$(BUILD)/release/bin/lmo-docs reference docs/cli-reference.md
 
 format:
 	@clang-format -i $(SOURCES)

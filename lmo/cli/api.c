@@ -2,7 +2,8 @@
 #include "cli/api.h"
 #include "base/cleanup.h"
 #include "base/json.h"
-#include "cli/commands.h"
+#include "cli/advice.h"
+#include "cli/settings.h"
 #include "cli/transport.h"
 
 #include <string.h>
@@ -56,37 +57,35 @@ bool lmo_api_query(char path[LMO_API_PATH_MAX], const char *name, const char *va
 
 /* ------------------------------------------------------------------ connection */
 
-static int setting(struct lmo_cli *cli, enum lmo_option id, const char *variable, bool required, const char **ret,
-                   struct lmo_err *err)
-{
-    const char *v = cli->args.text[id] ? cli->args.text[id] : cli->env(variable);
-    if (v && *v) {
-        *ret = v;
-        return 0;
-    }
-    *ret = NULL;
-    if (!required)
-        return 0;
-    return lmo_fail(err, LMO_E_INVALID, "missing --%s (or %s): %s", lmo_option_rows[id].long_name, variable,
-                    id == LMO_OPT_URL ? "where the coordinator is, https://HOST:PORT"
-                                      : "a certificate of role operator comes from `lmo pki issue`");
-}
-
 static int open_transport(struct lmo_cli *cli, struct lmo_err *err)
 {
-    struct lmo_transport_config c = {0};
-    int rc = setting(cli, LMO_OPT_URL, "LMO_URL", true, &c.url, err);
+    struct lmo_settings s;
+    struct lmo_loop *loop = NULL;
+    int rc = lmo_settings_load(cli, &s, err);
     if (rc == 0)
-        rc = setting(cli, LMO_OPT_CA, "LMO_CA", true, &c.ca, err);
-    if (rc == 0)
-        rc = setting(cli, LMO_OPT_CERT, "LMO_CERT", true, &c.cert, err);
-    if (rc == 0)
-        rc = setting(cli, LMO_OPT_KEY, "LMO_KEY", true, &c.key, err);
-    if (rc == 0)
-        rc = setting(cli, LMO_OPT_CRL, "LMO_CRL", false, &c.crl, err);
-    if (rc == 0)
-        rc = lmo_transport_open(&c, &cli->transport, err);
+        rc = lmo_cli_loop(cli, &loop, err);
+    if (rc == 0) {
+        struct lmo_transport_config c = {.url = s.text[LMO_CONTEXT_URL],
+                                         .ca = s.text[LMO_CONTEXT_CA],
+                                         .crl = s.text[LMO_CONTEXT_CRL],
+                                         .cert = s.text[LMO_CONTEXT_CERT],
+                                         .key = s.text[LMO_CONTEXT_KEY],
+                                         .token = s.token};
+        rc = lmo_transport_open(loop, &c, &cli->transport, err);
+    }
+    lmo_settings_release(&s);
     return rc;
+}
+
+static int ready(struct lmo_cli *cli, struct lmo_err *err)
+{
+    int rc = cli->transport ? 0 : open_transport(cli, err);
+    if (rc < 0) {
+        /* Whatever is wrong here is wrong with the command line or the files it names; nobody was asked anything. */
+        err->code = LMO_E_INVALID;
+        return err->code;
+    }
+    return 0;
 }
 
 int lmo_api_request(struct lmo_cli *cli, const struct lmo_cli_call *call, struct lmo_cli_reply *ret_reply,
@@ -94,15 +93,18 @@ int lmo_api_request(struct lmo_cli *cli, const struct lmo_cli_call *call, struct
 {
     if (cli->request)
         return cli->request(cli->request_arg, call, ret_reply, err);
-    if (!cli->transport) {
-        int rc = open_transport(cli, err);
-        /* Whatever is wrong here is wrong with the command line or the files it names; nobody was asked anything. */
-        if (rc < 0) {
-            err->code = LMO_E_INVALID;
-            return err->code;
-        }
-    }
-    return lmo_transport_request(cli->transport, call, ret_reply, err);
+    int rc = ready(cli, err);
+    return rc < 0 ? rc : lmo_transport_request(cli->transport, call, ret_reply, err);
+}
+
+int lmo_api_follow(struct lmo_cli *cli, const char *path, const char *last_event_id, uint64_t idle_ms,
+                   int (*on_data)(void *arg, const char *data, size_t len), void *arg, struct lmo_cli_reply *ret_reply,
+                   struct lmo_err *err)
+{
+    if (cli->request)
+        return lmo_fail(err, LMO_E_UNSUPPORTED, "no answers that go on");
+    int rc = ready(cli, err);
+    return rc < 0 ? rc : lmo_transport_follow(cli->transport, path, last_event_id, idle_ms, on_data, arg, ret_reply, err);
 }
 
 /* ------------------------------------------------------------------ answers */
@@ -133,23 +135,6 @@ bool lmo_api_has(const json_t *obj, const char *field)
     return v && !json_is_null(v);
 }
 
-/* What to do next, by the code of base/err.h that the problem carries. */
-static const char *advice(const struct lmo_cli *cli, int code)
-{
-    switch (code) {
-    case LMO_E_UNAUTHENTICATED:
-        return "Check --cert and --key: expired, revoked, or of another CA? See `lmo pki list`.";
-    case LMO_E_FORBIDDEN: return "Use a certificate of role operator or control-plane.";
-    case LMO_E_NOT_FOUND: return cli->command ? cli->command->not_found : NULL;
-    case LMO_E_LIMIT:
-    case LMO_E_UNAVAILABLE:
-    case LMO_E_BUSY: return "Nothing was changed; try again in a moment.";
-    case LMO_E_TIMEOUT:
-    case LMO_E_UNKNOWN: return "It may have been done: look before you repeat it.";
-    default: return NULL;
-    }
-}
-
 static int refused(struct lmo_cli *cli, const struct lmo_cli_reply *reply)
 {
     LMO_AUTO_JSON json_t *problem = NULL;
@@ -168,9 +153,9 @@ static int refused(struct lmo_cli *cli, const struct lmo_cli_reply *reply)
                     : *title ? title
                              : "refused without a reason",
                     code, *code ? ", " : "", reply->status);
-    const char *next = advice(cli, lmo_err_from_name(code));
-    if (next)
-        lmo_cli_message(cli, "%s", next);
+    lmo_cli_message(cli, "%s", lmo_advice(cli->command, code, reply->status));
+    if (reply->status == 404)
+        lmo_advise_names(cli);
     if (LMO_GIVEN(&cli->args, JSON))
         (void)lmo_cli_print_json(cli, problem);
     return LMO_EXIT_FAILED;

@@ -17,6 +17,11 @@ bool lmo_api_query(char path[LMO_API_PATH_MAX], const char *name, const char *va
 int lmo_api_request(struct lmo_cli *cli, const struct lmo_cli_call *call, struct lmo_cli_reply *ret_reply,
                     struct lmo_err *err) LMO_MUST_CHECK;
 
+/* The same for an answer that goes on, as lmo_transport_follow says. UNSUPPORTED where requests are a test's (cli->request). */
+int lmo_api_follow(struct lmo_cli *cli, const char *path, const char *last_event_id, uint64_t idle_ms,
+                   int (*on_data)(void *arg, const char *data, size_t len), void *arg, struct lmo_cli_reply *ret_reply,
+                   struct lmo_err *err) LMO_MUST_CHECK;
+
 /* Is this answer a yes, and JSON? 0 and *ret_json (owned; NULL for an empty body); otherwise it says why on stderr
  * (with --json the problem also goes to stdout) and returns the exit code. */
 int lmo_api_accept(struct lmo_cli *cli, const struct lmo_cli_reply *reply, json_t **ret_json) LMO_MUST_CHECK;

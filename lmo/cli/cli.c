@@ -1,7 +1,9 @@
 /* cli.c - running one command line; what all commands share. See cli.h. */
 #include "cli/cli.h"
+#include "base/loop.h"
 #include "cli/commands.h"
 #include "cli/transport.h"
+#include "cli/words.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -23,6 +25,13 @@ int lmo_cli_failed(struct lmo_cli *cli, const struct lmo_err *err)
 {
     lmo_cli_message(cli, "%s", err->text[0] ? err->text : lmo_err_name(err->code));
     return LMO_EXIT_FAILED;
+}
+
+int lmo_cli_loop(struct lmo_cli *cli, struct lmo_loop **ret_loop, struct lmo_err *err)
+{
+    int rc = cli->loop ? 0 : lmo_loop_new(16, &cli->loop, err);
+    *ret_loop = cli->loop;
+    return rc;
 }
 
 int lmo_cli_print_json(struct lmo_cli *cli, const json_t *json)
@@ -64,10 +73,15 @@ int lmo_cmd_help(struct lmo_cli *cli)
 
 int lmo_cli_run(struct lmo_cli *cli, int argc, char **argv)
 {
-    int rc = lmo_cli_parse(cli, argc, argv, &cli->command);
+    /* Not a command: the shells' completion calls it, with lines that are not finished and not to be judged. */
+    bool completes = argc > 1 && strcmp(argv[1], "__complete") == 0;
+    int rc = completes ? lmo_cli_complete(cli, argc - 2, argv + 2) : lmo_cli_parse(cli, argc, argv, &cli->command);
+    if (LMO_GIVEN(&cli->args, PLAIN))
+        cli->out_style = (struct lmo_style){0};
     if (rc < 0)
         rc = cli->command->run(cli);
     cli->transport = lmo_transport_free(cli->transport);
+    cli->loop = lmo_loop_free(cli->loop);
     if ((fflush(cli->out) != 0 || ferror(cli->out)) && rc == 0) {
         if (errno != EPIPE)
             lmo_cli_message(cli, "cannot write to standard output: %s", strerror(errno));

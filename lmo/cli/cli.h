@@ -23,12 +23,12 @@
     X(FAILED,      1,   "refused, or failed; the message says which and what to do")                     \
     X(USAGE,       2,   "the command line is wrong; nothing was asked of anybody")                       \
     X(UNREACHABLE, 3,   "cannot reach the coordinator, or it is not who it should be")                   \
-    X(ABORTED,     4,   "the migration ended aborted: the guest is unharmed on its source")              \
-    X(ATTENTION,   5,   "the migration ended in attention: a person must look")                          \
-    X(WAIT_OVER,   6,   "waited for --timeout; the migration goes on")                                   \
+    X(ABORTED,     4,   "the migration ended aborted: the guest is unharmed on its source; or the drain was cancelled") \
+    X(ATTENTION,   5,   "the migration ended in attention, or the drain failed: a person must look")     \
+    X(WAIT_OVER,   6,   "waited for --timeout; what was waited for goes on")                                 \
     X(PROTOCOL,    7,   "the answer was not understood: not a coordinator, or of another version")       \
     X(FINDINGS,    8,   "the doctor found something that does not fit")                                  \
-    X(INTERRUPTED, 130, "interrupted while waiting; the migration goes on")
+    X(INTERRUPTED, 130, "interrupted while waiting; what was waited for goes on")
 /* clang-format on */
 
 enum lmo_exit {
@@ -36,6 +36,9 @@ enum lmo_exit {
     LMO_EXITS(X)
 #undef X
 };
+
+struct lmo_loop;
+struct lmo_cli_command;
 
 /* One request to the coordinator. `path` begins with "/v1/" and is encoded already. */
 struct lmo_cli_call {
@@ -64,6 +67,8 @@ struct lmo_cli {
     lmo_cli_request_fn *request;          /* NULL: transport.c is opened on first use */
     void *request_arg;                    /* borrowed */
     struct lmo_transport *transport;      /* owned; NULL until first use */
+    struct lmo_loop *loop;                /* owned; NULL until lmo_cli_loop */
+    const char *system_config;            /* NULL: /etc/lmo/lmo.conf; or a test's */
     uint64_t retry_pause_ms;              /* between attempts to reach a coordinator that went away; 0: 500 */
     uint64_t patience_ms;                 /* how long it may be away while we wait for a migration; 0: 60,000 */
     struct lmo_cli_args args;
@@ -78,6 +83,9 @@ int lmo_cli_run(struct lmo_cli *cli, int argc, char **argv);
 void lmo_cli_message(struct lmo_cli *cli, const char *fmt, ...) LMO_PRINTF(2, 3);
 /* The message of a local failure, with its exit code. */
 int lmo_cli_failed(struct lmo_cli *cli, const struct lmo_err *err);
+/* The loop that requests run on; signals and terminals may be watched on it too. A callback that stops it interrupts a
+ * request that is under way (LMO_E_CANCELLED). Made on first use. */
+int lmo_cli_loop(struct lmo_cli *cli, struct lmo_loop **ret_loop, struct lmo_err *err) LMO_MUST_CHECK;
 /* One JSON document on stdout. 0, or LMO_EXIT_FAILED when stdout cannot be written. Borrows. */
 int lmo_cli_print_json(struct lmo_cli *cli, const json_t *json);
 

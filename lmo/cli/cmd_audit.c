@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -45,8 +46,5 @@ int lmo_cmd_audit_list(struct lmo_cli *cli)
     int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(a, JSON))
-        return lmo_cli_print_json(cli, answer);
-    render(answer, &cli->out_style, cli->out);
-    return 0;
+    return lmo_cli_show(cli, answer, render);
 }

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -70,12 +71,8 @@ int lmo_cmd_doctor(struct lmo_cli *cli)
     free(reply.body);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(&cli->args, JSON)) {
-        rc = lmo_cli_print_json(cli, answer);
-        if (rc != 0)
-            return rc;
-    } else {
-        show(answer, &cli->out_style, cli->out);
-    }
+    rc = lmo_cli_show(cli, answer, show);
+    if (rc != 0)
+        return rc;
     return json_array_size(json_object_get(answer, "findings")) > 0 ? LMO_EXIT_FINDINGS : LMO_EXIT_OK;
 }

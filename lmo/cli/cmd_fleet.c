@@ -2,22 +2,12 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 #include "cli/render.h"
 
 #include <string.h>
 
-typedef void render_fn(const json_t *answer, const struct lmo_style *style, FILE *out);
-
-/* As JSON or as text. */
-static int show(struct lmo_cli *cli, const json_t *answer, render_fn *render)
-{
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, answer);
-    render(answer, &cli->out_style, cli->out);
-    return 0;
-}
-
-static int get_one(struct lmo_cli *cli, const char *collection, render_fn *render)
+static int get_one(struct lmo_cli *cli, const char *collection, lmo_render_fn *render)
 {
     char path[LMO_API_PATH_MAX];
     if (!lmo_api_path(path, collection, cli->args.positional[0], "")) {
@@ -26,14 +16,14 @@ static int get_one(struct lmo_cli *cli, const char *collection, render_fn *rende
     }
     LMO_AUTO_JSON json_t *answer = NULL;
     int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
-    return rc != 0 ? rc : show(cli, answer, render);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, render);
 }
 
 int lmo_cmd_host_list(struct lmo_cli *cli)
 {
     LMO_AUTO_JSON json_t *answer = NULL;
     int rc = lmo_api_list(cli, "/v1/hosts", "hosts", &answer);
-    return rc != 0 ? rc : show(cli, answer, lmo_render_hosts);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_hosts);
 }
 
 int lmo_cmd_host_show(struct lmo_cli *cli)
@@ -89,10 +79,7 @@ int lmo_cmd_host_set(struct lmo_cli *cli)
     int rc = lmo_api_call(cli, "PATCH", path, body, &host);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, host);
-    lmo_render_host(host, &cli->out_style, cli->out);
-    return 0;
+    return lmo_cli_show(cli, host, lmo_render_host);
 }
 
 int lmo_cmd_host_remove(struct lmo_cli *cli)
@@ -133,7 +120,7 @@ int lmo_cmd_vm_list(struct lmo_cli *cli)
     LMO_AUTO_JSON json_t *answer = NULL;
     int rc = lmo_api_list(cli, "/v1/vms?limit=1000", "vms", &answer); /* for each page all hosts are asked */
     if (rc == 0)
-        rc = show(cli, answer, lmo_render_vms);
+        rc = lmo_cli_show(cli, answer, lmo_render_vms);
     if (answer)
         warn_unreachable(cli, answer);
     return rc;

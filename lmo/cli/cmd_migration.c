@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 #include "cli/render.h"
 #include "cli/wait.h"
 
@@ -118,12 +119,9 @@ static int wait_and_report(struct lmo_cli *cli, const char *id, const json_t *fi
     int rc = lmo_wait_run(cli, id, first, cli->args.number[LMO_OPT_TIMEOUT], &record);
     if (!record)
         return rc;
-    if (LMO_GIVEN(&cli->args, JSON)) {
-        int printed = lmo_cli_print_json(cli, record);
-        return printed != 0 && rc == 0 ? printed : rc;
-    }
-    char line[LMO_RENDER_LINE_MAX];
-    fprintf(cli->out, "%s\n", lmo_render_outcome(record, line));
+    int printed = lmo_cli_show(cli, record, lmo_render_ended);
+    if (printed != 0)
+        return rc == 0 ? printed : rc;
     if (rc == LMO_EXIT_ATTENTION)
         lmo_cli_message(cli, "`lmo migration show %s` says what is known and what is safe", id);
     return rc;
@@ -184,10 +182,7 @@ int lmo_cmd_migration_list(struct lmo_cli *cli)
     int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
     if (rc != 0)
         return rc;
-    if (LMO_GIVEN(a, JSON))
-        return lmo_cli_print_json(cli, answer);
-    lmo_render_migrations(answer, &cli->out_style, cli->out);
-    return 0;
+    return lmo_cli_show(cli, answer, lmo_render_migrations);
 }
 
 int lmo_cmd_migration_show(struct lmo_cli *cli)
@@ -204,15 +199,11 @@ int lmo_cmd_migration_show(struct lmo_cli *cli)
         rc = lmo_api_list(cli, path, "journal", &journal);
     if (rc != 0)
         return rc;
-    if (!LMO_GIVEN(&cli->args, JSON)) {
-        lmo_render_migration(record, journal, &cli->out_style, cli->out);
-        return 0;
-    }
     /* One document: the record with its journal inside. */
     json_t *entries = json_object_get(journal, "journal");
     if (entries && json_object_set(record, "journal", entries) < 0)
         return LMO_EXIT_FAILED;
-    return lmo_cli_print_json(cli, record);
+    return lmo_cli_show(cli, record, lmo_render_migration_whole);
 }
 
 int lmo_cmd_migration_cancel(struct lmo_cli *cli)

@@ -1,7 +1,9 @@
 /* cmd_pki.c - `lmo pki`: the command line of lmo/pki/ca.h. Local; asks nobody. */
 #include "base/clock.h"
 #include "base/json.h"
+#include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 #include "pki/ca.h"
 
 #include <inttypes.h>
@@ -102,24 +104,30 @@ int lmo_cmd_pki_issue(struct lmo_cli *cli)
     return 0;
 }
 
-struct listing {
-    int64_t now_s;
-    struct lmo_grid table;
-    json_t *json; /* NULL: a table is wanted */
-};
-
 static int list_entry(void *arg, const struct lmo_pki_entry *e)
 {
-    struct listing *l = arg;
-    if (l->json)
-        return json_array_append_new(l->json, entry_json(e));
+    return lmo_json_add(arg, entry_json(e));
+}
+
+static void render_list(const json_t *answer, const struct lmo_style *style, FILE *out)
+{
+    static const char *const heading[] = {"SERIAL", "ROLE", "NAME", "NOT AFTER", "STATUS"};
+    struct lmo_grid t = {.columns = 5};
     char until[LMO_FORMAT_MAX];
-    lmo_grid_cell(&l->table, e->serial);
-    lmo_grid_cell(&l->table, lmo_role_name(e->role));
-    lmo_grid_cell(&l->table, e->name);
-    lmo_grid_cell(&l->table, lmo_format_time((uint64_t)e->not_after_s * 1000, until));
-    lmo_grid_cell(&l->table, lmo_pki_status_name(lmo_pki_entry_status(e, l->now_s)));
-    return 0;
+    size_t n = 0;
+    const json_t *c;
+    for (size_t i = 0; i < 5; i++)
+        lmo_grid_cell(&t, heading[i]);
+    json_array_foreach(json_object_get(answer, "certificates"), n, c)
+    {
+        lmo_grid_cell(&t, lmo_api_text(c, "serial"));
+        lmo_grid_cell(&t, lmo_api_text(c, "role"));
+        lmo_grid_cell(&t, lmo_api_text(c, "name"));
+        lmo_grid_cell(&t, lmo_format_time(lmo_api_u64(c, "not_after_ms"), until));
+        lmo_grid_cell(&t, lmo_api_text(c, "status"));
+    }
+    lmo_grid_print(&t, style, out);
+    lmo_grid_release(&t);
 }
 
 int lmo_cmd_pki_list(struct lmo_cli *cli)
@@ -129,28 +137,18 @@ int lmo_cmd_pki_list(struct lmo_cli *cli)
         return LMO_EXIT_USAGE;
     struct lmo_err err = {0};
     int64_t crl_s = 0;
-    bool as_json = LMO_GIVEN(&cli->args, JSON);
-    struct listing l = {.now_s = now_s(), .table = {.columns = 5}, .json = as_json ? json_array() : NULL};
-    static const char *const heading[] = {"SERIAL", "ROLE", "NAME", "NOT AFTER", "STATUS"};
-    for (size_t i = 0; i < 5; i++)
-        lmo_grid_cell(&l.table, heading[i]);
-    int rc = lmo_pki_list(dir, list_entry, &l, &crl_s, &err);
-    if (rc < 0) {
-        rc = lmo_cli_failed(cli, &err);
-    } else if (as_json) {
-        LMO_AUTO_JSON json_t *doc =
-            json_pack("{s:O, s:I}", "certificates", l.json, "crl_expires_ms", (json_int_t)(crl_s * 1000));
-        rc = doc ? lmo_cli_print_json(cli, doc) : LMO_EXIT_FAILED;
-    } else {
-        rc = lmo_grid_print(&l.table, &cli->out_style, cli->out) ? 0 : LMO_EXIT_FAILED;
-    }
-    if (rc == 0 && crl_s - l.now_s < WARN_SECONDS) {
+    LMO_AUTO_JSON json_t *list = json_array();
+    if (lmo_pki_list(dir, list_entry, list, &crl_s, &err) < 0)
+        return lmo_cli_failed(cli, &err);
+    LMO_AUTO_JSON json_t *answer =
+        json_pack("{s:O, s:I}", "certificates", list, "crl_expires_ms", (json_int_t)(crl_s * 1000));
+    int rc = answer ? lmo_cli_show(cli, answer, render_list) : LMO_EXIT_FAILED;
+    int64_t now = now_s();
+    if (rc == 0 && crl_s - now < WARN_SECONDS) {
         lmo_cli_message(cli, "crl.pem %s; `lmo pki crl` writes a new one, which then has to be put on every host",
-                        crl_s < l.now_s ? "is overdue: it stays in force, but programs warn"
-                                        : "is due for renewal within 30 days");
+                        crl_s < now ? "is overdue: it stays in force, but programs warn"
+                                    : "is due for renewal within 30 days");
     }
-    json_decref(l.json);
-    lmo_grid_release(&l.table);
     return rc;
 }
 

@@ -17,14 +17,14 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      NULL, lmo_cmd_host_add},
     {"host list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List hosts and whether they can be reached", NULL, NULL,
      lmo_cmd_host_list},
-    {"host show", "NAME", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one host and what it is able to do", NULL, HOSTS,
+    {"host show", "HOST", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one host and what it is able to do", NULL, HOSTS,
      lmo_cmd_host_show},
-    {"host set", "NAME", 1, 1,
+    {"host set", "HOST", 1, 1,
      LMO_OPTS_CONNECTION | O(MAX_INCOMING) | O(MAX_OUTGOING) | O(MAX_BANDWIDTH) | O(KEEP_FREE) | O(RESET), 0,
      "Set limits for one host",
      "What is not given stays as it is. Migrations that run already go on; their bandwidth is divided anew at once.", HOSTS,
      lmo_cmd_host_set},
-    {"host remove", "NAME", 1, 1, LMO_OPTS_CONNECTION, 0, "Forget a host; its guests are left alone", NULL, HOSTS,
+    {"host remove", "HOST", 1, 1, LMO_OPTS_CONNECTION, 0, "Forget a host; its guests are left alone", NULL, HOSTS,
      lmo_cmd_host_remove},
     {"vm list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List guests on all hosts", NULL, NULL, lmo_cmd_vm_list},
     {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
@@ -100,6 +100,43 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"pki crl", "", 0, 0, O(DIR), 0, "Write DIR/crl.pem anew, good for another year", NULL, NULL, lmo_cmd_pki_crl},
     {"help", "[COMMAND]", 0, 2, 0, 0, "Explain a command", NULL, NULL, lmo_cmd_help},
     {"version", "", 0, 0, 0, 0, "Print the version", NULL, NULL, lmo_cmd_version},
+    /* the command line itself */
+    {"context list", "", 0, 0, 0, 0, "List the coordinators that the configuration knows", NULL, NULL, lmo_cmd_context_list},
+    {"context show", "[CONTEXT]", 0, 1, O(CONTEXT), 0, "Show one context, or the one in force", NULL, NULL,
+     lmo_cmd_context_show},
+    {"context set", "NAME", 1, 1, LMO_OPTS_CONNECTION & ~O(CONTEXT), 0,
+     "Keep a coordinator's address and the credentials to use with it",
+     "Options that are given here become the context's settings; what is not given stays as it is. A key or a token file that "
+     "others can read is refused. The configuration holds the files' names, never what is in them.",
+     NULL, lmo_cmd_context_set},
+    {"context use", "CONTEXT", 1, 1, 0, 0, "Choose the context that is meant where none is named", NULL, NULL,
+     lmo_cmd_context_use},
+    {"context remove", "CONTEXT", 1, 1, 0, 0, "Forget a context; the files that it names are left alone", NULL, NULL,
+     lmo_cmd_context_remove},
+    {"wait", "OBJECT", 1, 1, LMO_OPTS_CONNECTION | O(FOR) | O(TIMEOUT), 0, "Wait until something is as it should be",
+     "OBJECT is migration/ID, drain/ID, host/NAME or vm/NAME. Without --for: until the migration has ended, the drain is drained, "
+     "the host is up, the guest is not migrating. --for takes a phase for a migration; drained, planning, running, waiting, "
+     "paused, cancelling, cancelled, incomplete or failed for a drain; up, down, cordoned or drained for a host; idle or migrating for a guest. Exit code 0: it "
+     "is so; 4 or 5: it has ended otherwise; 6: not within --timeout.",
+     "`lmo host list`, `lmo vm list` and `lmo migration list` show what there is.", lmo_cmd_wait},
+    {"completion", "SHELL", 1, 1, 0, 0, "Print the completion script for bash or zsh",
+     "For one session: source <(lmo completion bash). Packages install it where the shell finds it. Names of hosts, guests, "
+     "migrations and drains are asked of the coordinator, for a second at most; without an answer nothing is offered.",
+     NULL, lmo_cmd_completion},
+    {"watch", "[WHAT...]", 0, LMO_CLI_POSITIONAL_MAX, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(TIMEOUT), 0,
+     "Print a line for each change, as it happens",
+     "WHAT is migrations (also if nothing is given), hosts, or ids of migrations; with ids it ends when all of them have ended. It "
+     "begins with how things stand. A change is another phase, outcome or state; progress within a phase is none. The coordinator's "
+     "events are followed, and resumed where they broke off; with --interval, or where there are none, it is asked every so often, "
+     "which may miss a short phase but tells new reasons for waiting too. With --json each line is a JSON object; --plain has the columns at_ms, object, id, vm, source, destination, "
+     "state, detail. --count N ends it after N lines, --timeout S after S seconds (exit code 6).",
+     MIGRATIONS, lmo_cmd_watch},
+    {"top", "", 0, 0, LMO_OPTS_CONNECTION | O(INTERVAL) | O(TIMES) | O(ONCE) | O(SORT) | O(FILTER), 0,
+     "Show hosts, drains and migrations, live",
+     "On a terminal: q ends it, p pauses, s changes the order, f filters, r looks again at once, arrows and Page Up and Down "
+     "scroll. Elsewhere, on a dumb terminal, and with --plain it prints one block after the other; --json prints a JSON document "
+     "a line. --count N ends it after N of them, --once after one.",
+     NULL, lmo_cmd_top},
 };
 const size_t lmo_cli_command_count = sizeof lmo_cli_commands / sizeof lmo_cli_commands[0];
 

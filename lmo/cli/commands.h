@@ -9,8 +9,8 @@ struct lmo_cli_command {
     const char *name;      /* one or two words: "migrate", "host add" */
     const char *arguments; /* "NAME"; "" if none */
     unsigned min, max;     /* positional arguments */
-    uint64_t options;      /* LMO_OPT_BIT mask, without those every command has */
-    uint64_t required;
+    lmo_option_mask options; /* without those every command has */
+    lmo_option_mask required;
     const char *summary;   /* one line */
     const char *details;   /* for --help; may be NULL */
     const char *not_found; /* what to do after a 404; may be NULL */
@@ -21,8 +21,9 @@ extern const size_t lmo_cli_command_count;
 
 /* Options that come with every command that speaks to the coordinator, and with every command at all. */
 #define LMO_OPTS_CONNECTION \
-    (LMO_OPT_BIT(URL) | LMO_OPT_BIT(CA) | LMO_OPT_BIT(CRL) | LMO_OPT_BIT(CERT) | LMO_OPT_BIT(KEY))
-#define LMO_OPTS_ALWAYS (LMO_OPT_BIT(JSON) | LMO_OPT_BIT(HELP) | LMO_OPT_BIT(USAGE))
+    (LMO_OPT_BIT(URL) | LMO_OPT_BIT(CA) | LMO_OPT_BIT(CRL) | LMO_OPT_BIT(CERT) | LMO_OPT_BIT(KEY) | \
+     LMO_OPT_BIT(CONTEXT) | LMO_OPT_BIT(TOKEN_FILE))
+#define LMO_OPTS_ALWAYS (LMO_OPT_BIT(JSON) | LMO_OPT_BIT(PLAIN) | LMO_OPT_BIT(HELP) | LMO_OPT_BIT(USAGE))
 
 /* NULL: none of that name. */
 const struct lmo_cli_command *lmo_cli_command_find(const char *name);
@@ -65,5 +66,14 @@ int lmo_cmd_pki_revoke(struct lmo_cli *cli);
 int lmo_cmd_pki_crl(struct lmo_cli *cli);
 int lmo_cmd_help(struct lmo_cli *cli);
 int lmo_cmd_version(struct lmo_cli *cli);
+int lmo_cmd_context_list(struct lmo_cli *cli);
+int lmo_cmd_context_show(struct lmo_cli *cli);
+int lmo_cmd_context_set(struct lmo_cli *cli);
+int lmo_cmd_context_use(struct lmo_cli *cli);
+int lmo_cmd_context_remove(struct lmo_cli *cli);
+int lmo_cmd_wait(struct lmo_cli *cli);
+int lmo_cmd_completion(struct lmo_cli *cli);
+int lmo_cmd_watch(struct lmo_cli *cli);
+int lmo_cmd_top(struct lmo_cli *cli);
 
 #endif

@@ -32,10 +32,14 @@ const char *lmo_format_time(uint64_t realtime_ms, char buf[LMO_FORMAT_MAX]);
 /* Copies `text` (UTF-8; NULL is "-"), replacing what could steer a terminal or forge a line (control characters, C1,
  * bidirectional overrides, broken UTF-8) by '?'. Cuts at a character's end if buf is too small. */
 const char *lmo_format_safe(const char *text, char *buf, size_t size);
-/* Characters of UTF-8 text: its width, well enough for a table. */
+/* Columns that UTF-8 text takes on a terminal: wide characters take two, combining ones none. */
 size_t lmo_format_width(const char *text);
+/* Copies as much of `text` as takes at most `width` columns; "~" stands for what was cut off. Returns buf. */
+const char *lmo_format_fit(const char *text, size_t width, char *buf, size_t size);
 
-/* Rows of cells, printed with each column as wide as its widest cell. The first row is the heading. */
+/* Rows of cells, printed with each column as wide as its widest cell; on a terminal that is too narrow for that, the widest
+ * columns but the first are cut, and then the last ones left out. The first row is the heading. */
+#define LMO_GRID_LEAST       8 /* columns that a cut cell keeps */
 #define LMO_GRID_COLUMNS_MAX 12
 #define LMO_CELL_MAX         160
 struct lmo_grid {
@@ -47,6 +51,10 @@ struct lmo_grid {
     bool failed;                 /* out of memory; print then returns false */
 };
 void lmo_grid_cell(struct lmo_grid *t, const char *text);
+/* How wide each column is where a row may take `room` columns (0: any); 0: left out. */
+void lmo_grid_layout(const struct lmo_grid *t, size_t room, size_t ret_width[LMO_GRID_COLUMNS_MAX]);
+/* One row as text without colours. Returns buf. */
+const char *lmo_grid_line(const struct lmo_grid *t, const size_t width[LMO_GRID_COLUMNS_MAX], size_t row, char *buf, size_t size);
 bool lmo_grid_print(const struct lmo_grid *t, const struct lmo_style *style, FILE *out);
 void lmo_grid_release(struct lmo_grid *t);
 

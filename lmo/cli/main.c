@@ -11,9 +11,10 @@ static struct lmo_style style_of(int fd)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     struct winsize size = {0};
-    struct lmo_style s = {.tty = isatty(fd) == 1 && term && strcmp(term, "dumb") != 0};
+    bool terminal = isatty(fd) == 1;
+    struct lmo_style s = {.tty = terminal && term && strcmp(term, "dumb") != 0};
     s.color = s.tty && !(no_color && *no_color); /* no-color.org: set and not empty */
-    if (s.tty && ioctl(fd, TIOCGWINSZ, &size) == 0)
+    if (terminal && ioctl(fd, TIOCGWINSZ, &size) == 0)
         s.width = size.ws_col;
     return s;
 }

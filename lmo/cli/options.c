@@ -14,7 +14,7 @@ const struct lmo_option_row lmo_option_rows[LMO_OPT_COUNT] = {
     LMO_OPTIONS(X)
 #undef X
 };
-_Static_assert(LMO_OPT_COUNT <= 64, "options are kept in a 64-bit mask");
+_Static_assert(LMO_OPT_COUNT <= 128, "options are kept in a 128-bit mask");
 
 static bool parse_uint(const char *text, uint64_t *ret)
 {
@@ -80,7 +80,7 @@ bool lmo_option_set(struct lmo_cli_args *args, enum lmo_option id, const char *a
         }
         args->addresses[args->address_count++] = argument;
     }
-    args->given |= UINT64_C(1) << id;
+    args->given |= (lmo_option_mask)1 << id;
     args->text[id] = argument;
     args->number[id] = n;
     return true;

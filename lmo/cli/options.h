@@ -114,7 +114,26 @@
     X(PROGRESS,            "progress",             0,   NULL,      FLAG,    0,  0, \
       "Progress of memory copies too, which is not kept") \
     X(SEQUENCE,            "sequence",             0,   "N",       UINT,    1,  INT64_MAX, \
-      "Only event number N; without it all of them")
+      "Only event number N; without it all of them") \
+    /* the command line itself */ \
+    X(CONTEXT,             "context",              0,   "NAME",    TEXT,    0,  0, \
+      "Use the settings that `lmo context set NAME` has kept (LMO_CONTEXT)") \
+    X(TOKEN_FILE,          "token-file",           0,   "FILE",    TEXT,    0,  0, \
+      "File with a bearer token, instead of a certificate (LMO_TOKEN_FILE)") \
+    X(PLAIN,               "plain",                0,   NULL,      FLAG,    0,  0, \
+      "Print tab-separated columns that stay as they are, for scripts") \
+    X(FOR,                 "for",                  0,   "STATE",   TEXT,    0,  0, \
+      "State to wait for") \
+    X(INTERVAL,            "interval",             0,   "S",       SECONDS, 200, 3600000, \
+      "Seconds between two looks") \
+    X(TIMES,               "count",                'n', "N",       UINT,    1,  1000000000, \
+      "End after N of them") \
+    X(FILTER,              "filter",               0,   "TEXT",    TEXT,    0,  0, \
+      "Show only lines that have TEXT in them") \
+    X(SORT,                "sort",                 0,   "COLUMN",  TEXT,    0,  0, \
+      "Order of the migrations: age (default), progress, eta, rate or name") \
+    X(ONCE,                "once",                 0,   NULL,      FLAG,    0,  0, \
+      "Print it once and end")
 /* clang-format on */
 
 enum lmo_option {
@@ -123,7 +142,9 @@ enum lmo_option {
 #undef X
         LMO_OPT_COUNT
 };
-#define LMO_OPT_BIT(id) (UINT64_C(1) << LMO_OPT_##id)
+/* A set of options, one bit each. */
+typedef unsigned __int128 lmo_option_mask;
+#define LMO_OPT_BIT(id) ((lmo_option_mask)1 << LMO_OPT_##id)
 
 enum lmo_option_kind {
     LMO_OPT_KIND_FLAG,
@@ -145,7 +166,7 @@ extern const struct lmo_option_row lmo_option_rows[LMO_OPT_COUNT];
 
 /* Values; strings are borrowed from argv. */
 struct lmo_cli_args {
-    uint64_t given;                  /* mask of options that were given */
+    lmo_option_mask given;           /* options that were given */
     const char *text[LMO_OPT_COUNT]; /* NULL: not given */
     uint64_t number[LMO_OPT_COUNT];
     unsigned address_count;

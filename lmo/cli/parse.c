@@ -3,6 +3,8 @@
  * Two passes: options before the command's words (connection, --json, --help, --version), then the command's own with
  * everything that comes after. What the second pass sees wins. Help is rendered here too, from the same rows. */
 #include "cli/commands.h"
+#include "cli/plain.h"
+#include "cli/suggest.h"
 
 #include <argp.h>
 #include <string.h>
@@ -12,13 +14,13 @@
 struct parse {
     struct lmo_cli *cli;
     const struct lmo_cli_command *command; /* NULL in the first pass */
-    uint64_t accepted;
+    lmo_option_mask accepted;
     int first_word; /* first pass: index of the command's first word; 0: none */
     bool help, usage, version;
     struct lmo_cli_args args;
 };
 
-static void fill_options(uint64_t accepted, struct argp_option ret[LMO_OPT_COUNT + 1])
+static void fill_options(lmo_option_mask accepted, struct argp_option ret[LMO_OPT_COUNT + 1])
 {
     size_t n = 0;
     for (int id = 0; id < LMO_OPT_COUNT; id++) {
@@ -36,7 +38,7 @@ static void fill_options(uint64_t accepted, struct argp_option ret[LMO_OPT_COUNT
     ret[n] = (struct argp_option){0};
 }
 
-static int option_of_key(uint64_t accepted, int key)
+static int option_of_key(lmo_option_mask accepted, int key)
 {
     for (int id = 0; id < LMO_OPT_COUNT; id++) {
         const struct lmo_option_row *row = &lmo_option_rows[id];
@@ -108,7 +110,7 @@ static int run_argp(struct parse *p, int argc, char **argv, unsigned flags)
 
 /* ------------------------------------------------------------------ help */
 
-static void help_options(const char *name, const char *arguments, uint64_t accepted, unsigned flags, FILE *out)
+static void help_options(const char *name, const char *arguments, lmo_option_mask accepted, unsigned flags, FILE *out)
 {
     struct argp_option options[LMO_OPT_COUNT + 1];
     fill_options(accepted, options);
@@ -151,8 +153,8 @@ static void overview(FILE *out)
     }
     fputs("\nOptions of all commands:\n", out);
     help_options("lmo", "", LMO_OPTS_CONNECTION | LMO_OPTS_ALWAYS | LMO_OPT_BIT(VERSION), ARGP_HELP_LONG, out);
-    fputs("\nWithout --url, --ca, --cert, --key and --crl: the environment's LMO_URL, LMO_CA,\nLMO_CERT, LMO_KEY and "
-          "LMO_CRL. NO_COLOR turns colours off.\n\nExit codes:\n",
+    fputs("\nWhat is not given comes from the environment (LMO_URL, LMO_CA, LMO_CERT, LMO_KEY,\nLMO_CRL, LMO_TOKEN_FILE, "
+          "LMO_CONTEXT), else from the context in force (`lmo context`).\nNO_COLOR turns colours off.\n\nExit codes:\n",
           out);
 #define X(name, code, text) fprintf(out, "  %3d  %s\n", code, text);
     LMO_EXITS(X)
@@ -160,7 +162,7 @@ static void overview(FILE *out)
     fputs("\n`lmo COMMAND --help` explains one command.\n", out);
 }
 
-static uint64_t accepted_by(const struct lmo_cli_command *c)
+static lmo_option_mask accepted_by(const struct lmo_cli_command *c)
 {
     return c->options | LMO_OPTS_ALWAYS;
 }
@@ -180,33 +182,87 @@ void lmo_cli_help(const struct lmo_cli_command *command, FILE *out)
         fputc('\n', out);
         wrapped(out, command->details);
     }
+    const struct lmo_plain_row *plain = lmo_plain_find(command->name);
+    if (plain) {
+        char text[600], names[512];
+        snprintf(text, sizeof text, "Columns of --plain: %s.", lmo_plain_names(plain, ", ", names, sizeof names));
+        fputc('\n', out);
+        wrapped(out, text);
+    }
 }
 
 /* ------------------------------------------------------------------ the command's words */
 
+/* Is there a command "FIRST something"? */
+static bool is_group(const char *first, size_t len)
+{
+    for (size_t i = 0; i < lmo_cli_command_count; i++) {
+        if (strncmp(lmo_cli_commands[i].name, first, len) == 0 && lmo_cli_commands[i].name[len] == ' ')
+            return true;
+    }
+    return false;
+}
+
+/* "`lmo host add`, `lmo host list`": the commands of a group. */
+static void list_group(const char *first, char *buf, size_t size)
+{
+    size_t len = strlen(first), used = 0;
+    for (size_t i = 0; i < lmo_cli_command_count && used < size; i++) {
+        const char *name = lmo_cli_commands[i].name;
+        if (strncmp(name, first, len) == 0 && name[len] == ' ')
+            used += (size_t)snprintf(buf + used, size - used, "%s`lmo %s`", used ? ", " : "", name);
+    }
+}
+
 static int unknown_command(struct lmo_cli *cli, const char *first, const char *second)
 {
-    char near[512] = "";
-    size_t len = strlen(first), used = 0;
+    char near_text[LMO_SUGGEST_TEXT_MAX], what[128], group[512] = "";
+    lmo_format_safe(first, what, sizeof what / 2);
+    if (is_group(first, strlen(first))) {
+        list_group(first, group, sizeof group);
+        if (second) {
+            lmo_format_safe(second, what + 64, sizeof what - 64);
+            lmo_cli_message(cli, "no command \"%s %s\". There are %s.", what, what + 64, group);
+        } else {
+            lmo_cli_message(cli, "%s what? There are %s.", what, group);
+        }
+        return LMO_EXIT_USAGE;
+    }
+    char whole[LMO_SUGGEST_WORD_MAX];
+    snprintf(whole, sizeof whole, "%.30s%s%.30s", first, second ? " " : "", second ? second : "");
+    struct lmo_suggest words = {.word = first}, lines = {.word = whole};
     for (size_t i = 0; i < lmo_cli_command_count; i++) {
         const char *name = lmo_cli_commands[i].name;
-        bool related = strncmp(name, first, len < 3 ? len : 3) == 0;
-        if (related && used < sizeof near) {
-            used += (size_t)snprintf(near + used, sizeof near - used, "%s`lmo %s`", used ? ", " : "", name);
-        }
+        char word[32];
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(name, " "), name);
+        lmo_suggest_add(strchr(name, ' ') ? &lines : &words, strchr(name, ' ') ? name : word);
+        if (strchr(name, ' '))
+            lmo_suggest_add(&words, word);
     }
-    char what[128];
-    lmo_format_safe(first, what, sizeof what / 2);
-    bool is_group = false;
-    for (size_t i = 0; i < lmo_cli_command_count; i++) {
-        is_group |= strncmp(lmo_cli_commands[i].name, first, len) == 0 && lmo_cli_commands[i].name[len] == ' ';
-    }
-    if (is_group && !second)
-        lmo_cli_message(cli, "%s what? There are %s.", what, near);
-    else
-        lmo_cli_message(cli, "no command \"%s%s%.60s\".%s%s%s", what, is_group ? " " : "", is_group ? second : "",
-                        used ? " Did you mean " : " `lmo --help` lists them", near, used ? "?" : ".");
+    const struct lmo_suggest *best = lines.count > 0 ? &lines : &words;
+    lmo_cli_message(cli, "no command \"%s\".%s `lmo --help` lists them.", what, lmo_suggest_text(best, "lmo ", near_text));
     return LMO_EXIT_USAGE;
+}
+
+/* argp says that it does not know an option, and stops there. */
+static void suggest_option(const struct parse *p, int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        char word[LMO_SUGGEST_WORD_MAX], text[LMO_SUGGEST_TEXT_MAX];
+        if (strncmp(argv[i], "--", 2) != 0)
+            continue;
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(argv[i] + 2, "="), argv[i] + 2);
+        struct lmo_suggest near = {.word = word};
+        bool known = false;
+        for (int id = 0; id < LMO_OPT_COUNT; id++) {
+            if ((p->accepted >> id & 1) == 0)
+                continue;
+            known |= strncmp(lmo_option_rows[id].long_name, word, strlen(word)) == 0; /* argp takes beginnings */
+            lmo_suggest_add(&near, lmo_option_rows[id].long_name);
+        }
+        if (!known && near.count > 0)
+            lmo_cli_message(p->cli, "no option --%s here.%s", word, lmo_suggest_text(&near, "--", text));
+    }
 }
 
 /* Takes one or two words; *ret_used says how many. */
@@ -263,8 +319,10 @@ static int parse_command(struct lmo_cli *cli, int argc, char **argv, const struc
     p.args.count = 0;
     int rc = run_argp(&p, rest_count, rest, 0);
     argv[used - 1] = word;
-    if (rc != 0)
+    if (rc != 0) {
+        suggest_option(&p, rest_count, rest);
         return LMO_EXIT_USAGE;
+    }
     if (p.usage) {
         help_options(name, c->arguments, p.accepted, ARGP_HELP_USAGE, cli->out);
         return LMO_EXIT_OK;
@@ -278,8 +336,10 @@ int lmo_cli_parse(struct lmo_cli *cli, int argc, char **argv, const struct lmo_c
 {
     struct parse p = {.cli = cli, .accepted = LMO_OPTS_CONNECTION | LMO_OPTS_ALWAYS | LMO_OPT_BIT(VERSION)};
     int rc = run_argp(&p, argc, argv, ARGP_IN_ORDER);
-    if (rc != 0 && !p.help)
+    if (rc != 0 && !p.help) {
+        suggest_option(&p, argc, argv);
         return LMO_EXIT_USAGE;
+    }
     cli->args = p.args;
     if (p.help) {
         lmo_cli_help(NULL, cli->out);

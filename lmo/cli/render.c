@@ -1,9 +1,23 @@
 /* render.c - lists, hosts and guests; see render.h. Migrations are in render_migration.c. */
 #include "cli/render.h"
 #include "cli/api.h"
+#include "cli/render_text.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <string.h>
+
+void lmo_text_add(struct lmo_text *t, const char *fmt, ...)
+{
+    if (t->used >= LMO_RENDER_LINE_MAX - 1)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(t->buf + t->used, LMO_RENDER_LINE_MAX - t->used, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        t->used += (size_t)n;
+}
 
 static void heading(struct lmo_grid *t, const char *const *names)
 {

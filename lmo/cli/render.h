@@ -17,6 +17,10 @@ void lmo_render_vm(const json_t *vm, const struct lmo_style *style, FILE *out);
 void lmo_render_migrations(const json_t *answer, const struct lmo_style *style, FILE *out);
 /* `journal`: the answer of .../journal, or NULL. */
 void lmo_render_migration(const json_t *migration, const json_t *journal, const struct lmo_style *style, FILE *out);
+/* The same of one document: the journal is the record's member "journal". */
+void lmo_render_migration_whole(const json_t *migration, const struct lmo_style *style, FILE *out);
+/* lmo_render_outcome as a line. */
+void lmo_render_ended(const json_t *migration, const struct lmo_style *style, FILE *out);
 
 #define LMO_RENDER_LINE_MAX 512
 /* "precopy  42 %  1.2 GiB sent, 812 MiB left, 118 MiB/s, dirtying 12.0 MiB/s, ETA 3-5 s": the phase under way. */

@@ -10,16 +10,17 @@
 #define ANSWER_MAX (64u << 20) /* thousands of guests in one list */
 
 struct lmo_transport {
-    struct lmo_loop *loop;
+    struct lmo_loop *loop; /* borrowed */
     struct lmo_http_client *client;
-    char url[LMO_URL_MAX]; /* without a slash at the end */
+    char url[LMO_URL_MAX];        /* without a slash at the end */
+    char authorization[32 + 512]; /* header line; "" without a token */
 };
 
 struct lmo_transport *lmo_transport_free(struct lmo_transport *t)
 {
     if (t) {
         lmo_http_client_free(t->client);
-        lmo_loop_free(t->loop);
+        explicit_bzero(t->authorization, sizeof t->authorization);
     }
     free(t);
     return NULL;
@@ -38,7 +39,8 @@ static int copy(const char *what, const char *from, char *ret, size_t size, stru
     return 0;
 }
 
-int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_transport **ret, struct lmo_err *err)
+int lmo_transport_open(struct lmo_loop *loop, const struct lmo_transport_config *config, struct lmo_transport **ret,
+                       struct lmo_err *err)
 {
     if (strncmp(config->url, "https://", 8) != 0 || config->url[8] == '\0') {
         return lmo_fail(err, LMO_E_INVALID, "--url: must be https://HOST:PORT, not \"%.100s\"", config->url);
@@ -53,16 +55,20 @@ int lmo_transport_open(const struct lmo_transport_config *config, struct lmo_tra
     if (rc == 0)
         rc = copy("--crl", config->crl ? config->crl : "", http.tls.crl, sizeof http.tls.crl, err);
     if (rc == 0)
-        rc = copy("--cert", config->cert, http.tls.cert, sizeof http.tls.cert, err);
+        rc = copy("--cert", config->cert ? config->cert : "", http.tls.cert, sizeof http.tls.cert, err);
     if (rc == 0)
-        rc = copy("--key", config->key, http.tls.key, sizeof http.tls.key, err);
+        rc = copy("--key", config->key ? config->key : "", http.tls.key, sizeof http.tls.key, err);
+    if (rc == 0 && config->token && *config->token) {
+        int n = snprintf(t->authorization, sizeof t->authorization, "Authorization: Bearer %s", config->token);
+        if (n < 0 || (size_t)n >= sizeof t->authorization)
+            rc = lmo_fail(err, LMO_E_INVALID, "--token-file: the token is too long");
+    }
     if (rc < 0)
         return rc;
     for (size_t len = strlen(t->url); len > 0 && t->url[len - 1] == '/';)
         t->url[--len] = '\0';
-    rc = lmo_loop_new(16, &t->loop, err);
-    if (rc == 0)
-        rc = lmo_http_client_new(t->loop, &http, &t->client, err);
+    t->loop = loop;
+    rc = lmo_http_client_new(loop, &http, &t->client, err);
     if (rc < 0)
         return rc;
     *ret = LMO_TAKE(t);
@@ -77,15 +83,18 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
     int n = snprintf(url, sizeof url, "%s%s", t->url, call->path);
     if (n < 0 || (size_t)n >= sizeof url)
         return lmo_fail(err, LMO_E_INVALID, "the argument is too long for a URL");
-    const char *headers[] = {call->on_data ? "Accept: text/event-stream" : "Accept: application/json", NULL, NULL, NULL};
+    const char *headers[5] = {call->on_data ? "Accept: text/event-stream" : "Accept: application/json"};
+    size_t header_count = 1;
+    if (t->authorization[0])
+        headers[header_count++] = t->authorization;
     if (call->idempotency_key) {
         n = snprintf(key_header, sizeof key_header, "Idempotency-Key: %s", call->idempotency_key);
         if (n < 0 || (size_t)n >= sizeof key_header)
             return lmo_fail(err, LMO_E_INVALID, "--idempotency-key: too long");
-        headers[1] = key_header;
+        headers[header_count++] = key_header;
     }
     if (call->header)
-        headers[headers[1] ? 2 : 1] = call->header;
+        headers[header_count++] = call->header;
     struct lmo_http_request_spec spec = {.method = call->method,
                                          .url = url,
                                          .headers = headers,
@@ -103,5 +112,75 @@ int lmo_transport_request(void *arg, const struct lmo_cli_call *call, struct lmo
     *ret_reply =
         (struct lmo_cli_reply){.status = answer.status, .body = LMO_TAKE(answer.body), .body_len = answer.body_len};
     lmo_http_answer_done(&answer);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ answers that go on */
+
+struct follow {
+    struct lmo_loop *loop;
+    lmo_transport_data_fn *on_data;
+    void *arg;
+    struct lmo_cli_reply reply;
+    struct lmo_err err;
+    int rc;
+    bool done;
+};
+
+static int on_piece(void *arg, const char *data, size_t len)
+{
+    struct follow *f = arg;
+    return f->on_data(f->arg, data, len);
+}
+
+static void on_end(void *arg, const struct lmo_http_response *response)
+{
+    struct follow *f = arg;
+    f->done = true;
+    f->rc = response->result;
+    if (response->result < 0) {
+        f->err = *response->err;
+    } else {
+        f->reply.status = response->status;
+        f->reply.body = strdup(response->body);
+        f->reply.body_len = f->reply.body ? response->body_len : 0;
+    }
+    lmo_loop_stop(f->loop);
+}
+
+int lmo_transport_follow(struct lmo_transport *t, const char *path, const char *last_event_id, uint64_t idle_ms,
+                         lmo_transport_data_fn *on_data, void *arg, struct lmo_cli_reply *ret_reply, struct lmo_err *err)
+{
+    char url[LMO_URL_MAX + 1024], last[128];
+    const char *headers[] = {"Accept: text/event-stream", NULL, NULL, NULL};
+    size_t count = 1;
+    snprintf(url, sizeof url, "%s%s", t->url, path);
+    if (t->authorization[0])
+        headers[count++] = t->authorization;
+    if (last_event_id && *last_event_id) {
+        snprintf(last, sizeof last, "Last-Event-ID: %.63s", last_event_id);
+        headers[count++] = last;
+    }
+    struct follow f = {.loop = t->loop, .on_data = on_data, .arg = arg};
+    struct lmo_http_request_spec spec = {.method = "GET",
+                                         .url = url,
+                                         .headers = headers,
+                                         .timeout_ms = idle_ms,
+                                         .peer_role = LMO_ROLE_COORDINATOR,
+                                         .on_data = on_piece};
+    uint64_t handle = 0;
+    int rc = lmo_http_request_async(t->client, &spec, on_end, &f, &handle, err);
+    if (rc < 0)
+        return rc;
+    rc = lmo_loop_run(t->loop);
+    if (!f.done) {
+        lmo_http_cancel(t->client, &handle);
+        return lmo_fail(err, rc < 0 ? rc : LMO_E_CANCELLED, "%s: interrupted", url);
+    }
+    if (f.rc < 0) {
+        *err = f.err;
+        return f.rc;
+    }
+    *ret_reply = f.reply;
     return 0;
 }

@@ -33,7 +33,7 @@ struct lmo_http_client;
 struct sockaddr;
 
 struct lmo_http_client_config {
-    struct lmo_tls_files tls;
+    struct lmo_tls_files tls; /* cert and key both empty: no client certificate (a token says who asks) */
     /* 0 means the default in parentheses */
     unsigned connections_per_host; /* (8) more requests wait, their deadline running */
     unsigned connections_max;      /* (1024) kept open in all */

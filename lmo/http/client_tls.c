@@ -166,9 +166,10 @@ int lmo_client_tls_load(const struct lmo_tls_files *files, struct lmo_client_tls
     int r = load_ca(tls, files->ca, err);
     if (r == 0 && files->crl[0])
         r = load_crl(tls, files->crl, err);
-    if (r == 0)
+    bool anonymous = !files->cert[0] && !files->key[0];
+    if (r == 0 && !anonymous)
         r = load_cert(tls, files->cert, err);
-    if (r == 0)
+    if (r == 0 && !anonymous)
         r = load_key(tls, files, err);
     if (r < 0) {
         lmo_client_tls_free(tls);

@@ -175,11 +175,6 @@ const struct lmo_identity *lmo_http_peer(const struct lmo_http_request *req)
     return &req->peer;
 }
 
-void lmo_http_set_route(struct lmo_http_request *req, int route)
-{
-    req->route = route;
-}
-
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
 {
     req->owner = owner;

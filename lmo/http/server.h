@@ -93,8 +93,6 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
 /* For a handler that keeps the request: answer 504 by itself `timeout_ms` from now (instead of the default). Before
  * the handler returns, on its thread. At most 10 minutes. */
 void lmo_http_set_timeout(struct lmo_http_request *req, uint64_t timeout_ms);
-/* For `answered`: what a handler found by itself instead of by lmo_http_dispatch. Before the handler returns. */
-void lmo_http_set_route(struct lmo_http_request *req, int route);
 /* What the handler wants to find again when it replies: its own pointer, and the request's id (at most 63 characters;
  * "" until it is set, but for listeners with request_ids). Before the handler returns. */
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id);

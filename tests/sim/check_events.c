@@ -45,9 +45,10 @@ static int remember(void *arg, const struct lmo_event_row *row)
 }
 
 /* The next event of this migration must be this one. */
-static int compare(void *arg, const struct lmo_journal_line *l)
+static int compare(void *arg, uint64_t n, const struct lmo_journal_line *l)
 {
     const char *id = arg;
+    (void)n;
     bool first = strcmp(l->what, "accepted") == 0;
     if (!first && lmo_phase_from_text(l->what) == LMO_PHASE_COUNT) {
         return 0;
@@ -67,20 +68,22 @@ static int compare(void *arg, const struct lmo_journal_line *l)
     return 0;
 }
 
-static int check_one(void *arg, const struct lmo_migration *m)
+static int check_one(void *arg, const char *id, const char *summary)
 {
     struct lmo_store *store = arg;
-    return store->ops->journal(store, m->id, compare, (void *)(uintptr_t)m->id, NULL);
+    (void)summary;
+    return store->ops->journal(store, id, 0, 0, compare, (void *)(uintptr_t)id, NULL);
 }
 
 void check_events(struct lmo_store *store)
 {
+    const struct lmo_migration_filter any = {0};
     struct lmo_err err = {0};
     told_count = 0;
     last_seq = 0;
     problem[0] = '\0';
     if (store->events->list(store, 0, EVENTS_MAX, remember, NULL, &err) < 0 ||
-        store->ops->list(store, "", "", "", EVENTS_MAX, check_one, store, &err) < 0) {
+        store->ops->list(store, &any, EVENTS_MAX, check_one, store, &err) < 0) {
         return; /* a disk that fails: the coordinator will find out by itself */
     }
     for (unsigned i = 0; i < told_count && !problem[0]; i++) {

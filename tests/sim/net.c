@@ -974,46 +974,6 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
     return 0;
 }
 
-/* The simulator's clients do not follow events: replies that go on are real only with real connections. */
-int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const char *content_type,
-                          const struct lmo_http_stream_config *config, struct lmo_http_stream **ret_stream)
-{
-    (void)status;
-    (void)content_type;
-    (void)config;
-    *ret_stream = NULL;
-    lmo_http_reply_fail(req, LMO_E_UNAVAILABLE, "no streams here");
-    return LMO_E_NO_MEMORY;
-}
-
-int lmo_http_stream_write(struct lmo_http_stream *stream, const void *data, size_t len, bool spare)
-{
-    (void)stream;
-    (void)data;
-    (void)len;
-    (void)spare;
-    return LMO_E_GONE;
-}
-
-void lmo_http_stream_end(struct lmo_http_stream *stream, const void *final, size_t len)
-{
-    (void)stream;
-    (void)final;
-    (void)len;
-}
-
-struct lmo_http_stream *lmo_http_stream_free(struct lmo_http_stream *stream)
-{
-    (void)stream;
-    return NULL;
-}
-
-void lmo_http_set_route(struct lmo_http_request *req, int route)
-{
-    (void)req;
-    (void)route;
-}
-
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
 {
     req->owner = owner;

@@ -45,6 +45,9 @@
     X(engine_admission) \
     X(worker_host)    \
     X(destination) \
+    X(cli_context) \
+    X(cli_words) \
+    X(cli_top) \
     X(events) \
     X(follow) \
     X(webhooks) \

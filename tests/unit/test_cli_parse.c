@@ -95,7 +95,7 @@ END_TEST
 START_TEST(option_that_two_rows_spell_alike__is_taken_by_one_command_only_once)
 {
     for (size_t i = 0; i < lmo_cli_command_count; i++) {
-        uint64_t mask = lmo_cli_commands[i].options | LMO_OPTS_ALWAYS;
+        lmo_option_mask mask = lmo_cli_commands[i].options | LMO_OPTS_ALWAYS;
         for (int a = 0; a < LMO_OPT_COUNT; a++) {
             for (int b = a + 1; b < LMO_OPT_COUNT; b++) {
                 bool both = (mask >> a & 1) && (mask >> b & 1);
