@@ -59,7 +59,7 @@ setup:
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
 	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api faults lab
+	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api faults service lab
 
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release

@@ -13,6 +13,8 @@ static const struct lmo_conf_key keys[] = {
     {"worker", "listen", LMO_CONF_ADDRESS, true, NULL, 0, 0, "address:port that coordinator and workers connect to"},
     {"worker", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the journal; made if it is missing"},
     {"worker", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
+    {"worker", "log_file", LMO_CONF_PATH, false, NULL, 0, 0,
+     "file that log lines are appended to instead of standard error; opened anew on SIGHUP, after a rotation"},
     {"worker", "high_priority", LMO_CONF_BOOL, false, "yes", 0, 0,
      "run before ordinary programs (nice -10): a paused guest waits for this one, next to guests that are busy"},
     {"worker", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
@@ -220,6 +222,7 @@ static void fill(const struct lmo_conf *conf, struct lmo_worker_config *cfg)
 {
     LMO_COPY(cfg->listen, lmo_conf_str(conf, "worker", "listen"));
     LMO_COPY(cfg->state_dir, lmo_conf_str(conf, "worker", "state_dir"));
+    LMO_COPY(cfg->log_file, lmo_conf_str(conf, "worker", "log_file"));
     LMO_COPY(cfg->tls.ca, lmo_conf_str(conf, "tls", "ca"));
     LMO_COPY(cfg->tls.crl, lmo_conf_str(conf, "tls", "crl"));
     LMO_COPY(cfg->tls.cert, lmo_conf_str(conf, "tls", "cert"));
@@ -269,4 +272,9 @@ int lmo_worker_config_load(const char *path, struct lmo_conf **ret_conf, struct 
     *ret_level = level;
     *ret_conf = LMO_TAKE(conf);
     return 0;
+}
+
+void lmo_worker_config_print_keys(FILE *out)
+{
+    lmo_conf_print_keys(keys, sizeof keys / sizeof keys[0], out);
 }

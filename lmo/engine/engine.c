@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/id.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -229,6 +230,8 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
     }
     e->stalled = true;
     e->stalls++;
+    e->stall_code = err->code;
+    LMO_COPY(e->stall_why, err->text);
     lmo_log(LMO_LOG_ERROR, "cannot commit; nothing is sent until it works", "try=%u code=%s why=%s", e->stalls,
             lmo_err_name(err->code), err->text);
     if (lmo_loop_timer(e->loop, STALL_RETRY_MS, on_stall_timer, e, &e->stall_timer) < 0) {
@@ -304,6 +307,7 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     }
     int r = e->store->ops->commit(e->store, items, item_count, cursors, cursor_count, err);
     e->audits = e->audits && r < 0;
+    e->commits += r == 0;
     return r;
 }
 
@@ -407,6 +411,7 @@ static void flush(void *arg)
     if (e->stalls > 0) {
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
+        e->stall_code = 0;
     }
     acknowledge(e, count);
     for (; count > 0; count--) {

@@ -38,6 +38,21 @@ const struct lmo_workers_callbacks *lmo_engine_callbacks(struct lmo_engine *e);
 /* Loads hosts and open records and begins to drive them. `workers` is borrowed. */
 int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct lmo_err *err) LMO_MUST_CHECK;
 
+/* For whoever watches over the program. On the loop thread. */
+struct lmo_engine_status {
+    unsigned open, attention;   /* migrations */
+    unsigned hosts, hosts_up;
+    int store_code;             /* LMO_E_*: why the store cannot commit; 0: it can */
+    char store_why[LMO_TEXT_MAX];
+};
+void lmo_engine_status(const struct lmo_engine *e, struct lmo_engine_status *ret);
+/* Has the store really committed since the last call? If nothing had to be written, something is, to find out. 0, or
+ * the store's error. */
+int lmo_engine_beat(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+/* Other limits from now on, but for the link (`limits->link` is ignored): what runs goes on, what waits is looked at anew,
+ * shares are divided anew. Deadlines in the queue that were given stay. On the loop thread. */
+void lmo_engine_set_limits(struct lmo_engine *e, const struct lmo_limits *limits);
+
 /* From here on nothing that happens is stepped any more: what calls under way answer while everything is being taken down
  * is for the next coordinator to ask again. */
 void lmo_engine_stop(struct lmo_engine *e);

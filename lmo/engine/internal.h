@@ -141,6 +141,9 @@ struct lmo_engine {
     atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
+    int stall_code;                  /* of the last commit that failed; 0 once one has succeeded */
+    char stall_why[LMO_TEXT_MAX];
+    uint64_t commits, commits_beaten; /* transactions that are on disk; of them, those that lmo_engine_beat has seen */
 };
 
 /* engine.c */
@@ -176,6 +179,7 @@ void engine_take_spare(struct entry *entry);
 /* admission.c. The model is made at the start; a failure is one of memory. */
 int engine_admission_init(struct lmo_engine *e, const struct lmo_limits *limits, struct lmo_err *err);
 void engine_admission_done(struct lmo_engine *e);
+void engine_admission_set_limits(struct lmo_engine *e, const struct lmo_limits *limits);
 int engine_admission_host_add(struct lmo_engine *e, struct host *h, struct lmo_err *err);
 void engine_admission_host_remove(struct lmo_engine *e, struct host *h);
 /* Its facts, its state or its limits are not what they were. */

@@ -105,6 +105,8 @@ struct lmo_store_ops {
     int (*quarantine)(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
     int (*quarantine_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
                            struct lmo_err *err) LMO_MUST_CHECK;
+    /* A durable transaction that changes nothing that anybody reads: whether the disk still takes one. */
+    int (*beat)(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 };
 struct lmo_store {
     const struct lmo_store_ops *ops;

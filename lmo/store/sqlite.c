@@ -57,6 +57,7 @@ static const struct lmo_store_ops sqlite_ops = {
     .audit_list = lmo_sqlite_audit_list,
     .quarantine = lmo_sqlite_quarantine,
     .quarantine_list = lmo_sqlite_quarantine_list,
+    .beat = lmo_sqlite_beat,
 };
 
 static int join(char *path, size_t size, const char *dir, const char *file, struct lmo_err *err)

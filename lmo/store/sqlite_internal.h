@@ -12,6 +12,7 @@ struct sqlite_store {
     char db_path[LMO_PATH_MAX];
     int lock_fd;
     uint64_t term;
+    unsigned beats;
     unsigned audit_count, audit_size; /* lines that wait for the next commit */
     struct lmo_audit_line *audit;
     struct handed_out {          /* epochs that the next commit writes down */
@@ -42,6 +43,7 @@ int lmo_sqlite_take_term(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_
 /* CONFLICT if it is not ours any more. Inside a transaction nobody can raise it until that ends. */
 int lmo_sqlite_check_term(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 uint64_t lmo_sqlite_term(const struct lmo_store *s);
+int lmo_sqlite_beat(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* sqlite_audit.c */
 int lmo_sqlite_audit(struct lmo_store *s, const struct lmo_audit_line *l) LMO_MUST_CHECK;
