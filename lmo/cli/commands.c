@@ -67,6 +67,13 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"pki issue", "", 0, 0, O(DIR) | O(ROLE) | O(NAME) | O(ADDRESS) | O(DAYS) | O(SECONDS) | O(RENEW),
      O(ROLE) | O(NAME), "Make a key and a certificate: DIR/issued/ROLE-NAME.key and .pem", NULL, NULL,
      lmo_cmd_pki_issue},
+    {"pki libvirt", "HOST", 1, 1, O(DIR) | O(ADDRESS) | O(DAYS) | O(SECONDS) | O(RENEW), 0,
+     "Make the certificates of a host's libvirt and QEMU: DIR/issued/libvirt-HOST",
+     "They encrypt what hypervisors say to each other and guests' memory on its way. --address: every address that another "
+     "host's libvirt or QEMU connects to, the migration network's too. The CA is another one than LMO's own, in DIR/libvirt: "
+     "whoever has a certificate of it may do anything with a hypervisor. Copy the directory's contents below /etc/pki of the "
+     "host, then: systemctl restart libvirtd. To revoke: lmo pki revoke --dir DIR/libvirt worker/HOST.",
+     NULL, lmo_cmd_pki_libvirt},
     {"pki list", "", 0, 0, O(DIR), 0, "List every certificate that was ever issued", NULL, NULL, lmo_cmd_pki_list},
     {"pki revoke", "ROLE/NAME|SERIAL...", 1, LMO_CLI_POSITIONAL_MAX, O(DIR), 0,
      "Revoke certificates and write a new DIR/crl.pem",

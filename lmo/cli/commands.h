@@ -51,6 +51,7 @@ int lmo_cmd_audit_list(struct lmo_cli *cli);
 int lmo_cmd_doctor(struct lmo_cli *cli);
 int lmo_cmd_pki_init(struct lmo_cli *cli);
 int lmo_cmd_pki_issue(struct lmo_cli *cli);
+int lmo_cmd_pki_libvirt(struct lmo_cli *cli);
 int lmo_cmd_pki_list(struct lmo_cli *cli);
 int lmo_cmd_pki_revoke(struct lmo_cli *cli);
 int lmo_cmd_pki_crl(struct lmo_cli *cli);
