@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "base/service.h"
 #include "base/str.h"
+#include "daemon/offline.h"
 #include "daemon/watch.h"
 #include "engine/engine.h"
 #include "rpc/workers.h"
@@ -49,7 +50,7 @@ static const struct lmo_conf_key keys[] = {
 };
 
 struct arguments {
-    const char *config;
+    const char *config, *backup, *restore;
     bool check, keys, take_over;
 };
 
@@ -60,6 +61,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case 'c': a->config = arg; return 0;
     case 'k': a->check = true; return 0;
     case 'l': a->keys = true; return 0;
+    case 'b': a->backup = arg; return 0;
+    case 'r': a->restore = arg; return 0;
     case 't': a->take_over = true; return 0;
     case ARGP_KEY_ARG: argp_usage(state); return 0;
     case ARGP_KEY_END:
@@ -77,6 +80,8 @@ static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},
     {"check-config", 'k', NULL, 0, "Check the configuration, then exit", 0},
     {"list-keys", 'l', NULL, 0, "List every key of the configuration file, then exit", 0},
+    {"backup", 'b', "FILE", 0, "Copy the store to FILE, also while a coordinator uses it, then exit", 0},
+    {"restore", 'r', "FILE", 0, "Put the copy FILE in the place of the store, then exit; the next start only observes", 0},
     {"take-over", 't', NULL, 0, "Take the store from a coordinator that is asleep, hung or cut off; that one ends itself", 0},
     {0},
 };
@@ -222,6 +227,11 @@ static int may_run_here(const struct lmo_conf *conf, struct lmo_err *err)
     return 0;
 }
 
+static int make_backup(void *arg, const char *to, const atomic_bool *stop, struct lmo_err *err)
+{
+    return lmo_store_sqlite_backup(arg, to, stop, err);
+}
+
 static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, struct lmo_err *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
@@ -249,7 +259,10 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     }
     struct lmo_api_config api = {.tls = d->tls,
                                  .engine = d->engine,
+                                 .backup = make_backup,
+                                 .backup_arg = (void *)(uintptr_t)state_dir,
                                  .pre_production = lmo_conf_bool(conf, "coordinator", "pre_production")};
+    (void)snprintf(api.backup_path, sizeof api.backup_path, "%.900s/lmod.download", state_dir);
     LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
     r = lmo_api_start(&api, &d->api, err);
     return r < 0 ? r : lmo_watch_start(&d->watch, d->loop, d->engine, err);
@@ -291,7 +304,13 @@ int main(int argc, char **argv)
     d.config = args.config;
     d.conf = conf;
     int r = 0;
-    if (!args.check) {
+    if (args.backup || args.restore) {
+        const char *state_dir = lmo_conf_str(conf, "coordinator", "state_dir");
+        r = args.backup ? lmo_offline_backup(state_dir, args.backup, &err) : lmo_offline_restore(state_dir, args.restore, &err);
+        if (r < 0) {
+            (void)fprintf(stderr, "lmod: %s\n", err.text);
+        }
+    } else if (!args.check) {
         const char *log_file = lmo_conf_str(conf, "coordinator", "log_file");
         r = log_file[0] ? lmo_log_open_file(log_file, &err) : 0;
         r = r < 0 ? r : start(&d, conf, args.take_over, &err);

@@ -25,6 +25,8 @@ static const struct lmo_http_route routes[] = {
     {"POST", "/v1/migrations/{id}/cancel", migration_cancel},
     {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
     {"POST", "/v1/doctor", doctor},
+    {"POST", "/v1/backup", backup},
+    {"POST", "/v1/restore", restore},
     {"GET", "/v1/audit", audit_list},
     {"GET", "/healthz", health},
 };
@@ -78,6 +80,9 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     lmo_assert(cfg->engine != NULL);
     api->engine = cfg->engine;
     api->pre_production = cfg->pre_production;
+    api->backup = cfg->backup;
+    api->backup_arg = cfg->backup_arg;
+    memcpy(api->backup_path, cfg->backup_path, sizeof(api->backup_path));
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,
@@ -96,6 +101,7 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
 struct lmo_api *lmo_api_stop(struct lmo_api *api)
 {
     if (api) {
+        backup_stop(api);
         lmo_http_server_free(api->server);
         free(api);
     }

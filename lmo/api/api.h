@@ -8,15 +8,22 @@
 #include "engine/engine.h"
 #include "http/tls.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct lmo_api;
 
+/* Copies the store to the file `to`; any thread; CANCELLED when `stop` becomes true. */
+typedef int lmo_api_backup_fn(void *arg, const char *to, const atomic_bool *stop, struct lmo_err *err);
+
 struct lmo_api_config {
     char address[LMO_ADDRESS_MAX]; /* "10.0.0.1:8440" */
     struct lmo_tls_files tls;
     struct lmo_engine *engine; /* borrowed; must outlive the API and every reply it still owes */
+    lmo_api_backup_fn *backup; /* NULL: there are no backups */
+    void *backup_arg;
+    char backup_path[LMO_PATH_MAX]; /* where one lies while it is made; beside the store */
     bool pre_production;       /* what /healthz says: faults may be made here on purpose */
 };
 

@@ -4,6 +4,7 @@
  * reply.c       the engine's replies and our own refusals as HTTP
  * inventory.c   hosts and guests
  * migrations.c  migrations
+ * backup.c      copies of the store, and the activation of one that was put back
  * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
@@ -11,6 +12,9 @@
 #include "api/api.h"
 #include "http/server.h"
 #include "proto/codec.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
 
 #define BODY_MAX        (64U << 10)
 #define WAIT_MAX_MS     60000U /* longest a client may ask to wait */
@@ -23,11 +27,21 @@ struct lmo_api {
     struct lmo_http_server *server;
     struct lmo_engine *engine;
     bool pre_production;
+    /* backup.c */
+    lmo_api_backup_fn *backup;
+    void *backup_arg;
+    char backup_path[LMO_PATH_MAX];
+    atomic_bool backing_up, stopping;
+    bool backup_thread_made;
+    pthread_t backup_thread;
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
 route_fn host_add, host_list, host_get, host_limits, host_remove, vm_list, vm_get, health;
 route_fn migration_start, migration_list, migration_get, migration_journal, migration_cancel, migration_resolve, audit_list, doctor;
+route_fn backup, restore;
+/* Ends the thread that makes a copy, and waits for it. */
+void backup_stop(struct lmo_api *api);
 
 /* audit.c */
 /* False: it cannot be noted who asks for it, so it must not be done. */

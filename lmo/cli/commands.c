@@ -58,6 +58,16 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew before "
      "each. Exit code 8: something does not fit (after the repairs).",
      NULL, lmo_cmd_doctor},
+    {"backup", "FILE", 1, 1, LMO_OPTS_CONNECTION, 0, "Copy the coordinator's store to a new file, while it works",
+     "The file (mode 0600) holds everything that the coordinator knows, guests' definitions included. To put it back: end lmod, "
+     "lmod --config FILE --restore FILE, start lmod, lmo restore. Without a coordinator, on its machine: lmod --backup FILE.",
+     NULL, lmo_cmd_backup},
+    {"restore", "", 0, 0, LMO_OPTS_CONNECTION | O(ACTIVATE) | O(FORCE), 0,
+     "Look at, or activate, a store that was put back from a backup",
+     "After `lmod --restore FILE` the coordinator only observes. This command looks at all hosts and shows what became of every "
+     "migration that was open when the backup was made. With --activate it does what was shown, and the coordinator acts again: "
+     "its term and its epochs are above all that workers and volumes have seen. Then look with `lmo doctor`.",
+     NULL, lmo_cmd_restore},
     {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
      NULL, NULL, lmo_cmd_audit_list},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",

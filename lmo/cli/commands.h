@@ -48,6 +48,8 @@ int lmo_cmd_migration_cancel(struct lmo_cli *cli);
 int lmo_cmd_migration_resolve(struct lmo_cli *cli);
 int lmo_cmd_migration_wait(struct lmo_cli *cli);
 int lmo_cmd_audit_list(struct lmo_cli *cli);
+int lmo_cmd_backup(struct lmo_cli *cli);
+int lmo_cmd_restore(struct lmo_cli *cli);
 int lmo_cmd_doctor(struct lmo_cli *cli);
 int lmo_cmd_pki_init(struct lmo_cli *cli);
 int lmo_cmd_pki_issue(struct lmo_cli *cli);

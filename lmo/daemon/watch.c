@@ -17,6 +17,9 @@ static void show(const struct lmo_engine_status *s)
         (void)snprintf(needs, sizeof needs, " (%u of them %s a person)", s->attention,
                        s->attention == 1 ? "needs" : "need");
     }
+    if (s->observing) {
+        (void)snprintf(store, sizeof store, "; ONLY OBSERVES since its store was restored: lmo restore --activate");
+    }
     if (s->store_code) {
         (void)snprintf(store, sizeof store, "; NOTHING IS DONE, the store cannot be written: %s", s->store_why);
     }

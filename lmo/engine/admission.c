@@ -484,6 +484,10 @@ static void evaluate(struct lmo_engine *e)
 
 void engine_admission_run(struct lmo_engine *e)
 {
+    if (e->observing) {
+        e->admission.due = false; /* all is looked at anew when the records are told that they were loaded */
+        return;
+    }
     for (unsigned round = 0; round < ROUNDS_MAX && e->admission.due && !e->stopping && e->workers; round++) {
         evaluate(e); /* what then is still due is looked at in the next turn */
     }

@@ -107,5 +107,6 @@ int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const cha
     LMO_COPY(r.before, migration);
     r.version = before;
     r.limit = limit;
+    r.harmless = true;
     return engine_post(e, &r);
 }

@@ -53,7 +53,9 @@ enum what { VMS, RECORDS, VOLUMES, PORT };
 
 struct doctor {
     struct lmo_engine *engine;
-    struct request *request; /* owned */
+    struct request *request; /* owned; NULL: only `fn` is told what was seen */
+    engine_world_fn *fn;
+    void *fn_arg;
     unsigned pending, next_port;
     bool no_memory;
     struct list hosts, guests, uses, exports, ports, records, ended, aside, open;
@@ -372,6 +374,30 @@ static void look_up_ended(struct doctor *d)
     }
 }
 
+static struct lmo_doctor_world world_of(const struct doctor *d)
+{
+    return (struct lmo_doctor_world){
+        .hosts = d->hosts.items,
+        .host_count = d->hosts.count,
+        .guests = d->guests.items,
+        .guest_count = d->guests.count,
+        .uses = d->uses.items,
+        .use_count = d->uses.count,
+        .exports = d->exports.items,
+        .export_count = d->exports.count,
+        .ports = d->ports.items,
+        .port_count = d->ports.count,
+        .records = d->records.items,
+        .record_count = d->records.count,
+        .ended = d->ended.items,
+        .ended_count = d->ended.count,
+        .aside = d->aside.items,
+        .aside_count = d->aside.count,
+        .open = d->open.items,
+        .open_count = d->open.count,
+    };
+}
+
 static void compare(struct doctor *d)
 {
     struct lmo_engine *e = d->engine;
@@ -400,27 +426,12 @@ static void compare(struct doctor *d)
     if (d->guests.count > 1) {
         qsort(d->guests.items, d->guests.count, sizeof(struct lmo_doctor_guest), by_uuid);
     }
-    const struct lmo_doctor_world w = {
-        .hosts = d->hosts.items,
-        .host_count = d->hosts.count,
-        .guests = d->guests.items,
-        .guest_count = d->guests.count,
-        .uses = d->uses.items,
-        .use_count = d->uses.count,
-        .exports = d->exports.items,
-        .export_count = d->exports.count,
-        .ports = d->ports.items,
-        .port_count = d->ports.count,
-        .records = d->records.items,
-        .record_count = d->records.count,
-        .ended = d->ended.items,
-        .ended_count = d->ended.count,
-        .aside = d->aside.items,
-        .aside_count = d->aside.count,
-        .open = d->open.items,
-        .open_count = d->open.count,
-    };
-    d->finding_count = lmo_doctor_examine(&w, d->findings, LMO_FINDINGS_MAX, &d->more);
+    const struct lmo_doctor_world w = world_of(d);
+    if (d->fn) {
+        d->fn(d->fn_arg, d->no_memory ? NULL : &w);
+    } else {
+        d->finding_count = lmo_doctor_examine(&w, d->findings, LMO_FINDINGS_MAX, &d->more);
+    }
     for (unsigned i = 0; i < d->open.count; i++) {
         free((void *)(uintptr_t)w.open[i]);
     }
@@ -615,7 +626,19 @@ static void mend(struct doctor *d, const struct lmo_finding *f)
 
 static void examine(struct doctor *d)
 {
-    if (d->engine->stopping) {
+    struct lmo_engine *e = d->engine;
+    if (d->fn) {
+        e->doctor = false;
+        if (e->stopping) {
+            d->fn(d->fn_arg, NULL);
+        } else {
+            compare(d);
+        }
+        forget(d);
+        free(d);
+        return;
+    }
+    if (e->stopping) {
         end(d);
         return;
     }
@@ -627,6 +650,19 @@ static void examine(struct doctor *d)
         }
     }
     end(d);
+}
+
+int engine_look_at_all(struct lmo_engine *e, engine_world_fn *fn, void *arg, struct lmo_err *err)
+{
+    struct doctor *d = e->doctor ? NULL : calloc(1, sizeof *d);
+    if (!d) {
+        return e->doctor ? lmo_fail(err, LMO_E_BUSY, "another doctor is looking already")
+                         : lmo_fail(err, LMO_E_NO_MEMORY, "no memory to look at all hosts");
+    }
+    *d = (struct doctor){.engine = e, .fn = fn, .fn_arg = arg};
+    e->doctor = true;
+    gather(d);
+    return 0;
 }
 
 static void doctor(struct request *q)
@@ -666,5 +702,6 @@ int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, 
     struct request q = engine_request(doctor, fn, arg, "");
     LMO_COPY(q.url, principal);
     q.repair = repair;
+    q.harmless = !repair;
     return engine_post(e, &q);
 }

@@ -42,6 +42,7 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
 struct lmo_engine_status {
     unsigned open, attention;   /* migrations */
     unsigned hosts, hosts_up;
+    bool observing;             /* the store was restored, and not activated yet */
     int store_code;             /* LMO_E_*: why the store cannot commit; 0: it can */
     char store_why[LMO_TEXT_MAX];
 };
@@ -103,6 +104,10 @@ int lmo_engine_migration_cancel(struct lmo_engine *e, const char *id, const char
 
 /* Compares every record with what is seen on all hosts; `repair`: mends what is provably safe, one thing after the other. */
 int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* A store that was put back from a backup (restore.c). Looks at all hosts and says what would become of every open record; with
+ * `activate` does that and acts from then on. `force`: although hosts could not be asked, or migrations that the store does
+ * not know are under way. CONFLICT if the store is none of that kind and is to be activated. */
+int lmo_engine_restore(struct lmo_engine *e, bool activate, bool force, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 /* One line of the audit trail; `at_ms` and `n` are filled in. Any thread; there is no reply. */
 int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line) LMO_MUST_CHECK;
 /* Newest first. Empty migration or host: any. before 0: from the newest. */

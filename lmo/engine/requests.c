@@ -55,7 +55,12 @@ static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 static void run_request(void *arg)
 {
     struct request *r = arg;
-    r->run(r);
+    if (r->engine->observing && !r->harmless) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "",
+                          "this coordinator's store was restored from a backup: it only observes until `lmo restore --activate`");
+    } else {
+        r->run(r);
+    }
     free(r);
 }
 
@@ -699,6 +704,7 @@ struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn
 int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_add, fn, arg, name);
+    r.harmless = true;
     LMO_COPY(r.url, url);
     return engine_post(e, &r);
 }
@@ -706,12 +712,14 @@ int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url,
 int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_list, fn, arg, "");
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
 int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_get, fn, arg, name);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
@@ -727,18 +735,21 @@ int lmo_engine_host_limits(struct lmo_engine *e, const char *name, const struct 
 int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_remove, fn, arg, name);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
 int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(vm_list, fn, arg, "");
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
 int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(vm_get, fn, arg, vm);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
@@ -753,6 +764,7 @@ int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait
                              lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_get, fn, arg, id);
+    r.harmless = true;
     r.version = wait_version;
     r.wait_ms = wait_ms;
     return engine_post(e, &r);
@@ -762,6 +774,7 @@ int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const cha
                               lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_list, fn, arg, vm);
+    r.harmless = true;
     LMO_COPY(r.phase, phase);
     LMO_COPY(r.before, before);
     r.limit = limit;
@@ -771,6 +784,7 @@ int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const cha
 int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_journal, fn, arg, id);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 

@@ -5,7 +5,7 @@
 void lmo_engine_status(const struct lmo_engine *e, struct lmo_engine_status *ret)
 {
     *ret = (struct lmo_engine_status){.open = HASH_COUNT(e->entries),
-                                      .hosts = HASH_COUNT(e->hosts),
+                                      .hosts = HASH_COUNT(e->hosts), .observing = e->observing,
                                       .store_code = e->stall_code};
     LMO_COPY(ret->store_why, e->stall_code ? e->stall_why : "");
     for (const struct entry *en = e->entries; en; en = en->hh.next) {

@@ -10,7 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define FILE_BYTES_MAX (16u << 20)
+#define FILE_BYTES_MAX  (16u << 20)
+#define LOCK_TIMEOUT_MS 5000
 
 static void cleanup_secret(char **text)
 {
@@ -63,9 +64,19 @@ static int fill_tree(const char *ca_dir, const char *tree, const struct lmo_pki_
     }
     for (size_t i = 0; rc == 0 && i < sizeof files / sizeof files[0]; i++) {
         const char *from[] = {[CA] = ca, [CRL] = crl, [CERTIFICATE] = issued->certificate, [KEY] = issued->key};
-        rc = copy(from[files[i].from], tree, files[i].to, files[i].from == KEY ? LMO_PKI_MODE_PRIVATE : LMO_PKI_MODE_PUBLIC, err);
+        rc = copy(from[files[i].from], tree, files[i].to,
+                  files[i].from == KEY ? LMO_PKI_MODE_PRIVATE : LMO_PKI_MODE_PUBLIC, err);
     }
     return rc;
+}
+
+/* One at a time: whoever comes second finds it whole. */
+static int first_time(const char *dir, const char *ca_dir, const char *ca_pem, struct lmo_err *err)
+{
+    LMO_AUTO_PKI_LOCK int lock = -1;
+    struct stat st;
+    int rc = lmo_pki_lock(dir, LOCK_TIMEOUT_MS, &lock, err);
+    return rc < 0 ? rc : lstat(ca_pem, &st) == 0 ? 0 : lmo_pki_init(ca_dir, err);
 }
 
 int lmo_pki_libvirt(const char *dir, const struct lmo_pki_request *request, struct lmo_pki_issued *ret_issued,
@@ -78,7 +89,9 @@ int lmo_pki_libvirt(const char *dir, const struct lmo_pki_request *request, stru
     r.role = LMO_ROLE_WORKER;
     r.hypervisor = true;
     if (r.address_count == 0 && !r.renew) {
-        return lmo_fail(err, LMO_E_INVALID, "address: at least one is needed: the other hosts' libvirt compares it with where it connects to");
+        return lmo_fail(
+            err, LMO_E_INVALID,
+            "address: at least one is needed: the other hosts' libvirt compares it with where it connects to");
     }
     int rc = lmo_pki_path(dir, "ca.pem", path, err);
     if (rc < 0)
@@ -89,8 +102,8 @@ int lmo_pki_libvirt(const char *dir, const struct lmo_pki_request *request, stru
     rc = lmo_pki_path(dir, "libvirt", ca_dir, err);
     if (rc == 0)
         rc = lmo_pki_path(ca_dir, "ca.pem", path, err);
-    if (rc == 0 && lstat(path, &st) < 0)
-        rc = lmo_pki_init(ca_dir, err);
+    if (rc == 0)
+        rc = first_time(dir, ca_dir, path, err);
     if (rc == 0)
         rc = lmo_pki_issue(ca_dir, &r, &issued, err);
     if (rc < 0)

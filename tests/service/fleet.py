@@ -100,6 +100,17 @@ class Fleet(SimWorkers):
             raise AssertionError(f"lmo {' '.join(map(str, argv))}: {done.returncode} {done.stdout}{done.stderr}")
         return done
 
+    def issue_new(self, role, name):
+        if not (self.dir / "pki/issued" / f"{role}-{name}.pem").exists():
+            subprocess.run([str(self.bin / "lmo"), "pki", "issue", "--dir", str(self.dir / "pki"), "--role", role, "--name", name],
+                           check=True, capture_output=True, timeout=30)
+
+    def as_role(self, role, name="fleet"):
+        import rest
+        issued = self.dir / "pki/issued"
+        return rest.Rest(("127.0.0.1", self.base + self.hosts), self.dir / "pki/ca.pem", issued / f"{role}-{name}.pem",
+                         issued / f"{role}-{name}.key", timeout=20)
+
     def lmod(self, *argv):
         """The program by hand, beside the coordinator or in its absence."""
         return subprocess.run([str(self.bin / "lmod"), "--config", str(self.dir / "lmod.conf"), *map(str, argv)],

@@ -43,7 +43,8 @@
     X(admission)      \
     X(engine_admission) \
     X(worker_host)    \
-    X(destination)
+    X(destination)    \
+    X(restore)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL
