@@ -8,6 +8,7 @@
 #   make bench      figures, as ratios within one run
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
+#   make deb        Debian packages lmo-coordinator, lmo-worker, lmo-cli in build/deb, clean under lintian
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make format lint                source style, static analysis
 #   make clean
@@ -22,7 +23,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: all release debug asan tsan clang faults faults-build soak check test sweep demo deb bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -68,6 +69,9 @@ sweep: release
 demo: setup
 	@$(MAKE) --no-print-directory release
 	@tests/demo/demo
+
+deb:
+	@deploy/deb $(BUILD)/deb
 
 SOAK_MINUTES ?= 10
 SOAK_SEED ?= 0

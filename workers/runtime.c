@@ -341,8 +341,9 @@ void lmo_worker_stop(struct lmo_worker *w)
     lmo_loop_stop(w->loop);
 }
 
-static void reload(struct lmo_worker *w)
+static void reload(void *arg)
 {
+    struct lmo_worker *w = arg;
     struct lmo_err err = {0};
     struct lmo_permit_public *fresh = NULL;
     int r = w->cfg.log_file[0] ? lmo_log_open_file(w->cfg.log_file, &err) : 0;
@@ -370,6 +371,13 @@ static void reload(struct lmo_worker *w)
     lmo_log(r ? LMO_LOG_ERROR : LMO_LOG_INFO,
             r ? "certificates cannot be read again; the old ones stay in force" : "certificates read again",
             "reason=%s", err.text);
+}
+
+void lmo_worker_reload(struct lmo_worker *w)
+{
+    if (lmo_loop_post(w->loop, reload, w) < 0) {
+        lmo_log(LMO_LOG_ERROR, "certificates are not read again: too much waits already", "host=%s", w->cfg.facts.host);
+    }
 }
 
 static void on_signal(void *arg, int signal)

@@ -54,6 +54,8 @@ void lmo_worker_block_signals(void);
 int lmo_worker_signals(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;
 /* Keeps the service manager informed from now on (base/service.h). For the one worker of a process. */
 int lmo_worker_watch(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;
+/* What SIGHUP does; thread-safe: it is done on the loop, soon. */
+void lmo_worker_reload(struct lmo_worker *w);
 /* Thread-safe. */
 void lmo_worker_stop(struct lmo_worker *w);
 /* Takes w, which does not run any more (NULL is fine), returns NULL. Answers whoever still waits with 503. Driver
