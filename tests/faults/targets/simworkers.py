@@ -248,8 +248,9 @@ permit_key = {pki}/permit.key
             time.sleep(0.2)
 
     def doctor(self):
-        with contextlib.suppress(*TRANSIENT):
-            status, body = self.rest.call("POST", "/v1/doctor", {})
+        patient = rest.Rest(self.rest.address, *self.rest.files, timeout=40)  # it waits for hosts, 12 s for a silent one
+        with contextlib.closing(patient), contextlib.suppress(*TRANSIENT):
+            status, body = patient.call("POST", "/v1/doctor", {})
             if status == 200:
                 return body["findings"]
         return [{"kind": "no answer", "detail": "the doctor did not answer"}]
@@ -437,7 +438,7 @@ permit_key = {pki}/permit.key
 
     def pass_on(self):
         for one in self.proxies.values():
-            one.client_contexts.clear()
+            one.read_certificates()
             one.set_raw(False)
 
     @staticmethod
