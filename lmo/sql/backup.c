@@ -238,32 +238,44 @@ static void time_stamp(char *ret, size_t size)
     (void)strftime(ret, size, "%Y%m%dT%H%M%SZ", &tm);
 }
 
-static int newest_first(const struct dirent **a, const struct dirent **b)
+static int newest_first(const void *a, const void *b)
 {
-    return strcmp(strrchr((*b)->d_name, '-'), strrchr((*a)->d_name, '-')); /* by the time in the name */
+    const struct dirent *const *x = a, *const *y = b;
+    return strcmp(strrchr((*y)->d_name, '-'), strrchr((*x)->d_name, '-')); /* by the time in the name */
 }
 
-/* Those that this program made, by their names; others are somebody's. */
-static void prune(const char *dir, const char *prefix)
+static void remove_copy(const char *dir, const char *name)
+{
+    static const char *const parts[] = {"", "-wal", "-shm"}; /* what a restore replaced is kept with its log */
+    char path[LMO_PATH_MAX];
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (join(path, NULL, "%s/%s%s", dir, name, parts[i]) == 0) {
+            (void)unlink(path);
+        }
+    }
+}
+
+/* Only those that this program made, known by their names, PREFIX...-TIME; others are somebody's. */
+static void prune(const char *dir, const char *path, const char *kind)
 {
     struct dirent **list = NULL;
+    char prefix[LMO_PATH_MAX];
     int count = scandir(dir, &list, NULL, alphasort), kept = 0;
+    (void)join(prefix, NULL, "%s-%s", base_name(path), kind);
     for (int i = 0; i < count; i++) {
-        bool ours = strncmp(list[i]->d_name, prefix, strlen(prefix)) == 0 && strrchr(list[i]->d_name, '-') &&
-                    strlen(strrchr(list[i]->d_name, '-')) == 17;
-        if (!ours) {
+        const char *time = strrchr(list[i]->d_name, '-');
+        if (strncmp(list[i]->d_name, prefix, strlen(prefix)) == 0 && time && strlen(time) == strlen("-YYYYMMDDTHHMMSSZ")) {
+            list[kept++] = list[i];
+        } else {
             free(list[i]);
-            continue;
         }
-        list[kept++] = list[i];
     }
     if (kept > 1) {
-        qsort(list, (size_t)kept, sizeof *list, (int (*)(const void *, const void *))newest_first);
+        qsort(list, (size_t)kept, sizeof *list, newest_first);
     }
     for (int i = 0; i < kept; i++) {
-        char path[LMO_PATH_MAX];
-        if (i >= LMO_SQL_COPIES_KEPT && join(path, NULL, "%s/%s", dir, list[i]->d_name) == 0) {
-            (void)unlink(path);
+        if (i >= LMO_SQL_COPIES_KEPT) {
+            remove_copy(dir, list[i]->d_name);
         }
         free(list[i]);
     }
@@ -272,7 +284,7 @@ static void prune(const char *dir, const char *prefix)
 
 static int copy_before(const char *path, unsigned version, struct lmo_err *err)
 {
-    char dir[LMO_PATH_MAX], to[LMO_PATH_MAX], stamp[32], prefix[LMO_NAME_MAX + 32];
+    char dir[LMO_PATH_MAX], to[LMO_PATH_MAX], stamp[32];
     struct stat st;
     dir_name(path, dir);
     time_stamp(stamp, sizeof stamp);
@@ -287,8 +299,7 @@ static int copy_before(const char *path, unsigned version, struct lmo_err *err)
         return lmo_err_prefix(err, "the schema is not changed without a copy of the database first");
     }
     lmo_log(LMO_LOG_INFO, "database copied before its schema is changed", "file=%s schema=%u", to, version);
-    snprintf(prefix, sizeof prefix, "%.60s-schema", base_name(path));
-    prune(dir, prefix);
+    prune(dir, path, "schema");
     return 0;
 }
 
@@ -367,6 +378,7 @@ static int keep_old(const char *path, struct lmo_err *err)
         r = r < 0 ? r : move(from, to, err);
         r = r == LMO_E_NOT_FOUND ? 0 : r;
     }
+    prune(backup, path, "replaced");
     return r;
 }
 

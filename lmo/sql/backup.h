@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-#define LMO_SQL_COPIES_KEPT 5 /* of those that schema changes leave behind; older ones are removed */
+#define LMO_SQL_COPIES_KEPT 5 /* of those that schema changes leave behind, and of what restores replaced; older ones are removed */
 
 /* Copies `from`, which others may be writing meanwhile, as it is at one moment, to `to`, which must not exist (CONFLICT).
  * NO_SPACE, with both numbers, before anything is written if the file system has no room. `stop` (may be NULL): CANCELLED
