@@ -59,7 +59,8 @@ class Packages(unittest.TestCase):
 
     @classmethod
     def inside(cls, *argv, check=True):
-        return run("unshare", "--mount", "--pid", "--fork", "--kill-child", "chroot", cls.root, *argv, check=check,
+        mounted = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+        return run("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", mounted, cls.root, *argv, check=check,
                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"})
 
     def test_installed_configured_removed_purged(self):
