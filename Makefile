@@ -10,6 +10,7 @@
 #   make bench      figures, as ratios within one run
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
+#   make deb        Debian packages lmo-coordinator, lmo-worker, lmo-cli in build/deb, clean under lintian
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make docs       docs/cli-reference.md from the tables of commands and options
 #   make format lint                source style, static analysis
@@ -25,7 +26,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: contract fuzz docs all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -62,7 +63,7 @@ setup:
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
 	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api cli faults lab
+	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api cli faults service lab
 
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release
@@ -74,6 +75,9 @@ contract: release
 demo: setup
 	@$(MAKE) --no-print-directory release
 	@tests/demo/demo
+
+deb:
+	@deploy/deb $(BUILD)/deb
 
 SOAK_MINUTES ?= 10
 SOAK_SEED ?= 0

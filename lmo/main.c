@@ -5,7 +5,10 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/service.h"
 #include "base/str.h"
+#include "daemon/offline.h"
+#include "daemon/watch.h"
 #include "engine/engine.h"
 #include "rpc/outbound.h"
 #include "rpc/workers.h"
@@ -13,6 +16,7 @@
 #include <argp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #define POSTS_MAX 8192 /* requests that may wait for the engine; beyond it clients get 429 */
 
@@ -21,6 +25,8 @@ static const struct lmo_conf_key keys[] = {
     {"coordinator", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the store; made if it is missing"},
     {"coordinator", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
     {"coordinator", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
+    {"coordinator", "log_file", LMO_CONF_PATH, false, NULL, 0, 0,
+     "file that log lines are appended to instead of standard error; opened anew on SIGHUP, after a rotation"},
     {"coordinator", "pre_production", LMO_CONF_BOOL, false, "no", 0, 0,
      "this fleet is for tests: faults may be made in it on purpose (tests/faults); /healthz says so"},
     {"events", "keep_count", LMO_CONF_UINT, false, "1000000", 1000, INT64_MAX, "events that are kept, unless they are too old"},
@@ -66,8 +72,8 @@ static const struct lmo_conf_key keys[] = {
 };
 
 struct arguments {
-    const char *config;
-    bool check, take_over;
+    const char *config, *backup, *restore;
+    bool check, keys, take_over;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -76,10 +82,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'c': a->config = arg; return 0;
     case 'k': a->check = true; return 0;
+    case 'l': a->keys = true; return 0;
+    case 'b': a->backup = arg; return 0;
+    case 'r': a->restore = arg; return 0;
     case 't': a->take_over = true; return 0;
     case ARGP_KEY_ARG: argp_usage(state); return 0;
     case ARGP_KEY_END:
-        if (!a->config) {
+        if (!a->config && !a->keys) {
             argp_error(state, "--config FILE is required");
         }
         return 0;
@@ -92,6 +101,9 @@ const char *argp_program_version = "lmod " LMO_VERSION " (" LMO_FAULT_BUILD ")";
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "Configuration file (INI)", 0},
     {"check-config", 'k', NULL, 0, "Check the configuration, then exit", 0},
+    {"list-keys", 'l', NULL, 0, "List every key of the configuration file, then exit", 0},
+    {"backup", 'b', "FILE", 0, "Copy the store to FILE, also while a coordinator uses it, then exit", 0},
+    {"restore", 'r', "FILE", 0, "Put the copy FILE in the place of the store, then exit; the next start only observes", 0},
     {"take-over", 't', NULL, 0, "Take the store from a coordinator that is asleep, hung or cut off; that one ends itself", 0},
     {0},
 };
@@ -107,45 +119,43 @@ struct lmod {
     struct lmo_workers *workers;
     struct lmo_api *api;
     struct lmo_tls_files tls;
+    const char *config;        /* borrowed: its path */
+    const struct lmo_conf *conf; /* borrowed: as it was at the start */
+    struct lmo_watch watch;
 };
 
-static void on_signal(void *arg, int signal)
-{
-    struct lmod *d = arg;
-    struct lmo_err err = {0};
-    if (signal == SIGHUP) {
-        int r = lmo_api_reload(d->api, &err);
-        r = r < 0 ? r : lmo_workers_http_reload(d->workers, &err);
-        r = r < 0 ? r : lmo_outbound_reload(d->outbound, &err);
-        lmo_log(r < 0 ? LMO_LOG_ERROR : LMO_LOG_INFO, r < 0 ? "reload failed, old files stay in force" : "certificates reloaded",
-                "why=%s", err.text);
-        return;
-    }
-    lmo_log(LMO_LOG_INFO, "stopping; open migrations go on at the workers", "signal=%d", signal);
-    lmo_loop_stop(d->loop);
-}
-
-static int load_config(const char *path, struct lmo_conf **ret_conf, struct lmo_tls_files *tls, struct lmo_err *err)
+/* The whole file, checked; nothing is in force yet. */
+static int load_config(const char *path, struct lmo_conf **ret_conf, struct lmo_err *err)
 {
     enum lmo_log_level level;
-    struct lmo_conf *conf = NULL;
+    LMO_AUTO_CONF struct lmo_conf *conf = NULL;
     int r = lmo_conf_load(path, keys, sizeof keys / sizeof keys[0], &conf, err);
     if (r < 0) {
         return r;
     }
     r = lmo_log_level_from_name(lmo_conf_str(conf, "coordinator", "log_level"), &level);
     if (r < 0) {
-        (void)lmo_conf_free(conf);
         return lmo_fail(err, r, "%s: [coordinator] log_level: must be debug, info, warn or error", path);
     }
-    lmo_log_set_level(level);
+    *ret_conf = LMO_TAKE(conf);
+    return 0;
+}
+
+static void apply_log(const struct lmo_conf *conf)
+{
+    enum lmo_log_level level;
+    if (lmo_log_level_from_name(lmo_conf_str(conf, "coordinator", "log_level"), &level) == 0) {
+        lmo_log_set_level(level);
+    }
     lmo_log_set_json(lmo_conf_bool(conf, "coordinator", "log_json"));
+}
+
+static void read_tls(const struct lmo_conf *conf, struct lmo_tls_files *tls)
+{
     LMO_COPY(tls->ca, lmo_conf_str(conf, "tls", "ca"));
     LMO_COPY(tls->crl, lmo_conf_str(conf, "tls", "crl"));
     LMO_COPY(tls->cert, lmo_conf_str(conf, "tls", "cert"));
     LMO_COPY(tls->key, lmo_conf_str(conf, "tls", "key"));
-    *ret_conf = conf;
-    return 0;
 }
 
 /* What the file sets, and the defaults of core/admission.c for the rest. */
@@ -178,6 +188,63 @@ static void read_outbound(const struct lmo_conf *conf, struct lmo_outbound_confi
     LMO_COPY(ret->otlp_ca, lmo_conf_str(conf, "otlp", "ca"));
 }
 
+/* What cannot change while it runs. True: nothing of that kind differs. */
+static bool say_what_waits(const struct lmo_conf *before, const struct lmo_conf *now)
+{
+    bool same = true;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct lmo_conf_key *k = &keys[i];
+        bool live = (strcmp(k->section, "limits") == 0 && strcmp(k->key, "link") != 0) || strcmp(k->key, "log_level") == 0 ||
+                    strcmp(k->key, "log_json") == 0;
+        if (!live && strcmp(lmo_conf_str(before, k->section, k->key), lmo_conf_str(now, k->section, k->key)) != 0) {
+            lmo_log(LMO_LOG_WARN, "a changed setting takes effect at the next start only", "section=%s key=%s", k->section, k->key);
+            same = false;
+        }
+    }
+    return same;
+}
+
+/* SIGHUP: everything is read and checked before anything is put in force, so that a mistake changes nothing. */
+static int reload(struct lmod *d, struct lmo_err *err)
+{
+    LMO_AUTO_CONF struct lmo_conf *conf = NULL;
+    struct lmo_identity own;
+    struct lmo_limits limits;
+    int r = load_config(d->config, &conf, err);
+    if (r == 0 && lmo_conf_str(d->conf, "coordinator", "log_file")[0]) {
+        r = lmo_log_open_file(lmo_conf_str(d->conf, "coordinator", "log_file"), err);
+    }
+    r = r < 0 ? r : lmo_tls_own_identity(&d->tls, &own, err);
+    r = r < 0 ? r : lmo_api_reload(d->api, err);
+    r = r < 0 ? r : lmo_workers_http_reload(d->workers, err); /* the same files, which the line above could load */
+    r = r < 0 ? r : lmo_outbound_reload(d->outbound, err);
+    if (r < 0) {
+        return r;
+    }
+    read_limits(conf, &limits);
+    lmo_engine_set_limits(d->engine, &limits);
+    apply_log(conf);
+    (void)say_what_waits(d->conf, conf);
+    return 0;
+}
+
+static void on_signal(void *arg, int signal)
+{
+    struct lmod *d = arg;
+    struct lmo_err err = {0};
+    if (signal == SIGHUP) {
+        lmo_service_reloading();
+        int r = d->api ? reload(d, &err) : 0; /* while starting: everything is about to be read */
+        lmo_log(r < 0 ? LMO_LOG_ERROR : LMO_LOG_INFO, r < 0 ? "reload failed, nothing has changed" : "certificates and limits reloaded",
+                "why=%s", err.text);
+        lmo_service_ready();
+        return;
+    }
+    lmo_log(LMO_LOG_INFO, "stopping; open migrations go on at the workers", "signal=%d", signal);
+    lmo_service_stopping();
+    lmo_loop_stop(d->loop);
+}
+
 /* Whoever can write the file with fault orders can end such a program at any point: that is no program for a real fleet. */
 static int may_run_here(const struct lmo_conf *conf, struct lmo_err *err)
 {
@@ -190,6 +257,11 @@ static int may_run_here(const struct lmo_conf *conf, struct lmo_err *err)
     (void)err;
 #endif
     return 0;
+}
+
+static int make_backup(void *arg, const char *to, const atomic_bool *stop, struct lmo_err *err)
+{
+    return lmo_store_sqlite_backup(arg, to, stop, err);
 }
 
 static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, struct lmo_err *err)
@@ -229,6 +301,8 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     }
     struct lmo_api_config api = {.tls = d->tls,
                                  .engine = d->engine,
+                                 .backup = make_backup,
+                                 .backup_arg = (void *)(uintptr_t)state_dir,
                                  .pre_production = lmo_conf_bool(conf, "coordinator", "pre_production"),
                                  .tokens = lmo_conf_bool(conf, "api", "tokens"),
                                  .rate_per_s = (uint32_t)lmo_conf_uint(conf, "api", "rate"),
@@ -240,11 +314,14 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
     api.followers_max = (unsigned)lmo_conf_uint(conf, "events", "followers");
     LMO_COPY(api.address, lmo_conf_str(conf, "coordinator", "listen"));
     LMO_COPY(api.metrics_address, lmo_conf_str(conf, "metrics", "listen"));
-    return lmo_api_start(&api, &d->api, err);
+    (void)snprintf(api.backup_path, sizeof api.backup_path, "%.900s/lmod.download", state_dir);
+    r = lmo_api_start(&api, &d->api, err);
+    return r < 0 ? r : lmo_watch_start(&d->watch, d->loop, d->engine, err);
 }
 
 static void stop(struct lmod *d)
 {
+    lmo_watch_stop(&d->watch);
     d->api = lmo_api_stop(d->api);
     lmo_engine_stop(d->engine);
     if (d->workers) {
@@ -266,19 +343,37 @@ int main(int argc, char **argv)
     struct lmo_err err = {0};
     struct lmo_conf *conf = NULL;
     argp_parse(&argp, argc, argv, 0, NULL, &args);
-    if (load_config(args.config, &conf, &d.tls, &err) < 0) {
+    if (args.keys) {
+        lmo_conf_print_keys(keys, sizeof keys / sizeof keys[0], stdout);
+        return 0;
+    }
+    if (load_config(args.config, &conf, &err) < 0) {
         (void)fprintf(stderr, "lmod: %s\n", err.text);
         return 2;
     }
+    read_tls(conf, &d.tls);
+    apply_log(conf);
+    d.config = args.config;
+    d.conf = conf;
     int r = 0;
-    if (!args.check) {
-        r = start(&d, conf, args.take_over, &err);
+    if (args.backup || args.restore) {
+        const char *state_dir = lmo_conf_str(conf, "coordinator", "state_dir");
+        r = args.backup ? lmo_offline_backup(state_dir, args.backup, &err) : lmo_offline_restore(state_dir, args.restore, &err);
+        if (r < 0) {
+            (void)fprintf(stderr, "lmod: %s\n", err.text);
+        }
+    } else if (!args.check) {
+        const char *log_file = lmo_conf_str(conf, "coordinator", "log_file");
+        r = log_file[0] ? lmo_log_open_file(log_file, &err) : 0;
+        r = r < 0 ? r : start(&d, conf, args.take_over, &err);
         if (r == 0) {
             lmo_log(LMO_LOG_INFO, "lmod ready", "version=%s listen=%s term=%llu", LMO_VERSION,
                     lmo_conf_str(conf, "coordinator", "listen"), (unsigned long long)d.store->ops->term(d.store));
+            lmo_service_ready();
             r = lmo_loop_run(d.loop);
         } else {
             lmo_log(LMO_LOG_ERROR, "cannot start", "code=%s why=%s", lmo_err_name(r), err.text);
+            lmo_service_status("cannot start: %s", err.text);
         }
         stop(&d);
     }

@@ -43,6 +43,8 @@ struct lmo_host_facts {
     char volume_address[LMO_URL_MAX]; /* address:port as guests' disks name it; several, separated by commas */
     int64_t realtime_us;             /* its clock, for the skew check */
     uint64_t term;                   /* of the coordinator that it obeys; lower ones are refused */
+    uint64_t epoch;                  /* the highest that it ever saw, of any guest; 0: it does not say */
+    uint32_t protocol_min, protocol_max; /* of the op protocol that it speaks (proto/op.h); 0: it does not say, and speaks 1 */
     unsigned link_count;
     struct lmo_link links[LMO_LINKS_MAX];
     uint64_t memory_total_bytes, memory_free_bytes; /* ordinary pages; total 0: this worker does not say */

@@ -24,6 +24,13 @@
 
 #include <jansson.h>
 
+/* What this program speaks. A worker tells its range in /v1/observe/host; a coordinator whose range does not meet it orders
+ * nothing there and says so. Members may be added within a version: decoders pass over what they do not know, and what is
+ * not there is empty. The number is raised when one side has to know that the other understands; the one before stays
+ * spoken for a release, so that hosts can be brought up to date one by one while guests move. */
+#define LMO_PROTOCOL_MIN 1
+#define LMO_PROTOCOL_MAX 1
+
 #define LMO_TERM_HEADER "LMO-Term"
 #define LMO_OP_BODY_MAX (256U << 10) /* bytes of JSON, either way; a domain XML is at most half of it */
 #define LMO_XML_MAX (128U << 10)

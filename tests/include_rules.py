@@ -18,7 +18,8 @@ LAYERS = {
     "rpc":     ["engine", "core", "proto", "http", "pki", "base"],
     "api":     ["engine", "core", "proto", "http", "pki", "base"],
     "cli":     ["proto", "http", "pki", "base"],
-    "main":    ["api", "rpc", "store", "engine", "core", "proto", "http", "pki", "sql", "base"],
+    "daemon":  ["engine", "store", "sql", "core", "base"],
+    "main":    ["daemon", "api", "rpc", "store", "engine", "core", "proto", "http", "pki", "sql", "base"],
     "workers": ["proto", "http", "pki", "sql", "base"],
 }
 

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct lmo_conf_key keys[] = {
@@ -13,6 +14,8 @@ static const struct lmo_conf_key keys[] = {
     {"worker", "listen", LMO_CONF_ADDRESS, true, NULL, 0, 0, "address:port that coordinator and workers connect to"},
     {"worker", "state_dir", LMO_CONF_PATH, true, NULL, 0, 0, "directory of the journal; made if it is missing"},
     {"worker", "log_level", LMO_CONF_STRING, false, "info", 0, 0, "debug, info, warn or error"},
+    {"worker", "log_file", LMO_CONF_PATH, false, NULL, 0, 0,
+     "file that log lines are appended to instead of standard error; opened anew on SIGHUP, after a rotation"},
     {"worker", "high_priority", LMO_CONF_BOOL, false, "yes", 0, 0,
      "run before ordinary programs (nice -10): a paused guest waits for this one, next to guests that are busy"},
     {"worker", "log_json", LMO_CONF_BOOL, false, "no", 0, 0, "log lines as JSON instead of key=value"},
@@ -23,7 +26,10 @@ static const struct lmo_conf_key keys[] = {
     {"tls", "permit_key", LMO_CONF_PATH, true, NULL, 0, 0, "public key (PEM) that verifies the coordinator's permits"},
     {"hypervisor", "driver", LMO_CONF_NAME, false, NULL, 0, 0, "libvirt"},
     {"hypervisor", "uri", LMO_CONF_STRING, false, "qemu:///system", 1, 255, "how this worker reaches its hypervisor"},
-    {"hypervisor", "peer_uri", LMO_CONF_STRING, false, NULL, 0, 255, "how another host's hypervisor reaches this one"},
+    {"hypervisor", "peer_uri", LMO_CONF_STRING, false, NULL, 0, 255,
+     "how another host's hypervisor reaches this one; when absent qemu+tls:// with the address of [worker] listen"},
+    {"hypervisor", "tls", LMO_CONF_BOOL, false, "yes", 0, 0,
+     "guests' memory is sent over TLS, and peer_uri has to be of an encrypted kind; no: in a laboratory only"},
     {"link *", "address", LMO_CONF_STRING, true, NULL, 2, LMO_ADDRESS_MAX - 1, "this host's own address in that network"},
     {"link *", "rate", LMO_CONF_UINT, true, NULL, 1, INT64_MAX,
      "bytes per second that migrations may use of it, in both directions together"},
@@ -61,6 +67,7 @@ static int open_libvirt(const struct opened *o, struct lmo_err *err)
     struct lmo_hypervisor_config cfg = {.on_event = o->on_event, .arg = o->event_arg};
     LMO_COPY(cfg.uri, lmo_conf_str(o->conf, "hypervisor", "uri"));
     LMO_COPY(cfg.state_dir, lmo_conf_str(o->conf, "worker", "state_dir"));
+    cfg.tls = lmo_conf_bool(o->conf, "hypervisor", "tls");
     return lmo_hypervisor_libvirt_open(&cfg, &o->drivers->hypervisor, err);
 }
 
@@ -87,7 +94,7 @@ static const struct driver {
     const char *needs[4]; /* keys of the section that this driver cannot do without */
     int (*open)(const struct opened *o, struct lmo_err *err);
 } drivers[] = {
-    {"hypervisor", "libvirt", {"peer_uri"}, open_libvirt},
+    {"hypervisor", "libvirt", {0}, open_libvirt},
     {"network", "ovn", {"fabric"}, open_ovn_network},
     {"fabric", "ovn", {"name", "northbound", "southbound"}, open_ovn_fabric},
     {"volume", "nbd", {"service", "address", "qmp"}, open_nbd},
@@ -170,6 +177,38 @@ static int check_section(const struct lmo_conf *conf, const char *path, const ch
     return 0;
 }
 
+/* What another host's libvirt is told to connect to. */
+static int read_peer_uri(const struct lmo_conf *conf, const char *path, struct lmo_host_facts *f, struct lmo_err *err)
+{
+    static const char *const plain[] = {"qemu+tcp:", "qemu+unix:"};
+    char host[LMO_ADDRESS_MAX];
+    uint16_t port;
+    const char *given = lmo_conf_str(conf, "hypervisor", "peer_uri");
+    for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++) {
+        if (lmo_conf_bool(conf, "hypervisor", "tls") && strncmp(given, plain[i], strlen(plain[i])) == 0) {
+            return lmo_fail(err, LMO_E_INVALID,
+                            "%s: [hypervisor] peer_uri: %s is not encrypted; right would be qemu+tls://, or tls = no in a laboratory",
+                            path, plain[i]);
+        }
+    }
+    if (given[0]) {
+        LMO_COPY(f->peer_uri, given);
+        return 0;
+    }
+    int r = lmo_address_split(lmo_conf_str(conf, "worker", "listen"), host, sizeof host, &port, err);
+    if (r < 0) {
+        return r;
+    }
+    if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 || !lmo_conf_bool(conf, "hypervisor", "tls")) {
+        return lmo_fail(err, LMO_E_INVALID,
+                        "%s: [hypervisor] peer_uri: is needed %s: how another host's libvirt reaches this one", path,
+                        lmo_conf_bool(conf, "hypervisor", "tls") ? "because [worker] listen names no address" : "with tls = no");
+    }
+    bool v6 = strchr(host, ':') != NULL;
+    (void)snprintf(f->peer_uri, sizeof f->peer_uri, "qemu+tls://%s%s%s/system", v6 ? "[" : "", host, v6 ? "]" : "");
+    return 0;
+}
+
 /* [link NAME] sections: the networks of this host that have a name. */
 static int read_links(const struct lmo_conf *conf, const char *path, struct lmo_host_facts *f, struct lmo_err *err)
 {
@@ -220,6 +259,7 @@ static void fill(const struct lmo_conf *conf, struct lmo_worker_config *cfg)
 {
     LMO_COPY(cfg->listen, lmo_conf_str(conf, "worker", "listen"));
     LMO_COPY(cfg->state_dir, lmo_conf_str(conf, "worker", "state_dir"));
+    LMO_COPY(cfg->log_file, lmo_conf_str(conf, "worker", "log_file"));
     LMO_COPY(cfg->tls.ca, lmo_conf_str(conf, "tls", "ca"));
     LMO_COPY(cfg->tls.crl, lmo_conf_str(conf, "tls", "crl"));
     LMO_COPY(cfg->tls.cert, lmo_conf_str(conf, "tls", "cert"));
@@ -229,7 +269,6 @@ static void fill(const struct lmo_conf *conf, struct lmo_worker_config *cfg)
     LMO_COPY(f->host, lmo_conf_str(conf, "worker", "host"));
     if (has_section(conf, "hypervisor")) {
         LMO_COPY(f->hypervisor, lmo_conf_str(conf, "hypervisor", "driver"));
-        LMO_COPY(f->peer_uri, lmo_conf_str(conf, "hypervisor", "peer_uri"));
     }
     if (has_section(conf, "network")) {
         LMO_COPY(f->network, lmo_conf_str(conf, "network", "driver"));
@@ -260,7 +299,8 @@ int lmo_worker_config_load(const char *path, struct lmo_conf **ret_conf, struct 
     }
     struct lmo_worker_config cfg = {.drivers_open = drivers_open, .drivers_close = drivers_close, .drivers_arg = conf};
     fill(conf, &cfg);
-    r = read_links(conf, path, &cfg.facts, err);
+    r = cfg.facts.hypervisor[0] ? read_peer_uri(conf, path, &cfg.facts, err) : 0;
+    r = r < 0 ? r : read_links(conf, path, &cfg.facts, err);
     if (r < 0) {
         return r;
     }
@@ -269,4 +309,9 @@ int lmo_worker_config_load(const char *path, struct lmo_conf **ret_conf, struct 
     *ret_level = level;
     *ret_conf = LMO_TAKE(conf);
     return 0;
+}
+
+void lmo_worker_config_print_keys(FILE *out)
+{
+    lmo_conf_print_keys(keys, sizeof keys / sizeof keys[0], out);
 }

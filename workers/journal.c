@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "sql/backup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,6 +157,7 @@ static void remember_epochs(struct lmo_journal *j, const struct lmo_batch *b)
     for (const struct lmo_write *w = b->first; w; w = w->next) {
         if (w->apply == lmo_journal_apply_vm) {
             lmo_journal_vm_remember(j, &w->u.vm);
+            j->epoch = w->u.vm.seen > j->epoch ? w->u.vm.seen : j->epoch;
         }
         if (w->apply == lmo_journal_apply_term && w->u.term > j->term) {
             j->term = w->u.term;
@@ -347,6 +349,11 @@ void lmo_journal_acknowledge(struct lmo_journal *j, uint64_t after)
     }
 }
 
+uint64_t lmo_journal_epoch(const struct lmo_journal *j)
+{
+    return j->epoch;
+}
+
 uint64_t lmo_journal_term(const struct lmo_journal *j)
 {
     return j->term;
@@ -410,7 +417,8 @@ static int read_counters(struct lmo_journal *j, struct lmo_err *err)
 {
     static const char *const sql = "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'), "
                                    "(SELECT count(*) FROM event), "
-                                   "(SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'term')";
+                                   "(SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'term'), "
+                                   "(SELECT coalesce(max(seen), 0) FROM vm_epoch)";
     struct lmo_sql_stmt *s;
     int r = lmo_sql_prepare(j->db, sql, &s, err);
     if (r == 0) {
@@ -420,6 +428,7 @@ static int read_counters(struct lmo_journal *j, struct lmo_err *err)
         j->last_seq = lmo_sql_u64(s, 0);
         j->event_count = lmo_sql_u64(s, 1);
         j->term = lmo_sql_u64(s, 2);
+        j->epoch = lmo_sql_u64(s, 3);
         lmo_sql_reset(s);
     }
     return r < 0 ? r : 0;
@@ -453,7 +462,14 @@ int lmo_journal_open(const struct lmo_journal_config *cfg, struct lmo_journal **
     int r = lmo_sql_open(cfg->path, 2000, &j->db, err);
     if (r == 0) {
         lmo_sql_tidy_elsewhere(j->db, NULL, NULL); /* see tidy() */
-        r = lmo_sql_migrate(j->db, lmo_schema_worker, lmo_schema_worker_count, err);
+        r = lmo_sql_upgrade(j->db, cfg->path, lmo_schema_worker, lmo_schema_worker_count, err);
+    }
+    int64_t made_ms;
+    if (r == 0 && (r = lmo_sql_marked(j->db, &made_ms, err)) == 1) {
+        r = lmo_fail(err, LMO_E_CONFLICT,
+                     "%s is a copy that was put back: what this host promised since is not in it. A worker's journal cannot be "
+                     "restored; move it away and start with none, see docs/guide/backup.md",
+                     cfg->path);
     }
     if (r == 0) {
         r = check_host(j, cfg, err);

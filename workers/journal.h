@@ -74,6 +74,8 @@ struct lmo_journal_vm {
 int lmo_journal_vm(struct lmo_journal *j, const char *vm, struct lmo_journal_vm *ret,
                    struct lmo_err *err) LMO_MUST_CHECK;
 
+/* The highest epoch of any guest that was submitted. */
+uint64_t lmo_journal_epoch(const struct lmo_journal *j);
 /* The highest term of a coordinator that was submitted. */
 uint64_t lmo_journal_term(const struct lmo_journal *j);
 

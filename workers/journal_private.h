@@ -66,6 +66,7 @@ struct lmo_journal {
     uint64_t last_seq, event_count; /* of the committed events */
     uint64_t acked, ack_wanted;     /* deleted up to; may be deleted up to */
     uint64_t term;                  /* the highest submitted */
+    uint64_t epoch;                 /* of any guest, likewise */
 
     struct lmo_vm_entry *vms[LMO_VM_BUCKETS];
     unsigned vm_count;

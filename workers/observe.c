@@ -29,6 +29,9 @@ void lmo_observe_host(struct lmo_worker *w, struct lmo_http_request *http)
     struct lmo_host_facts facts = w->cfg.facts;
     facts.realtime_us = (int64_t)lmo_realtime_us();
     facts.term = lmo_journal_term(w->journal);
+    facts.epoch = lmo_journal_epoch(w->journal);
+    facts.protocol_min = LMO_PROTOCOL_MIN;
+    facts.protocol_max = LMO_PROTOCOL_MAX;
     if (facts.hypervisor[0]) {
         lmo_host_memory_read("", &facts);
     }

@@ -6,6 +6,7 @@
 #include "base/fs.h"
 #include "base/id.h"
 #include "base/log.h"
+#include "base/service.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -340,21 +341,27 @@ void lmo_worker_stop(struct lmo_worker *w)
     lmo_loop_stop(w->loop);
 }
 
-static void reload(struct lmo_worker *w)
+static void reload(void *arg)
 {
+    struct lmo_worker *w = arg;
     struct lmo_err err = {0};
     struct lmo_permit_public *fresh = NULL;
-    int r = check_name(&w->cfg, &err);
+    int r = w->cfg.log_file[0] ? lmo_log_open_file(w->cfg.log_file, &err) : 0;
     if (r == 0) {
-        r = lmo_http_server_reload(w->server, &err);
-    }
-    if (r == 0) {
-        r = lmo_http_client_reload(w->client, &err);
+        r = check_name(&w->cfg, &err);
     }
     if (r == 0) {
         r = lmo_permit_public_load(w->cfg.permit_key, &fresh, &err);
     }
     if (r == 0) {
+        r = lmo_http_server_reload(w->server, &err);
+    }
+    if (r == 0) {
+        r = lmo_http_client_reload(w->client, &err); /* the same files, which the line above could load */
+    }
+    if (r < 0) {
+        lmo_permit_public_free(fresh);
+    } else {
         pthread_rwlock_wrlock(&w->permit_lock);
         struct lmo_permit_public *old = w->permit_public;
         w->permit_public = fresh;
@@ -366,14 +373,24 @@ static void reload(struct lmo_worker *w)
             "reason=%s", err.text);
 }
 
+void lmo_worker_reload(struct lmo_worker *w)
+{
+    if (lmo_loop_post(w->loop, reload, w) < 0) {
+        lmo_log(LMO_LOG_ERROR, "certificates are not read again: too much waits already", "host=%s", w->cfg.facts.host);
+    }
+}
+
 static void on_signal(void *arg, int signal)
 {
     struct lmo_worker *w = arg;
     if (signal == SIGHUP) {
+        lmo_service_reloading();
         reload(w);
+        lmo_service_ready();
         return;
     }
-    lmo_log(LMO_LOG_INFO, "stopping", "signal=%d", signal);
+    lmo_log(LMO_LOG_INFO, "stopping; jobs that run at the hypervisor go on", "signal=%d", signal);
+    lmo_service_stopping();
     lmo_loop_stop(w->loop);
 }
 

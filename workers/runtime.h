@@ -30,6 +30,7 @@ struct lmo_worker_config {
     char state_dir[LMO_PATH_MAX]; /* made if missing; locked against a second worker */
     struct lmo_tls_files tls;
     char permit_key[LMO_PATH_MAX]; /* the coordinator's public key, PEM */
+    char log_file[LMO_PATH_MAX];   /* opened anew on SIGHUP; "": none */
     struct lmo_host_facts facts;   /* what is advertised; boot, version and realtime_us are filled in */
     /* Opens the drivers; the hypervisor's events go to on_event(event_arg, ...). Closing is close's business. */
     int (*drivers_open)(void *arg, lmo_hv_event_fn *on_event, void *event_arg, struct lmo_worker_drivers *ret,
@@ -51,6 +52,10 @@ int lmo_worker_run(struct lmo_worker *w) LMO_MUST_CHECK;
  * so before lmo_worker_new: blocks them; afterwards with the worker: delivers them. */
 void lmo_worker_block_signals(void);
 int lmo_worker_signals(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;
+/* Keeps the service manager informed from now on (base/service.h). For the one worker of a process. */
+int lmo_worker_watch(struct lmo_worker *w, struct lmo_err *err) LMO_MUST_CHECK;
+/* What SIGHUP does; thread-safe: it is done on the loop, soon. */
+void lmo_worker_reload(struct lmo_worker *w);
 /* Thread-safe. */
 void lmo_worker_stop(struct lmo_worker *w);
 /* Takes w, which does not run any more (NULL is fine), returns NULL. Answers whoever still waits with 503. Driver

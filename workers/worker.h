@@ -210,6 +210,7 @@ struct lmo_worker {
     struct lmo_journal *journal;
     int lock_fd;
     bool stopping;
+    uint64_t watch_timer;
 
     pthread_rwlock_t permit_lock; /* guards permit_public: read by listener threads, replaced by a reload */
     struct lmo_permit_public *permit_public;

@@ -148,6 +148,9 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     api->followers_max = cfg->followers_max;
     api->stream_buffer = cfg->stream_buffer;
     api->stream_stall_ms = cfg->stream_stall_ms;
+    api->backup = cfg->backup;
+    api->backup_arg = cfg->backup_arg;
+    memcpy(api->backup_path, cfg->backup_path, sizeof(api->backup_path));
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,
@@ -181,6 +184,7 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
 struct lmo_api *lmo_api_stop(struct lmo_api *api)
 {
     if (api) {
+        backup_stop(api);
         lmo_http_server_free(api->server);
         limits_free(api->limits);
         lmo_http_server_free(api->plain);

@@ -8,10 +8,14 @@
 #include "engine/engine.h"
 #include "http/tls.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct lmo_api;
+
+/* Copies the store to the file `to`; any thread; CANCELLED when `stop` becomes true. */
+typedef int lmo_api_backup_fn(void *arg, const char *to, const atomic_bool *stop, struct lmo_err *err);
 
 struct lmo_api_config {
     char address[LMO_ADDRESS_MAX]; /* "10.0.0.1:8440" */
@@ -21,6 +25,9 @@ struct lmo_api_config {
     unsigned followers_max;    /* clients that may follow the events at once; 0: 64 */
     size_t stream_buffer;      /* bytes that may wait for each of them; 0: 1 MiB */
     uint32_t stream_stall_ms;  /* how long one of them may take nothing of what waits; 0: 30,000 */
+    lmo_api_backup_fn *backup; /* NULL: there are no backups */
+    void *backup_arg;
+    char backup_path[LMO_PATH_MAX]; /* where one lies while it is made; beside the store */
     bool pre_production;       /* what /healthz says: faults may be made here on purpose */
     bool tokens;               /* whoever shows no certificate may come with a bearer token */
     /* 0: the default */

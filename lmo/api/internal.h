@@ -12,6 +12,7 @@
  * tokens.c      bearer tokens
  * events.c      the event log as a stream
  * webhooks.c    where events are sent, and who is told before a guest moves
+ * backup.c      copies of the store, and the activation of one that was put back
  * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
@@ -22,6 +23,7 @@
 #include "http/server.h"
 #include "proto/codec.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #define BODY_MAX        (64U << 10)
@@ -47,6 +49,13 @@ struct lmo_api {
     unsigned route_count;
     char route_names[ROUTES_MAX][64];
     const char *route_texts[ROUTES_MAX + 1];
+    /* backup.c */
+    lmo_api_backup_fn *backup;
+    void *backup_arg;
+    char backup_path[LMO_PATH_MAX];
+    atomic_bool backing_up, stopping;
+    bool backup_thread_made;
+    pthread_t backup_thread;
 };
 
 typedef void route_fn(void *api, struct lmo_http_request *req, const struct lmo_http_params *params);
@@ -62,6 +71,9 @@ void observe_init(struct lmo_api *api);
 void observe_answered(void *arg, int route, unsigned status, uint64_t us);
 /* /metrics, /healthz and /readyz without TLS, on a loopback address. */
 int observe_listen(struct lmo_api *api, const char *address, struct lmo_err *err) LMO_MUST_CHECK;
+route_fn backup, restore;
+/* Ends the thread that makes a copy, and waits for it. */
+void backup_stop(struct lmo_api *api);
 
 /* audit.c */
 /* Gives the request its id, and notes who asks for it if it may change something. False: it cannot be noted, so it must not

@@ -29,6 +29,8 @@ const struct lmo_api_route lmo_api_routes[] = {
     {"GET", "/v1/tokens", token_list, READERS, 0},
     {"GET", "/v1/tokens/{id}", token_get, READERS, 0},
     {"DELETE", "/v1/tokens/{id}", token_revoke, LMO_API_ROLE(OPERATOR), DRY | LMO_API_CERTIFICATE},
+    {"POST", "/v1/backup", backup, LMO_API_ROLE(OPERATOR), 0},
+    {"POST", "/v1/restore", restore, LMO_API_ROLE(OPERATOR), 0},
     {"GET", "/v1/audit", audit_list, READERS, 0},
     {"GET", "/v1/events", events_follow, READERS, 0},
     {"POST", "/v1/migrations/{id}/acknowledge", migration_acknowledge, WRITERS, DRY},

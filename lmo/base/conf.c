@@ -310,6 +310,13 @@ int lmo_conf_load(const char *path, const struct lmo_conf_key *keys, size_t key_
     return lmo_conf_parse(text, path, keys, key_count, ret_conf, err);
 }
 
+void lmo_conf_print_keys(const struct lmo_conf_key *keys, size_t key_count, FILE *out)
+{
+    for (size_t i = 0; i < key_count; i++)
+        (void)fprintf(out, "%s\t%s\t%s\t%s\t%s\n", keys[i].section, keys[i].key, keys[i].required ? "required" : "optional",
+                      keys[i].default_value ? keys[i].default_value : "", keys[i].help);
+}
+
 struct lmo_conf *lmo_conf_free(struct lmo_conf *conf)
 {
     for (size_t i = 0; conf && i < conf->setting_count; i++)

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum lmo_conf_type {
     LMO_CONF_STRING = 0, /* min, max: length in bytes (max 0: 1023) */
@@ -42,6 +43,8 @@ int lmo_conf_load(const char *path, const struct lmo_conf_key *keys, size_t key_
 /* The same from text in memory; `name` stands in for the path in errors. */
 int lmo_conf_parse(const char *text, const char *name, const struct lmo_conf_key *keys, size_t key_count,
                    struct lmo_conf **ret_conf, struct lmo_err *err) LMO_MUST_CHECK;
+/* The table for people and scripts, one line each: "section<TAB>key<TAB>required|optional<TAB>default<TAB>help". */
+void lmo_conf_print_keys(const struct lmo_conf_key *keys, size_t key_count, FILE *out);
 /* Takes conf (NULL is fine), returns NULL. */
 struct lmo_conf *lmo_conf_free(struct lmo_conf *conf);
 

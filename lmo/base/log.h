@@ -30,6 +30,9 @@ enum lmo_log_level {
 void lmo_log_set_level(enum lmo_log_level level);
 void lmo_log_set_json(bool json);
 void lmo_log_set_fd(int fd);
+/* From now on lines go to this file, made if it is missing (mode 0640), appended to. Called again for the same file it opens it
+ * anew: after a rotation has renamed the old one. On failure what was in force stays. */
+int lmo_log_open_file(const char *path, struct lmo_err *err) LMO_MUST_CHECK;
 /* "debug", "info", "warn", "error" -> level; LMO_E_INVALID otherwise. */
 int lmo_log_level_from_name(const char *name, enum lmo_log_level *ret_level) LMO_MUST_CHECK;
 

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/plain.h"
 #include "pki/ca.h"
+#include "pki/libvirt.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -53,7 +54,8 @@ static json_t *entry_json(const struct lmo_pki_entry *e)
 static int read_request(struct lmo_cli *cli, struct lmo_pki_request *ret)
 {
     const struct lmo_cli_args *a = &cli->args;
-    ret->role = lmo_role_from_name(a->text[LMO_OPT_ROLE]);
+    const char *name = a->count > 0 ? a->positional[0] : a->text[LMO_OPT_NAME];
+    ret->role = a->count > 0 ? LMO_ROLE_WORKER : lmo_role_from_name(a->text[LMO_OPT_ROLE]);
     if (ret->role == LMO_ROLE_NONE) {
         lmo_cli_message(cli, "--role=%.40s: must be %s", a->text[LMO_OPT_ROLE], lmo_option_rows[LMO_OPT_ROLE].help);
         return LMO_EXIT_USAGE;
@@ -62,11 +64,11 @@ static int read_request(struct lmo_cli *cli, struct lmo_pki_request *ret)
         lmo_cli_message(cli, "--days and --seconds: give one of them");
         return LMO_EXIT_USAGE;
     }
-    if (strlen(a->text[LMO_OPT_NAME]) >= sizeof ret->name) {
-        lmo_cli_message(cli, "--name: at most %zu characters", sizeof ret->name - 1);
+    if (strlen(name) >= sizeof ret->name) {
+        lmo_cli_message(cli, "name: at most %zu characters", sizeof ret->name - 1);
         return LMO_EXIT_USAGE;
     }
-    snprintf(ret->name, sizeof ret->name, "%s", a->text[LMO_OPT_NAME]);
+    snprintf(ret->name, sizeof ret->name, "%s", name);
     _Static_assert(LMO_CLI_ADDRESSES_MAX <= LMO_PKI_ADDRESSES_MAX, "every address given fits");
     for (unsigned i = 0; i < a->address_count; i++) {
         if (strlen(a->addresses[i]) >= LMO_PKI_DNS_MAX) {
@@ -101,6 +103,28 @@ int lmo_cmd_pki_issue(struct lmo_cli *cli)
     lmo_cli_message(cli, "issued %s/%s, serial %s, good until %s", lmo_role_name(request.role), request.name,
                     issued.entry.serial, lmo_format_time((uint64_t)issued.entry.not_after_s * 1000, until));
     fprintf(cli->out, "%s\n%s\n", issued.certificate, issued.key);
+    return 0;
+}
+
+int lmo_cmd_pki_libvirt(struct lmo_cli *cli)
+{
+    const char *dir = directory(cli);
+    struct lmo_pki_request request = {0};
+    struct lmo_pki_issued issued;
+    struct lmo_err err = {0};
+    char tree[LMO_PATH_MAX], until[LMO_FORMAT_MAX];
+    int rc = dir ? read_request(cli, &request) : LMO_EXIT_USAGE;
+    if (rc != 0)
+        return rc;
+    if (lmo_pki_libvirt(dir, &request, &issued, tree, &err) < 0)
+        return lmo_cli_failed(cli, &err);
+    if (LMO_GIVEN(&cli->args, JSON)) {
+        LMO_AUTO_JSON json_t *j = entry_json(&issued.entry);
+        return lmo_json_put_str(j, "directory", tree) == 0 ? lmo_cli_print_json(cli, j) : LMO_EXIT_FAILED;
+    }
+    lmo_cli_message(cli, "issued for libvirt and QEMU of %s, good until %s. Put what is in the directory below /etc/pki there.",
+                    request.name, lmo_format_time((uint64_t)issued.entry.not_after_s * 1000, until));
+    fprintf(cli->out, "%s\n", tree);
     return 0;
 }
 

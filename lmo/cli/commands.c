@@ -66,6 +66,16 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"token list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List the bearer tokens in force", NULL, NULL, lmo_cmd_token_list},
     {"token revoke", "NAME|ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Revoke a bearer token, at once and for good", NULL,
      "`lmo token list` shows the tokens.", lmo_cmd_token_revoke},
+    {"backup", "FILE", 1, 1, LMO_OPTS_CONNECTION, 0, "Copy the coordinator's store to a new file, while it works",
+     "The file (mode 0600) holds everything that the coordinator knows, guests' definitions included. To put it back: end lmod, "
+     "lmod --config FILE --restore FILE, start lmod, lmo restore. Without a coordinator, on its machine: lmod --backup FILE.",
+     NULL, lmo_cmd_backup},
+    {"restore", "", 0, 0, LMO_OPTS_CONNECTION | O(ACTIVATE) | O(FORCE), 0,
+     "Look at, or activate, a store that was put back from a backup",
+     "After `lmod --restore FILE` the coordinator only observes. This command looks at all hosts and shows what became of every "
+     "migration that was open when the backup was made. With --activate it does what was shown, and the coordinator acts again: "
+     "its term and its epochs are above all that workers and volumes have seen. Then look with `lmo doctor`.",
+     NULL, lmo_cmd_restore},
     {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
      NULL, NULL, lmo_cmd_audit_list},
     {"events", "", 0, 0,
@@ -92,6 +102,13 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"pki issue", "", 0, 0, O(DIR) | O(ROLE) | O(NAME) | O(ADDRESS) | O(DAYS) | O(SECONDS) | O(RENEW),
      O(ROLE) | O(NAME), "Make a key and a certificate: DIR/issued/ROLE-NAME.key and .pem", NULL, NULL,
      lmo_cmd_pki_issue},
+    {"pki libvirt", "HOST", 1, 1, O(DIR) | O(ADDRESS) | O(DAYS) | O(SECONDS) | O(RENEW), 0,
+     "Make the certificates of a host's libvirt and QEMU: DIR/issued/libvirt-HOST",
+     "They encrypt what hypervisors say to each other and guests' memory on its way. --address: every address that another "
+     "host's libvirt or QEMU connects to, the migration network's too. The CA is another one than LMO's own, in DIR/libvirt: "
+     "whoever has a certificate of it may do anything with a hypervisor. Copy the directory's contents below /etc/pki of the "
+     "host, then: systemctl restart libvirtd. To revoke: lmo pki revoke --dir DIR/libvirt worker/HOST.",
+     NULL, lmo_cmd_pki_libvirt},
     {"pki list", "", 0, 0, O(DIR), 0, "List every certificate that was ever issued", NULL, NULL, lmo_cmd_pki_list},
     {"pki revoke", "ROLE/NAME|SERIAL...", 1, LMO_CLI_POSITIONAL_MAX, O(DIR), 0,
      "Revoke certificates and write a new DIR/crl.pem",

@@ -89,6 +89,10 @@
       "Only lines about this host") \
     X(REPAIR,              "repair",               0,   NULL,      FLAG,    0,  0, \
       "Mend what is provably safe to mend") \
+    X(ACTIVATE,            "activate",             0,   NULL,      FLAG,    0,  0, \
+      "From here on the coordinator acts again") \
+    X(FORCE,               "force",                0,   NULL,      FLAG,    0,  0, \
+      "Although hosts could not be asked, or unknown migrations are under way") \
     X(REASON,              "reason",               0,   "TEXT",    TEXT,    0,  0, \
       "Why; kept with the decision and in the audit trail") \
     X(DIR,                 "dir",                  0,   "DIR",     TEXT,    0,  0, \

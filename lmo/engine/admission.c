@@ -205,6 +205,23 @@ static void fill_item(struct entry *entry, struct lmo_adm_item *to)
     to->held_bytes_per_s = m->share_held_bytes_per_s;
 }
 
+void engine_admission_set_limits(struct lmo_engine *e, const struct lmo_limits *limits)
+{
+    struct admission *a = &e->admission;
+    struct lmo_limits next = *limits;
+    LMO_COPY(next.link, a->limits.link); /* memory that is on its way took the old one */
+    a->limits = next;
+    for (struct host *h = e->hosts; h; h = h->hh.next) {
+        engine_admission_host_changed(e, h);
+    }
+    for (uint32_t n = 0; n < a->fleet.item_count; n++) { /* what a guest takes of a host's memory is a matter of limits, too */
+        if (a->entries[n]) {
+            fill_item(a->entries[n], &a->fleet.items[n]);
+        }
+    }
+    due(e);
+}
+
 /* Whatever it was set for: those whose worker was to be left alone may be asked again, and everything is looked at. */
 static void on_timer(void *arg)
 {
@@ -468,6 +485,10 @@ static void evaluate(struct lmo_engine *e)
 
 void engine_admission_run(struct lmo_engine *e)
 {
+    if (e->observing) {
+        e->admission.due = false; /* all is looked at anew when the records are told that they were loaded */
+        return;
+    }
     for (unsigned round = 0; round < ROUNDS_MAX && e->admission.due && !e->stopping && e->workers; round++) {
         evaluate(e); /* what then is still due is looked at in the next turn */
     }

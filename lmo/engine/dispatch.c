@@ -313,6 +313,7 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
 {
     static struct lmo_op_request req; /* the loop thread's scratch: 20 KiB */
     struct lmo_engine *e = entry->engine;
+    lmo_assert(!e->observing); /* B4 */
     struct call *call = calloc(1, sizeof *call);
     lmo_assert(call);
     *call = (struct call){.engine = e, .ordinal = task->ordinal, .kind = task->kind, .began_ns = lmo_now_ns()};

@@ -128,7 +128,9 @@ static void compare(struct doctor *d)
     };
     lmo_doctor_arrange(&w);
     look_up_ended(d, &w);
-    if (!d->no_memory) { /* nothing is found, and nothing mended, by half of what was seen */
+    if (d->fn) {
+        d->fn(d->fn_arg, d->no_memory ? NULL : &w);
+    } else if (!d->no_memory) { /* nothing is found, and nothing mended, by half of what was seen */
         d->finding_count = lmo_doctor_examine(&w, d->findings, LMO_FINDINGS_MAX, &d->more);
     }
 }
@@ -209,6 +211,17 @@ static void end(struct doctor *d)
 
 void engine_doctor_seen(struct doctor *d)
 {
+    if (d->fn) {
+        d->engine->doctor = false;
+        if (d->engine->stopping) {
+            d->fn(d->fn_arg, NULL);
+        } else {
+            compare(d);
+        }
+        engine_doctor_forget(d);
+        free(d);
+        return;
+    }
     if (d->engine->stopping) {
         end(d);
         return;
@@ -217,6 +230,19 @@ void engine_doctor_seen(struct doctor *d)
     if (!d->engine->mending || d->no_memory || !engine_doctor_mend(d)) {
         end(d);
     }
+}
+
+int engine_look_at_all(struct lmo_engine *e, engine_world_fn *fn, void *arg, struct lmo_err *err)
+{
+    struct doctor *d = e->doctor ? NULL : calloc(1, sizeof *d);
+    if (!d) {
+        return e->doctor ? lmo_fail(err, LMO_E_BUSY, "another doctor is looking already")
+                         : lmo_fail(err, LMO_E_NO_MEMORY, "no memory to look at all hosts");
+    }
+    *d = (struct doctor){.engine = e, .fn = fn, .fn_arg = arg};
+    e->doctor = true;
+    engine_doctor_look(d);
+    return 0;
 }
 
 static void doctor(struct request *q)
@@ -257,5 +283,6 @@ int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, 
     struct request q = engine_request(doctor, fn, arg, "");
     LMO_COPY(q.url, principal);
     q.repair = repair;
+    q.harmless = !repair;
     return engine_post(e, &q);
 }

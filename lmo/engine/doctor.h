@@ -19,7 +19,9 @@ void *engine_list_add(struct list *l, size_t size);
 
 struct doctor {
     struct lmo_engine *engine;
-    struct request *request; /* owned */
+    struct request *request; /* owned; NULL: only `fn` is told what was seen */
+    engine_world_fn *fn;
+    void *fn_arg;
     unsigned pending, next_port;
     bool no_memory;
     struct list hosts, guests, uses, exports, ports, records, ended, aside, open, moved;

@@ -4,6 +4,8 @@
 #include "base/fault.h"
 #include "base/id.h"
 #include "base/log.h"
+#include "base/str.h"
+#include "core/restore.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -106,8 +108,37 @@ static uint32_t next_random(struct lmo_engine *e)
     return (uint32_t)((z ^ (z >> 31)) >> 32);
 }
 
+/* e->spare is what the record has become. */
+static void adopt(struct entry *entry, const struct lmo_effects *effects)
+{
+    struct lmo_engine *e = entry->engine;
+    for (unsigned i = 0; i < e->spare->task_count; i++) {
+        if ((effects->send >> i) & 1U) {
+            send_later(entry, e->spare, e->spare->tasks[i].ordinal);
+        }
+    }
+    enum lmo_phase before = entry->phase;
+    unsigned phases_before = engine_record(entry)->phase_time_count;
+    engine_take_spare(entry);
+    engine_tell_step(entry, before, effects);
+    engine_figures_step(entry, phases_before, effects);
+    for (unsigned i = 0; i < effects->journal_count; i++) {
+        engine_journal(entry, effects->journal[i].what, effects->journal[i].why);
+        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s trace=%s what=%s why=%s", entry->id,
+                lmo_phase_text(entry->phase), engine_record(entry)->trace.id, effects->journal[i].what, effects->journal[i].why);
+    }
+    entry->durable |= effects->durable;
+    entry->ended |= effects->ended;
+    entry->wake_ms = effects->wake_ms;
+    engine_admission_stepped(entry);
+    mark_dirty(entry);
+}
+
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
 {
+    if (entry->engine->observing) { /* B4 */
+        return lmo_fail(err, LMO_E_UNAVAILABLE, "the store was restored and is not activated: nothing is decided yet");
+    }
     static struct lmo_effects effects; /* the loop thread's scratch: 8 KiB that need not be on every stack */
     ev->now_ms = engine_now_ms(entry->engine);
     ev->now_boot_us = lmo_now_ns() / 1000;
@@ -126,26 +157,7 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
         }
         return r;
     }
-    for (unsigned i = 0; i < e->spare->task_count; i++) {
-        if ((effects.send >> i) & 1U) {
-            send_later(entry, e->spare, e->spare->tasks[i].ordinal);
-        }
-    }
-    enum lmo_phase before = entry->phase;
-    unsigned phases_before = engine_record(entry)->phase_time_count;
-    engine_take_spare(entry);
-    engine_tell_step(entry, before, &effects);
-    engine_figures_step(entry, phases_before, &effects);
-    for (unsigned i = 0; i < effects.journal_count; i++) {
-        engine_journal(entry, effects.journal[i].what, effects.journal[i].why);
-        lmo_log(LMO_LOG_INFO, "migration", "migration=%s phase=%s trace=%s what=%s why=%s", entry->id,
-                lmo_phase_text(entry->phase), engine_record(entry)->trace.id, effects.journal[i].what, effects.journal[i].why);
-    }
-    entry->durable |= effects.durable;
-    entry->ended |= effects.ended;
-    entry->wake_ms = effects.wake_ms;
-    engine_admission_stepped(entry);
-    mark_dirty(entry);
+    adopt(entry, &effects);
     return 0;
 }
 
@@ -155,6 +167,20 @@ int engine_try(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     ev->now_ms = engine_now_ms(entry->engine);
     ev->now_boot_us = lmo_now_ns() / 1000;
     return lmo_core_step(engine_record(entry), ev, entry->engine->spare, &effects, err);
+}
+
+int engine_restored(struct entry *entry, const struct lmo_restore_view *v, bool act, struct lmo_err *err)
+{
+    static struct lmo_effects effects;
+    struct lmo_engine *e = entry->engine;
+    if (act) {
+        engine_heat(entry, false);
+    }
+    int r = lmo_core_restored(engine_record(entry), v, engine_now_ms(e), e->spare, &effects, err);
+    if (r == 0 && act && effects.durable) {
+        adopt(entry, &effects);
+    }
+    return r;
 }
 
 /* ------------------------------------------------------------------ after the commit */
@@ -265,6 +291,8 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
     }
     e->stalled = true;
     e->stalls++;
+    e->stall_code = err->code;
+    LMO_COPY(e->stall_why, err->text);
     lmo_log(LMO_LOG_ERROR, "cannot commit; nothing is sent until it works", "try=%u code=%s why=%s", e->stalls,
             lmo_err_name(err->code), err->text);
     if (lmo_loop_timer(e->loop, STALL_RETRY_MS, on_stall_timer, e, &e->stall_timer) < 0) {
@@ -348,6 +376,7 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     }
     e->audits = e->audits && r < 0;
     e->tells = e->tells || (r == 0 && tells);
+    e->commits += r == 0;
     return r;
 }
 
@@ -452,6 +481,7 @@ static void flush(void *arg)
     if (e->stalls > 0) {
         lmo_log(LMO_LOG_WARN, "commits work again", "after=%u", e->stalls);
         e->stalls = 0;
+        e->stall_code = 0;
     }
     acknowledge(e, count);
     for (; count > 0; count--) {
@@ -554,7 +584,7 @@ static void on_events(void *arg, const char *host, const struct lmo_worker_event
 {
     struct lmo_engine *e = arg;
     struct host *h = engine_host(e, host);
-    if (!h || e->stopping) {
+    if (!h || e->stopping || e->observing) {
         return;
     }
     for (unsigned i = 0; i < count; i++) {
@@ -738,9 +768,26 @@ static int load_open(void *arg, const struct lmo_migration *m, const char *xml)
     return 0;
 }
 
+void engine_recover(struct lmo_engine *e)
+{
+    struct entry *entry, *tmp;
+    HASH_ITER(hh, e->entries, entry, tmp) {
+        struct lmo_event ev = {.kind = LMO_EV_RECOVERED};
+        struct lmo_err why = {0};
+        entry->recovering = true;
+        int r = engine_apply(entry, &ev, &why);
+        entry->recovering = false;
+        if (r < 0) {
+            engine_set_aside(entry, &why);
+            engine_entry_free(entry);
+        }
+    }
+}
+
 int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct lmo_err *err)
 {
     e->workers = workers;
+    engine_restore_begin(e);
     int r = e->store->ops->host_list(e->store, load_host, e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading hosts");
@@ -764,22 +811,13 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     if (r < 0) {
         return lmo_err_prefix(err, "reading the event log");
     }
-    unsigned count = HASH_COUNT(e->entries);
-    struct entry *entry, *tmp;
-    HASH_ITER(hh, e->entries, entry, tmp) {
-        struct lmo_event ev = {.kind = LMO_EV_RECOVERED};
-        struct lmo_err why = {0};
-        entry->recovering = true;
-        r = engine_apply(entry, &ev, &why);
-        entry->recovering = false;
-        if (r < 0) {
-            engine_set_aside(entry, &why);
-            engine_entry_free(entry);
-        }
+    if (!e->observing) {
+        engine_recover(e);
     }
     if (e->store->ops->check_term && lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {
         return lmo_fail(err, LMO_E_LIMIT, "no timer for the term");
     }
-    lmo_log(LMO_LOG_INFO, "engine started", "hosts=%u open_migrations=%u", HASH_COUNT(e->hosts), count);
+    lmo_log(LMO_LOG_INFO, "engine started", "hosts=%u open_migrations=%u", HASH_COUNT(e->hosts), HASH_COUNT(e->entries));
+    engine_restore_look(e);
     return 0;
 }

@@ -60,6 +60,22 @@ const struct lmo_workers_callbacks *lmo_engine_callbacks(struct lmo_engine *e);
 /* Loads hosts and open records and begins to drive them. `workers` is borrowed. */
 int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct lmo_err *err) LMO_MUST_CHECK;
 
+/* For whoever watches over the program. On the loop thread. */
+struct lmo_engine_status {
+    unsigned open, attention;   /* migrations */
+    unsigned hosts, hosts_up;
+    bool observing;             /* the store was restored, and not activated yet */
+    int store_code;             /* LMO_E_*: why the store cannot commit; 0: it can */
+    char store_why[LMO_TEXT_MAX];
+};
+void lmo_engine_status(const struct lmo_engine *e, struct lmo_engine_status *ret);
+/* Has the store really committed since the last call? If nothing had to be written, something is, to find out. 0, or
+ * the store's error. */
+int lmo_engine_beat(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+/* Other limits from now on, but for the link (`limits->link` is ignored): what runs goes on, what waits is looked at anew,
+ * shares are divided anew. Deadlines in the queue that were given stay. On the loop thread. */
+void lmo_engine_set_limits(struct lmo_engine *e, const struct lmo_limits *limits);
+
 /* From here on nothing that happens is stepped any more: what calls under way answer while everything is being taken down
  * is for the next coordinator to ask again. */
 void lmo_engine_stop(struct lmo_engine *e);
@@ -189,6 +205,10 @@ bool lmo_traceparent_parse(const char *text, struct lmo_trace *ret);
 
 /* Compares every record with what is seen on all hosts; `repair`: mends what is provably safe, one thing after the other. */
 int lmo_engine_doctor(struct lmo_engine *e, bool repair, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* A store that was put back from a backup (restore.c). Looks at all hosts and says what would become of every open record; with
+ * `activate` does that and acts from then on. `force`: although hosts could not be asked, or migrations that the store does
+ * not know are under way. CONFLICT if the store is none of that kind and is to be activated. */
+int lmo_engine_restore(struct lmo_engine *e, bool activate, bool force, const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 /* One line of the audit trail; `at_ms` and `n` are filled in. Any thread; there is no reply. */
 int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line) LMO_MUST_CHECK;
 /* Newest first. `before` 0: the page's position. */

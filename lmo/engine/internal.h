@@ -154,6 +154,7 @@ struct lmo_engine {
     struct host *hosts;
     struct entry *entries, *by_vm;
     struct quarantined *quarantine;
+    bool observing, restoring;       /* restore.c: nothing is done; somebody looks at everything */
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
     bool tells;                      /* events were stored that nobody was given yet */
@@ -183,6 +184,9 @@ struct lmo_engine {
     uint64_t stall_timer, term_timer;
     unsigned stalls;
     uint64_t random;                 /* state of the generator of jitter */
+    int stall_code;                  /* of the last commit that failed; 0 once one has succeeded */
+    char stall_why[LMO_TEXT_MAX];
+    uint64_t commits, commits_beaten; /* transactions that are on disk; of them, those that lmo_engine_beat has seen */
 };
 
 /* engine.c */
@@ -220,6 +224,7 @@ void engine_take_spare(struct entry *entry);
 /* admission.c. The model is made at the start; a failure is one of memory. */
 int engine_admission_init(struct lmo_engine *e, const struct lmo_limits *limits, struct lmo_err *err);
 void engine_admission_done(struct lmo_engine *e);
+void engine_admission_set_limits(struct lmo_engine *e, const struct lmo_limits *limits);
 int engine_admission_host_add(struct lmo_engine *e, struct host *h, struct lmo_err *err);
 void engine_admission_host_remove(struct lmo_engine *e, struct host *h);
 /* Its facts, its state or its limits are not what they were. */
@@ -352,7 +357,27 @@ struct request {
     char reason[LMO_TEXT_MAX];
     bool repair;
     struct lmo_webhook_request webhook;
+    bool activate, force; /* restore.c */
+    bool harmless;        /* may be done while a restored store is only observed: it orders nothing of anybody */
 };
+
+/* restore.c */
+struct lmo_restore_view;
+/* Before hosts and records are loaded: is the store one that was restored? */
+void engine_restore_begin(struct lmo_engine *e);
+/* Afterwards: if it is, looks at everything once. */
+void engine_restore_look(struct lmo_engine *e);
+/* Whoever starts anything by itself asks first: true, and nothing may be ordered. */
+bool engine_observing(const struct lmo_engine *e);
+/* engine.c: the record becomes what core/restore.h says (act), or only e->spare does. */
+int engine_restored(struct entry *entry, const struct lmo_restore_view *v, bool act, struct lmo_err *err) LMO_MUST_CHECK;
+/* Every open record learns that a coordinator has just loaded it. */
+void engine_recover(struct lmo_engine *e);
+/* doctor.c: looks at everything; `fn` once, later, with what was seen, sorted as core/doctor.h wants it; NULL: no memory, or
+ * the coordinator is stopping. BUSY: somebody does already. */
+struct lmo_doctor_world;
+typedef void engine_world_fn(void *arg, const struct lmo_doctor_world *w);
+int engine_look_at_all(struct lmo_engine *e, engine_world_fn *fn, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* quarantine.c */
 int engine_quarantine_load(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;

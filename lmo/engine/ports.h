@@ -13,6 +13,8 @@
 #include "proto/observe.h"
 #include "proto/op.h"
 
+#include <stdatomic.h>
+
 /* ------------------------------------------------------------------ store */
 
 struct lmo_host_row {
@@ -153,6 +155,16 @@ struct lmo_store_ops {
     int (*quarantine)(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
     int (*quarantine_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
                            struct lmo_err *err) LMO_MUST_CHECK;
+    /* True: the store is a backup that was put back and not activated since: it shows the past (engine/restore.c). */
+    bool (*restored)(const struct lmo_store *s, int64_t *ret_made_ms);
+    /* This coordinator's term becomes at least that; never lower. Durable. */
+    int (*raise_term)(struct lmo_store *s, uint64_t at_least, struct lmo_err *err) LMO_MUST_CHECK;
+    /* No epoch of any guest, known here or not, is handed out from now on that is not above it. Durable. */
+    int (*raise_epochs)(struct lmo_store *s, uint64_t above, struct lmo_err *err) LMO_MUST_CHECK;
+    /* It is the present again. Durable. */
+    int (*activate)(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+    /* A durable transaction that changes nothing that anybody reads: whether the disk still takes one. */
+    int (*beat)(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 };
 struct lmo_store {
     const struct lmo_store_ops *ops;
@@ -163,6 +175,12 @@ int lmo_store_sqlite_open(const char *state_dir, struct lmo_store **ret, struct 
 /* The same, also while another coordinator holds the lock (asleep, cut off, on another machine that shares the disk):
  * raises the term, after which that one can write nothing, and takes its lock's place. */
 int lmo_store_sqlite_take_over(const char *state_dir, struct lmo_store **ret, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* Copies <state_dir>'s store to a file, whether or not a coordinator uses it (sql/backup.h), unless `stop` (may be
+ * NULL) becomes true. Blocks, for as long as that takes; any thread. */
+int lmo_store_sqlite_backup(const char *state_dir, const char *to, const atomic_bool *stop, struct lmo_err *err) LMO_MUST_CHECK;
+/* Puts a backup in the place of <state_dir>'s store, which no coordinator may use (BUSY). The next one observes only. */
+int lmo_store_sqlite_restore(const char *state_dir, const char *from, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* Moves the database's log by a thread of its own from now on, until the store is closed, so that no commit has to
  * (sqlite_tidy.c). For programs that serve; a store without it does the same work, now and then within a commit. */
@@ -201,6 +219,11 @@ struct lmo_workers_ops {
               lmo_op_done_fn *done, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     int (*observe)(struct lmo_workers *w, const char *host, const char *path, uint32_t timeout_ms,
                    lmo_observe_done_fn *done, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    /* The rest may be missing (NULL) where no store is ever restored, as in tests. */
+    /* The term of every request from now on. */
+    void (*set_term)(struct lmo_workers *w, uint64_t term);
+    /* Off: no event stream of any host, now and of hosts that are added; a worker hears only what is asked of it. */
+    void (*listen)(struct lmo_workers *w, bool on);
 };
 struct lmo_workers {
     const struct lmo_workers_ops *ops;

@@ -63,7 +63,10 @@ void engine_reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 static void run_request(void *arg)
 {
     struct request *r = arg;
-    if (engine_keyed_begin(r)) {
+    if (r->engine->observing && !r->harmless) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "",
+                          "this coordinator's store was restored from a backup: it only observes until `lmo restore --activate`");
+    } else if (engine_keyed_begin(r)) {
         r->run(r);
     }
     free(r);
@@ -707,6 +710,7 @@ struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn
 int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_add, fn, arg, name);
+    r.harmless = true;
     LMO_COPY(r.url, url);
     return engine_post(e, &r);
 }
@@ -717,12 +721,14 @@ int lmo_engine_host_list(struct lmo_engine *e, const char *state, const struct l
     struct request r = engine_request(host_list, fn, arg, "");
     LMO_COPY(r.phase, state);
     r.page = *page;
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
 int lmo_engine_host_get(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_get, fn, arg, name);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
@@ -738,6 +744,7 @@ int lmo_engine_host_limits(struct lmo_engine *e, const char *name, const struct 
 int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(host_remove, fn, arg, name);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
@@ -747,12 +754,14 @@ int lmo_engine_vm_list(struct lmo_engine *e, const char *host, const char *state
     struct request r = engine_request(vm_list, fn, arg, host);
     LMO_COPY(r.phase, state);
     r.page = *page;
+    r.harmless = true;
     return engine_post(e, &r);
 }
 
 int lmo_engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(vm_get, fn, arg, vm);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 

@@ -311,6 +311,7 @@ int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait
                              lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_get, fn, arg, id);
+    r.harmless = true;
     r.version = wait_version;
     r.wait_ms = wait_ms;
     return engine_post(e, &r);
@@ -320,6 +321,7 @@ int lmo_engine_migration_list(struct lmo_engine *e, const struct lmo_migration_f
                               const struct lmo_page *page, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_list, fn, arg, "");
+    r.harmless = true;
     r.filter = *filter;
     r.full = full;
     r.page = *page;
@@ -330,6 +332,7 @@ int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, const str
                                  lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(migration_journal, fn, arg, id);
+    r.harmless = true;
     r.page = *page;
     return engine_post(e, &r);
 }

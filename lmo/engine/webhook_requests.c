@@ -417,6 +417,7 @@ static int post_webhook(struct lmo_engine *e, void (*run)(struct request *), con
                         lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(run, fn, arg, id);
+    r.harmless = run == list || run == get;
     if (q) {
         r.webhook = *q;
     }
@@ -458,6 +459,7 @@ int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t 
                             void *arg)
 {
     struct request r = engine_request(dead_list, fn, arg, webhook);
+    r.harmless = true;
     r.version = after;
     r.limit = limit;
     return engine_post(e, &r);
@@ -484,6 +486,7 @@ int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, u
 int lmo_engine_hook_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(hook_get, fn, arg, vm);
+    r.harmless = true;
     return engine_post(e, &r);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #define REQUEST_ID "X-Request-Id"
 
@@ -266,12 +267,9 @@ bool lmo_http_answer_locked(struct lmo_http_request *req, unsigned status, struc
     return true;
 }
 
-/* Hands `body` (malloc'ed, taken) to the client and ends the handler's ownership. */
-static void answer(struct lmo_http_request *req, unsigned status, const char *content_type, char *body, size_t len)
+/* Hands the response (taken; NULL: no memory) to the client and ends the handler's ownership. */
+static void answer_with(struct lmo_http_request *req, unsigned status, const char *content_type, struct MHD_Response *response)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
-    if (!response)
-        free(body);
     if (response && content_type && content_type[0])
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     if (response)
@@ -286,6 +284,23 @@ static void answer(struct lmo_http_request *req, unsigned status, const char *co
     (void)lmo_http_answer_locked(req, status, response);
     pthread_mutex_unlock(&req->server->lock);
     lmo_http_request_drop(req);
+}
+
+/* The same with `body` (malloc'ed, taken). */
+static void answer(struct lmo_http_request *req, unsigned status, const char *content_type, char *body, size_t len)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE);
+    if (!response)
+        free(body);
+    answer_with(req, status, content_type, response);
+}
+
+void lmo_http_reply_file(struct lmo_http_request *req, unsigned status, const char *content_type, int fd, uint64_t size)
+{
+    struct MHD_Response *response = MHD_create_response_from_fd64(size, fd);
+    if (!response)
+        (void)close(fd);
+    answer_with(req, status, content_type, response);
 }
 
 void lmo_http_reply(struct lmo_http_request *req, unsigned status, const char *content_type, const void *body,

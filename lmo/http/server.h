@@ -106,6 +106,8 @@ int lmo_http_set_header(struct lmo_http_request *req, const char *name, const ch
 /* ---- reply: each takes req; thread-safe; body is copied ---- */
 void lmo_http_reply(struct lmo_http_request *req, unsigned status, const char *content_type, const void *body,
                     size_t len);
+/* Sends the file from its beginning, `size` bytes. Takes `fd` too. */
+void lmo_http_reply_file(struct lmo_http_request *req, unsigned status, const char *content_type, int fd, uint64_t size);
 /* Takes `json` too (NULL, or one that cannot be dumped: 500). */
 void lmo_http_reply_json(struct lmo_http_request *req, unsigned status, json_t *json);
 /* RFC 9457 problem+json from an error: status by the table of base/err.h; members type, title, status, detail, code. */

@@ -42,6 +42,7 @@ struct lmo_pki_request {
     unsigned address_count;
     char addresses[LMO_PKI_ADDRESSES_MAX][LMO_PKI_DNS_MAX]; /* IP addresses or DNS names */
     int64_t lifetime_s;                                     /* 0: LMO_PKI_LEAF_SECONDS */
+    bool hypervisor; /* for libvirt's and QEMU's own connections (libvirt.h): their checks want keyEncipherment, too */
     bool renew; /* a new key and certificate in place of the files that are there; with no address given,
                             those of the certificate being replaced are kept */
 };

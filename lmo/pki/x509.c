@@ -162,7 +162,9 @@ int lmo_x509_new_leaf(X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *key, const struct lm
               X509_set_issuer_name(c, X509_get_subject_name(ca)) && X509_set_pubkey(c, key) &&
               set_times(c, entry->not_before_s, entry->not_after_s) &&
               add_extension(c, ca, NID_basic_constraints, "critical,CA:FALSE") &&
-              add_extension(c, ca, NID_key_usage, "critical,digitalSignature") &&
+              add_extension(c, ca, NID_key_usage,
+                            request->hypervisor ? "critical,digitalSignature,keyEncipherment"
+                                                : "critical,digitalSignature") &&
               add_extension(c, ca, NID_ext_key_usage, server ? "serverAuth,clientAuth" : "clientAuth") &&
               add_extension(c, ca, NID_subject_key_identifier, "hash") &&
               add_extension(c, ca, NID_authority_key_identifier, "keyid:always") && add_subject_names(c, request) &&

@@ -71,6 +71,7 @@ struct workers {
     struct observe_call *orphan_observes;
     char term_header[48];
     const char *headers[2]; /* of every request; ends with NULL */
+    bool silent;         /* no streams: hosts are asked only what the engine asks */
     unsigned call_count; /* ops of all hosts, orphans too */
     uint64_t next_serial;
 };

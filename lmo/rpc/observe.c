@@ -63,7 +63,7 @@ int workers_observe(struct lmo_workers *base, const char *host, const char *path
     struct worker_host *h = workers_find(w, host);
     char url[2 * LMO_URL_MAX];
     size_t plain = strspn(path, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-");
-    if (strncmp(path, "/v1/observe/", 12) != 0 || path[plain] != '\0' || strstr(path, "/.")) {
+    if ((strncmp(path, "/v1/observe/", 12) != 0 && strcmp(path, "/healthz") != 0) || path[plain] != '\0' || strstr(path, "/.")) {
         return lmo_fail(err, LMO_E_INVALID, "'%.80s' is not the path of an observation", path);
     }
     if (!h) {

@@ -75,6 +75,16 @@ static void failed_response(struct worker_host *h, const struct lmo_http_respons
 
 /* ------------------------------------------------------------------ observation */
 
+static int check_protocol(const struct lmo_host_facts *facts, struct lmo_err *err)
+{
+    uint32_t max = facts->protocol_max ? facts->protocol_max : 1, min = facts->protocol_min ? facts->protocol_min : 1;
+    return min <= LMO_PROTOCOL_MAX && max >= LMO_PROTOCOL_MIN
+               ? 0
+               : lmo_fail(err, LMO_E_UNSUPPORTED,
+                          "its worker (%s) speaks protocol %u to %u, this coordinator (%s) %d to %d: bring the older one up to date",
+                          facts->version, min, max, LMO_VERSION, LMO_PROTOCOL_MIN, LMO_PROTOCOL_MAX);
+}
+
 static void on_observed(void *arg, const struct lmo_http_response *r)
 {
     struct worker_host *h = arg;
@@ -93,6 +103,9 @@ static void on_observed(void *arg, const struct lmo_http_response *r)
     }
     if (e == 0 && strcmp(facts.host, h->name) != 0) {
         e = lmo_fail(&err, LMO_E_CONFLICT, "the worker there is %s's", facts.host);
+    }
+    if (e == 0) {
+        e = check_protocol(&facts, &err);
     }
     if (e < 0) {
         failed(h, err.text);
@@ -311,6 +324,9 @@ void stream_acknowledge(struct worker_host *h, uint64_t cursor)
 
 void stream_start(struct worker_host *h)
 {
+    if (h->workers->silent) {
+        return;
+    }
     if (lmo_loop_timer(h->workers->loop, 0, observe, h, &h->timer) < 0) {
         lmo_unreachable("no timer for a new worker");
     }

@@ -103,6 +103,16 @@ void lmo_workers_http_set_term(struct lmo_workers *base, uint64_t term)
     w->headers[0] = w->term_header;
 }
 
+static void listen_to(struct lmo_workers *base, bool on)
+{
+    struct workers *w = workers_of(base);
+    bool was_silent = w->silent;
+    w->silent = !on;
+    for (struct worker_host *h = w->hosts; on && was_silent && h; h = h->hh.next) {
+        stream_start(h);
+    }
+}
+
 static void workers_close(struct lmo_workers *base)
 {
     if (!base) {
@@ -127,6 +137,8 @@ static const struct lmo_workers_ops http_ops = {
     .acknowledge = acknowledge,
     .op = workers_op,
     .observe = workers_observe,
+    .set_term = lmo_workers_http_set_term,
+    .listen = listen_to,
 };
 
 int lmo_workers_http_open(struct lmo_loop *loop, const struct lmo_tls_files *tls,

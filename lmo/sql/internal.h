@@ -29,6 +29,9 @@ struct lmo_sql {
 
 /* Fills err from SQLite's code and message; returns our code. */
 int lmo_sql_error(sqlite3 *handle, int rc, const char *what, struct lmo_err *err);
+/* Was every step applied under the name that this binary knows it by? */
+int lmo_sql_check_names(struct lmo_sql *db, const struct lmo_sql_migration *steps, unsigned version,
+                        struct lmo_err *err) LMO_MUST_CHECK;
 /* Finalises every statement; for close. */
 void lmo_sql_cache_clear(struct lmo_sql *db);
 /* Resets every statement; for rollback. */

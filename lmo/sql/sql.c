@@ -226,8 +226,7 @@ int lmo_sql_version(struct lmo_sql *db, unsigned *ret_version, struct lmo_err *e
     return 0;
 }
 
-/* Was every step applied under the name that this binary knows it by? */
-static int check_names(struct lmo_sql *db, const struct lmo_sql_migration *steps, unsigned version, struct lmo_err *err)
+int lmo_sql_check_names(struct lmo_sql *db, const struct lmo_sql_migration *steps, unsigned version, struct lmo_err *err)
 {
     for (unsigned i = 0; i < version; i++) {
         LMO_AUTO_SQL_RESET struct lmo_sql_stmt *stmt = NULL;
@@ -284,7 +283,7 @@ int lmo_sql_migrate(struct lmo_sql *db, const struct lmo_sql_migration *steps, s
             err, LMO_E_CONFLICT,
             "the database has schema %u and this program knows up to %zu: use the newer program, or a backup", version,
             count);
-    r = check_names(db, steps, version, err);
+    r = lmo_sql_check_names(db, steps, version, err);
     for (size_t i = version; r == 0 && i < count; i++)
         r = apply(db, &steps[i], err);
     return r;

@@ -18,6 +18,8 @@
  *  9. An event is stored by the transaction that stores what it tells of; its number is never given twice. */
 #include "store/sqlite_internal.h"
 
+#include "sql/backup.h"
+
 #include "base/cleanup.h"
 #include "base/fs.h"
 #include "base/str.h"
@@ -66,6 +68,11 @@ static const struct lmo_store_ops sqlite_ops = {
     .audit_list = lmo_sqlite_audit_list,
     .quarantine = lmo_sqlite_quarantine,
     .quarantine_list = lmo_sqlite_quarantine_list,
+    .beat = lmo_sqlite_beat,
+    .restored = lmo_sqlite_restored,
+    .raise_term = lmo_sqlite_raise_term,
+    .raise_epochs = lmo_sqlite_raise_epochs,
+    .activate = lmo_sqlite_activate,
 };
 
 static const struct lmo_event_store_ops sqlite_event_ops = {
@@ -152,7 +159,12 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
     }
     r = lmo_sql_open(db_path, 0, &db, err);
     if (r == 0) {
-        r = lmo_sql_migrate(db, lmo_schema_coordinator, lmo_schema_coordinator_count, err);
+        r = lmo_sql_upgrade(db, db_path, lmo_schema_coordinator, lmo_schema_coordinator_count, err);
+    }
+    if (r == 0) {
+        r = lmo_sql_marked(db, &st->backup_ms, err);
+        st->restored = r == 1;
+        r = r < 0 ? r : 0;
     }
     st->db = db;
     if (r == 0) {

@@ -23,6 +23,9 @@ struct sqlite_store {
     char db_path[LMO_PATH_MAX];
     int lock_fd;
     uint64_t term;
+    bool restored;               /* a backup that was not activated yet */
+    int64_t backup_ms;           /* when that was made */
+    unsigned beats;
     unsigned audit_count, audit_size; /* lines that wait for the next commit */
     struct lmo_audit_line *audit;
     struct lmo_kept_answer with; /* goes with the next write; key empty: none */
@@ -77,6 +80,13 @@ int lmo_sqlite_take_term(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_
 /* CONFLICT if it is not ours any more. Inside a transaction nobody can raise it until that ends. */
 int lmo_sqlite_check_term(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 uint64_t lmo_sqlite_term(const struct lmo_store *s);
+int lmo_sqlite_beat(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* sqlite_restore.c */
+bool lmo_sqlite_restored(const struct lmo_store *s, int64_t *ret_made_ms);
+int lmo_sqlite_raise_term(struct lmo_store *s, uint64_t at_least, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_raise_epochs(struct lmo_store *s, uint64_t above, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_sqlite_activate(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
 
 /* sqlite_audit.c */
 int lmo_sqlite_audit(struct lmo_store *s, const struct lmo_audit_line *l) LMO_MUST_CHECK;

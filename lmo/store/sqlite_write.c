@@ -375,13 +375,14 @@ static int last_epoch(struct sqlite_store *st, const char *vm_uuid, uint64_t *re
             return 0;
         }
     }
-    int r = lmo_sql_prepare(st->db, "SELECT epoch FROM vm_epoch WHERE vm_uuid = ?", &stmt, err);
+    /* The row without a guest: of all that are not known here (sqlite_restore.c). */
+    int r = lmo_sql_prepare(st->db, "SELECT max(epoch) FROM vm_epoch WHERE vm_uuid IN (?, '')", &stmt, err);
     if (r == 0) {
         lmo_sql_bind_text(stmt, 1, vm_uuid);
         r = lmo_sql_step(stmt, err);
     }
     if (r >= 0) {
-        *ret = r == 1 ? lmo_sql_u64(stmt, 0) : 0;
+        *ret = r == 1 ? lmo_sql_u64(stmt, 0) : 0; /* NULL reads as 0 */
     }
     return r < 0 ? r : 0;
 }

@@ -73,14 +73,18 @@ class Proxy:
         self.inside = inside or (lambda function, *args: function(*args))
         self.rules, self.lock, self.connections = [], threading.Lock(), set()
         self.raw, self.ending = False, False
-        self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server_context.load_verify_locations(self.ca)
-        self.server_context.verify_mode = ssl.CERT_REQUIRED
-        self.server_context.load_cert_chain(*map(str, files(f"worker:{name}")))
-        self.client_contexts = {}
+        self.read_certificates()
         self.listener = self.inside(self._listen, listen)
         self.address = self.listener.getsockname()
         threading.Thread(target=self._accept, daemon=True, name=f"proxy {name}").start()
+
+    def read_certificates(self):
+        """What it shows as the worker, now; and what it shows as whoever it plays, when that is needed next."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_verify_locations(self.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(*map(str, self.files(f"worker:{self.name}")))
+        self.server_context, self.client_contexts = context, {}
 
     @staticmethod
     def _listen(address):

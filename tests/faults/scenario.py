@@ -47,6 +47,7 @@ ACTIONS = {
     "memory_gone": ({"for_s"}, {"for_s"}),                  # of the destination
     "clock": ({"who", "ms", "for_s"}, {"who", "ms"}),       # the wall clock of that program jumps
     "certificate_expires": ({"who", "lifetime_s", "for_s"}, {"who", "lifetime_s"}),  # short-lived; renewed after for_s
+    "certificate_rotated": ({"who"}, {"who"}),              # a new one, and the old one revoked everywhere, at once
     "take_over": (set(), set()),                            # a second coordinator on the same store (lmod --take-over)
     "cancel": (set(), set()),
     "wait": ({"for_s"}, {"for_s"}),

@@ -25,6 +25,7 @@ class Rest:
     def __init__(self, address, ca, cert, key, inside=None, timeout=40, document=None):
         self.document = document
         self.address, self.inside, self.timeout = address, inside or (lambda function: function()), timeout
+        self.files = (ca, cert, key)
         self.context = ssl.create_default_context(cafile=str(ca))
         self.context.load_cert_chain(str(cert), str(key))
         self.connection = None

@@ -22,6 +22,11 @@ void lmo_log_set_fd(int fd)
     (void)fd;
 }
 
+int lmo_log_open_file(const char *path, struct lmo_err *err)
+{
+    return lmo_fail(err, LMO_E_UNSUPPORTED, "%s: simulated processes have no log files", path);
+}
+
 int lmo_log_level_from_name(const char *name, enum lmo_log_level *ret_level)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};

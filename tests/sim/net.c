@@ -1062,6 +1062,16 @@ static void send_answer(struct lmo_http_request *req, unsigned status, const cha
     sim_at(NULL, when, answer_arrives, a);
 }
 
+/* Files are not simulated: nobody asks for one. */
+void lmo_http_reply_file(struct lmo_http_request *req, unsigned status, const char *content_type, int fd, uint64_t size)
+{
+    (void)status;
+    (void)content_type;
+    (void)fd;
+    (void)size;
+    lmo_http_reply_fail(req, LMO_E_UNSUPPORTED, "a file");
+}
+
 void lmo_http_reply(struct lmo_http_request *req, unsigned status, const char *content_type, const void *body,
                     size_t len)
 {

@@ -279,7 +279,12 @@ int main(int argc, char **argv)
         sigemptyset(&set);
         sigaddset(&set, SIGTERM);
         sigaddset(&set, SIGINT);
-        (void)sigwait(&set, &signal);
+        sigaddset(&set, SIGHUP);
+        while (sigwait(&set, &signal) == 0 && signal == SIGHUP) {
+            for (unsigned i = 0; seats && i < count; i++) {
+                lmo_worker_reload(seats[i].worker);
+            }
+        }
     } else {
         (void)fprintf(stderr, "lmo-simworkers: %s\n", err.text);
     }

@@ -51,7 +51,8 @@
     X(events) \
     X(follow) \
     X(webhooks) \
-    X(observe)
+    X(observe) \
+    X(restore)
 
 /* A partial build (cmake -DLMO_UNIT_FILES=...) leaves suites out; the full one fails to link if one is missing. */
 #ifdef LMO_UNIT_PARTIAL

@@ -38,6 +38,7 @@ struct fake {
     atomic_uint puts, gets, executed, observations, polls;
     char boot[LMO_ID_MAX];
     char host[LMO_NAME_MAX];
+    uint32_t protocol_min, protocol_max; /* 0: it does not say */
     struct lmo_http_request *poll; /* held */
     struct lmo_http_request *silent;
     _Atomic uint64_t poll_after;
@@ -205,6 +206,8 @@ static void on_host(void *arg, struct lmo_http_request *req, const struct lmo_ht
     fake.observations++;
     snprintf(f.boot, sizeof(f.boot), "%s", fake.boot);
     snprintf(f.host, sizeof(f.host), "%s", fake.host);
+    f.protocol_min = fake.protocol_min;
+    f.protocol_max = fake.protocol_max;
     pthread_mutex_unlock(&fake.lock);
     lmo_http_reply_json(req, 200, lmo_host_facts_to_json(&f));
 }
@@ -750,6 +753,45 @@ START_TEST(worker_that_calls_itself_otherwise__is_not_believed)
 }
 END_TEST
 
+START_TEST(worker_of_another_protocol__gets_no_orders_and_it_is_said_why)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.protocol_min = LMO_PROTOCOL_MAX + 1;
+    fake.protocol_max = LMO_PROTOCOL_MAX + 3;
+    pthread_mutex_unlock(&fake.lock);
+    run_until(&seen.downs, 1, 5000);
+    ck_assert_msg(strstr(seen.why, "speaks protocol 2 to 4, this coordinator") != NULL, "%s", seen.why);
+    ck_assert_uint_eq(seen.ups, 0);
+}
+END_TEST
+
+START_TEST(worker_of_a_newer_program_that_still_speaks_ours__is_talked_to)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.protocol_min = LMO_PROTOCOL_MAX;
+    fake.protocol_max = LMO_PROTOCOL_MAX + 3;
+    pthread_mutex_unlock(&fake.lock);
+    run_until(&seen.ups, 1, 5000);
+}
+END_TEST
+
+/* As after a restore: hosts are asked what the engine asks, and nothing by itself. */
+START_TEST(silent__no_stream_begins_until_it_is_listened_again)
+{
+    char url[64];
+    snprintf(url, sizeof(url), "https://127.0.0.1:%u", fake.relay.port);
+    workers->ops->listen(workers, false);
+    workers->ops->host_remove(workers, "hv1");
+    ck_assert_int_eq(workers->ops->host_add(workers, "hv1", url, 0, NULL), 0);
+    ck_assert_int_eq(workers->ops->observe(workers, "hv1", "/v1/observe/vm/known", 5000, on_observed, NULL, NULL), 0);
+    run_until(&seen.observed, 1, 5000);
+    ck_assert_uint_eq(fake.observations, 0);
+    ck_assert_uint_eq(seen.ups + seen.downs, 0);
+    workers->ops->listen(workers, true);
+    run_until(&seen.ups, 1, 5000);
+}
+END_TEST
+
 static void emit_raw(const char *text)
 {
     json_t *j = json_loads(text, 0, NULL);
@@ -840,6 +882,9 @@ Suite *rpc_suite(void)
     tcase_add_test(t, restarted_worker__is_observed_again);
     tcase_add_test(t, broken_connection__is_told_and_mended);
     tcase_add_test(t, worker_that_calls_itself_otherwise__is_not_believed);
+    tcase_add_test(t, worker_of_another_protocol__gets_no_orders_and_it_is_said_why);
+    tcase_add_test(t, worker_of_a_newer_program_that_still_speaks_ours__is_talked_to);
+    tcase_add_test(t, silent__no_stream_begins_until_it_is_listened_again);
     tcase_add_loop_test(t, batch_that_is_not_understood__reaches_nobody, 0,
                         sizeof(bad_batches) / sizeof(bad_batches[0]));
     tcase_add_test(t, stream_that_went_back__is_loud_and_delivers_nothing);

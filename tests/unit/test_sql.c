@@ -1,11 +1,13 @@
 /* test_sql.c - durability settings, migrations, statements, and how SQLite's failures come out. */
 #include "suites.h"
 #include "tmpdir.h"
-#include "sql/sql.h"
+#include "sql/backup.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static char dir[TMPDIR_MAX], path[128];
 static struct lmo_sql *db;
@@ -257,6 +259,107 @@ START_TEST(embedded_schemas__apply_to_an_empty_database)
 }
 END_TEST
 
+/* How many files of `dir` begin with `prefix`; the name of one of them. */
+static unsigned files_of(const char *in, const char *prefix, char *ret_one, size_t size)
+{
+    unsigned count = 0;
+    DIR *d = opendir(in);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0) {
+            snprintf(ret_one, size, "%s/%s", in, e->d_name);
+            count++;
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+    return count;
+}
+
+START_TEST(upgrade__copies_the_database_before_it_is_changed_and_keeps_a_bounded_number_of_copies)
+{
+    char copies[160], one[512] = "", name[64], extra[256];
+    const char *base = strrchr(path, '/') + 1;
+    snprintf(copies, sizeof copies, "%.*s/backup", (int)(strrchr(path, '/') - path), path);
+    snprintf(name, sizeof name, "%.40s-schema", base);
+    ck_assert_int_eq(lmo_sql_upgrade(db, path, steps, 1, &err), 0);
+    ck_assert_uint_eq(files_of(copies, name, one, sizeof one), 0); /* there was nothing to lose */
+    ck_assert_int_eq(mkdir(copies, 0700), 0);
+    for (unsigned i = 0; i < 7; i++) {
+        snprintf(extra, sizeof extra, "%s/%s1-2020010%uT000000Z", copies, name, i + 1);
+        fclose(fopen(extra, "w"));
+    }
+    snprintf(extra, sizeof extra, "%s/somebody-elses", copies);
+    fclose(fopen(extra, "w"));
+    ck_assert_msg(lmo_sql_upgrade(db, path, steps, 2, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(files_of(copies, name, one, sizeof one), LMO_SQL_COPIES_KEPT);
+    ck_assert_uint_eq(files_of(copies, "somebody", one, sizeof one), 1);
+    for (unsigned i = 0; i < 7; i++) { /* the newest one is this program's */
+        char old[256];
+        snprintf(old, sizeof old, "%s/%s1-2020010%uT000000Z", copies, name, i + 1);
+        unlink(old);
+    }
+    ck_assert_uint_eq(files_of(copies, name, one, sizeof one), 1);
+    LMO_AUTO_SQL struct lmo_sql *copy = NULL;
+    struct stat st;
+    unsigned version = 0;
+    int64_t made_ms = 0;
+    ck_assert_int_eq(stat(one, &st), 0);
+    ck_assert_uint_eq(st.st_mode & 0777, 0600);
+    ck_assert_int_eq(lmo_sql_open(one, 0, &copy, &err), 0);
+    ck_assert_int_eq(lmo_sql_version(copy, &version, &err), 0);
+    ck_assert_uint_eq(version, 1);
+    ck_assert_int_eq(lmo_sql_marked(copy, &made_ms, &err), 1); /* whoever puts it back is told what it is */
+    ck_assert_int_gt(made_ms, 0);
+    ck_assert_int_eq(lmo_sql_marked(db, &made_ms, &err), 0);
+}
+END_TEST
+
+START_TEST(upgrade__to_an_older_program_is_refused_with_what_can_be_done)
+{
+    ck_assert_int_eq(lmo_sql_upgrade(db, path, steps, 2, &err), 0);
+    ck_assert_int_eq(lmo_sql_upgrade(db, path, steps, 1, &err), LMO_E_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(err.text, "newer program: it has schema 2, this program knows up to 1"));
+    ck_assert_ptr_nonnull(strstr(err.text, "backup"));
+}
+END_TEST
+
+START_TEST(upgrade__does_not_change_a_database_that_it_cannot_copy_first)
+{
+    char copies[160];
+    unsigned version = 0;
+    ck_assert_int_eq(lmo_sql_upgrade(db, path, steps, 1, &err), 0);
+    snprintf(copies, sizeof copies, "%.*s/backup", (int)(strrchr(path, '/') - path), path);
+    fclose(fopen(copies, "w")); /* no directory can be there */
+    ck_assert_int_lt(lmo_sql_upgrade(db, path, steps, 2, &err), 0);
+    ck_assert_ptr_nonnull(strstr(err.text, "not changed without a copy"));
+    ck_assert_int_eq(lmo_sql_version(db, &version, &err), 0);
+    ck_assert_uint_eq(version, 1);
+    unlink(copies);
+}
+END_TEST
+
+START_TEST(backup__is_of_one_moment_while_somebody_writes)
+{
+    char to[160];
+    LMO_AUTO_SQL struct lmo_sql *copy = NULL;
+    struct lmo_sql_stmt *stmt;
+    snprintf(to, sizeof to, "%s.copy", path);
+    exec("CREATE TABLE t (a)");
+    exec("INSERT INTO t VALUES (1)");
+    exec("BEGIN IMMEDIATE");
+    exec("INSERT INTO t VALUES (2)"); /* not committed */
+    ck_assert_msg(lmo_sql_backup(path, to, NULL, &err) == 0, "%s", err.text);
+    exec("COMMIT");
+    ck_assert_int_eq(lmo_sql_backup(path, to, NULL, &err), LMO_E_CONFLICT);
+    ck_assert_int_eq(lmo_sql_open(to, 0, &copy, &err), 0);
+    ck_assert_int_eq(lmo_sql_prepare(copy, "SELECT count(*) FROM t", &stmt, &err), 0);
+    ck_assert_int_eq(lmo_sql_step(stmt, &err), 1);
+    ck_assert_int_eq(lmo_sql_i64(stmt, 0), 1);
+    lmo_sql_reset(stmt);
+}
+END_TEST
+
 Suite *sql_suite(void)
 {
     Suite *suite = suite_create("sql");
@@ -274,6 +377,10 @@ Suite *sql_suite(void)
     tcase_add_test(tc, migrations__go_forward_once_and_keep_their_place_on_failure);
     tcase_add_test(tc, database_newer_than_the_program__is_refused_with_both_numbers);
     tcase_add_test(tc, embedded_schemas__apply_to_an_empty_database);
+    tcase_add_test(tc, upgrade__copies_the_database_before_it_is_changed_and_keeps_a_bounded_number_of_copies);
+    tcase_add_test(tc, upgrade__to_an_older_program_is_refused_with_what_can_be_done);
+    tcase_add_test(tc, upgrade__does_not_change_a_database_that_it_cannot_copy_first);
+    tcase_add_test(tc, backup__is_of_one_moment_while_somebody_writes);
     suite_add_tcase(suite, tc);
     return suite;
 }

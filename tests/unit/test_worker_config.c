@@ -29,7 +29,7 @@ START_TEST(a_section_that_is_absent_is_a_capability_that_is_not_there)
 {
     struct lmo_worker_config cfg;
     struct lmo_err err = {0};
-    ck_assert_msg(load(BASE "[hypervisor]\ndriver = libvirt\npeer_uri = qemu+tcp://x/system\n"
+    ck_assert_msg(load(BASE "[hypervisor]\ndriver = libvirt\npeer_uri = qemu+tcp://x/system\ntls = no\n"
                             "[link migration]\naddress = 10.1.0.1\nrate = 1000000\n",
                        &cfg, &err) == 0,
                   "%s", err.text);
@@ -43,6 +43,15 @@ START_TEST(a_section_that_is_absent_is_a_capability_that_is_not_there)
     ck_assert_str_eq(cfg.facts.network, "");
     ck_assert_str_eq(cfg.facts.fabric, "");
     ck_assert_str_eq(cfg.facts.volume, "");
+}
+END_TEST
+
+START_TEST(hypervisors_speak_tls_unless_told_not_to)
+{
+    struct lmo_worker_config cfg;
+    struct lmo_err err = {0};
+    ck_assert_msg(load(BASE "[hypervisor]\ndriver = libvirt\n", &cfg, &err) == 0, "%s", err.text);
+    ck_assert_str_eq(cfg.facts.peer_uri, "qemu+tls://10.0.0.1/system");
 }
 END_TEST
 
@@ -61,6 +70,8 @@ START_TEST(a_mistake_is_named_with_its_place)
         {BASE "[link migration]\naddress = hv1.example\nrate = 1\n", "[link migration] address"},
         {BASE "[link a b]\naddress = 10.1.0.1\nrate = 1\n", "[link a b]"},
         {BASE "[hypervisor]\ndriver = libvirt\npeer_uri = x\nmigration_uri = tcp://x\n", "migration_uri"},
+        {BASE "[hypervisor]\ndriver = libvirt\npeer_uri = qemu+tcp://x/system\n", "qemu+tcp: is not encrypted"},
+        {BASE "[hypervisor]\ndriver = libvirt\ntls = no\n", "peer_uri: is needed with tls = no"},
         {BASE "[worker]\nlog_level = info\n", "twice"},
         {BASE "[hypervizor]\ndriver = libvirt\n", "hypervizor"},
         {"[worker]\nhost = hv1\n", "listen"},
@@ -80,6 +91,7 @@ Suite *worker_config_suite(void)
     Suite *s = suite_create("worker_config");
     TCase *t = tcase_create("config");
     tcase_add_test(t, a_section_that_is_absent_is_a_capability_that_is_not_there);
+    tcase_add_test(t, hypervisors_speak_tls_unless_told_not_to);
     tcase_add_test(t, a_mistake_is_named_with_its_place);
     suite_add_tcase(s, t);
     return s;

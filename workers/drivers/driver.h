@@ -186,6 +186,7 @@ struct lmo_hypervisor {
 struct lmo_hypervisor_config {
     char uri[LMO_URL_MAX];
     char state_dir[LMO_PATH_MAX];
+    bool tls; /* guests' memory is sent encrypted, or not at all */
     lmo_hv_event_fn *on_event;
     void *arg;
 };

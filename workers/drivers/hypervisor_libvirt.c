@@ -268,6 +268,7 @@ static struct lmo_lv *lmo_lv_new(const struct lmo_hypervisor_config *cfg)
     lv->hv.ops = &ops;
     lv->refs = 1;
     memcpy(lv->uri, cfg->uri, sizeof lv->uri);
+    lv->tls = cfg->tls;
     memcpy(lv->state_dir, cfg->state_dir, sizeof lv->state_dir);
     lv->on_event = cfg->on_event;
     lv->arg = cfg->arg;

@@ -141,6 +141,7 @@ struct lmo_lv {
     struct lmo_hypervisor hv; /* first: the driver's handle */
     char uri[LMO_URL_MAX];
     char state_dir[LMO_PATH_MAX];
+    bool tls; /* VIR_MIGRATE_TLS with every migration */
     lmo_hv_event_fn *on_event;
     void *arg;
 

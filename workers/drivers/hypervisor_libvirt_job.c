@@ -101,6 +101,8 @@ static int migrate(struct lmo_lv_job *job, virDomainPtr dom, struct lmo_err *err
     unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED | VIR_MIGRATE_ABORT_ON_ERROR;
     virTypedParameterPtr params = NULL;
     int count = 0, r = 0;
+    if (job->lv->tls) /* the memory stream; libvirt's own connections are as peer_uri says */
+        flags |= VIR_MIGRATE_TLS;
     if (job->spec.throttle_initial_percent) /* libvirt 9 cannot change this, or its steps, while the job runs */
         flags |= VIR_MIGRATE_AUTO_CONVERGE;
     if (job->spec.persist_destination) {

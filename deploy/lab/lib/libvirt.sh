@@ -17,8 +17,9 @@ libvirt_configure() {
     local dir=$BIG/hosts/$1/etc/libvirt interval count
     read -r interval count < <(libvirt_keepalive)
     cat >"$dir/libvirtd.conf" <<END
-# A lab: plain TCP without authentication, on a network that ends in this machine.
-listen_tls = 0
+# TLS is what LMO uses (certificates: below /etc/pki). Plain TCP without authentication is for plain-migrate and a look by
+# hand, on a network that ends in this machine.
+listen_tls = 1
 listen_tcp = 1
 listen_addr = "$UNDERLAY.${OCTET[$1]}"
 auth_tcp = "none"
@@ -47,12 +48,21 @@ END
     : >"$dir/libvirt.conf"
 }
 
-# libvirt_certificates HOST: what QEMU needs for migrations under TLS
-# (VIR_MIGRATE_TLS): one key and certificate for both directions, from a CA of
-# the lab's own, valid for the host's addresses.
+# libvirt_certificates HOST: what its libvirt and QEMU show each other (qemu+tls://, VIR_MIGRATE_TLS), made by `lmo pki
+# libvirt`. Without LMO: the same names, made by openssl.
 libvirt_certificates() {
-    local ca=$BIG/libvirt-ca dir=$BIG/hosts/$1/etc/pki/qemu
-    install -d -m 700 "$dir"
+    local tree=$BIG/hosts/$1/etc/pki
+    local addresses=("$1" "$UNDERLAY.${OCTET[$1]}" "$MIGRATION.${OCTET[$1]}")
+    install -d -m 755 "$tree"
+    if [[ -x $BUILD/bin/lmo ]]; then
+        local renew=()
+        if [[ -e $BIG/libvirt-pki/issued/libvirt-$1 ]]; then renew=(--renew); fi # the host was off
+        quietly "$BUILD/bin/lmo" pki libvirt --dir "$BIG/libvirt-pki" "$1" "${renew[@]}" "${addresses[@]/#/--address=}"
+        cp -r "$BIG/libvirt-pki/issued/libvirt-$1/." "$tree/"
+        return
+    fi
+    local ca=$BIG/libvirt-ca dir=$tree/qemu
+    install -d -m 700 "$dir" "$tree/CA" "$tree/libvirt/private"
     cp "$ca/ca-cert.pem" "$dir/"
     openssl req -x509 -CA "$ca/ca-cert.pem" -CAkey "$ca/ca-key.pem" -days 30 -subj "/CN=$1" \
         -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc \
@@ -61,9 +71,19 @@ libvirt_certificates() {
         -keyout "$dir/server-key.pem" -out "$dir/server-cert.pem" 2>/dev/null
     cp "$dir/server-key.pem" "$dir/client-key.pem"
     cp "$dir/server-cert.pem" "$dir/client-cert.pem"
+    cp "$ca/ca-cert.pem" "$tree/CA/cacert.pem"
+    cp "$dir/server-cert.pem" "$tree/libvirt/servercert.pem"
+    cp "$dir/server-cert.pem" "$tree/libvirt/clientcert.pem"
+    cp "$dir/server-key.pem" "$tree/libvirt/private/serverkey.pem"
+    cp "$dir/server-key.pem" "$tree/libvirt/private/clientkey.pem"
 }
 
 libvirt_ca() {
+    if [[ -x $BUILD/bin/lmo ]]; then
+        rm -rf "$BIG/libvirt-pki"
+        quietly "$BUILD/bin/lmo" pki init "$BIG/libvirt-pki"
+        return
+    fi
     install -d -m 700 "$BIG/libvirt-ca"
     openssl req -x509 -days 30 -subj "/CN=LMO lab $LAB" -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
         -noenc -addext 'keyUsage=critical,keyCertSign' \

@@ -2,6 +2,7 @@
 # LMO's own processes in the lab: certificates, configuration, start and stop.
 
 PKI=$BIG/pki
+LAB_TLS=${LMO_LAB_TLS:-yes}
 
 lmo_built() { [[ -x $BUILD/bin/lmod && -x $BUILD/bin/lmo-worker && -x $BUILD/bin/lmo ]]; }
 lmo_enabled() { [[ -e $RUN/lmo-enabled ]]; }
@@ -93,12 +94,15 @@ END
 }
 
 lmo_configure_hypervisor() {
+    local scheme=tls
+    if [[ $LAB_TLS == no ]]; then scheme=tcp; fi
     cat <<END
 
 [hypervisor]
 driver = libvirt
 uri = qemu:///system
-peer_uri = qemu+tcp://$UNDERLAY.${OCTET[$1]}/system
+peer_uri = qemu+$scheme://$UNDERLAY.${OCTET[$1]}/system
+tls = $LAB_TLS
 
 [link migration]
 address = $MIGRATION.${OCTET[$1]}
@@ -134,8 +138,14 @@ END
 # shellcheck disable=SC2016 # expanded inside
 port_accepts() { in_host "$1" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3"; }
 
+# worker_start HOST: root with what of root's powers the unit file leaves it, so that whatever the lab shows is shown with
+# those. (nice stands for LimitNICE=: without the right to it the program runs all the same.)
 worker_start() {
-    host_spawn "$1" worker /var/log/lmo/worker.log "$BUILD/bin/lmo-worker" --config /etc/lmo/worker.conf
+    local unit=$REPO_DIR/deploy/systemd/lmo-worker.service powers
+    powers=$(sed -n 's/^CapabilityBoundingSet=//p' "$unit" | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
+    host_spawn "$1" worker /var/log/lmo/worker.log nice -n -10 \
+        setpriv --no-new-privs --inh-caps=-all --bounding-set="-all,$powers" \
+        "$BUILD/bin/lmo-worker" --config /etc/lmo/worker.conf
     wait_for 30 "the worker on $1 (log: $BIG/hosts/$1/var/log/lmo/worker.log)" \
         port_accepts "$1" "$UNDERLAY.${OCTET[$1]}" 7443
 }

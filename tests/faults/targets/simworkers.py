@@ -248,8 +248,9 @@ permit_key = {pki}/permit.key
             time.sleep(0.2)
 
     def doctor(self):
-        with contextlib.suppress(*TRANSIENT):
-            status, body = self.rest.call("POST", "/v1/doctor", {})
+        patient = rest.Rest(self.rest.address, *self.rest.files, timeout=40)  # it waits for hosts, 12 s for a silent one
+        with contextlib.closing(patient), contextlib.suppress(*TRANSIENT):
+            status, body = patient.call("POST", "/v1/doctor", {})
             if status == 200:
                 return body["findings"]
         return [{"kind": "no answer", "detail": "the doctor did not answer"}]
@@ -404,24 +405,56 @@ permit_key = {pki}/permit.key
         return (lambda: path.write_text("0")) if "for_s" in action else None
 
     def do_certificate_expires(self, action, _cell):
-        if action["who"] != "coordinator":
-            raise Unsupported("only the coordinator reads its certificate again here")
+        """Short-lived certificate in its place, and SIGHUP; a good one when it is healed. Nobody plays a part meanwhile: the
+        proxies pass on what they get."""
+        role, name = self.identity(action["who"])
         for one in self.proxies.values():
             one.set_raw(True)
-        self.issue("coordinator", "fleet", action["lifetime_s"])
-        self.program("coordinator").signal(signal.SIGHUP)
+        self.issue(role, name, action["lifetime_s"])
+        self.program(action["who"]).signal(signal.SIGHUP)
+        expires = time.monotonic() + action["lifetime_s"]
+        self.witness("certificate_expires", lambda: time.monotonic() > expires)
 
         def renew():
-            self.issue("coordinator", "fleet", 86400)
-            self.program("coordinator").signal(signal.SIGHUP)
-            for one in self.proxies.values():
-                one.client_contexts.clear()
-                one.set_raw(False)
+            self.issue(role, name, 86400)
+            self.program(action["who"]).signal(signal.SIGHUP)
+            self.pass_on()
         return renew
 
+    def do_certificate_rotated(self, action, _cell):
+        """What an administrator does with a key that may be known: a new pair, the old certificate revoked, and everybody told."""
+        role, name = self.identity(action["who"])
+        for one in self.proxies.values():
+            one.set_raw(True)
+        old = self.serial(role, name)
+        self.issue(role, name, 86400)
+        self.program(action["who"]).signal(signal.SIGHUP)
+        self.pki("revoke", old)
+        for part in ("lmod", *(f"hv{n + 1}" for n in range(self.hosts))):
+            self.processes[part].signal(signal.SIGHUP)
+        log = self.dir / "pki" / "crl.pem"
+        self.witness("certificate_rotated", lambda: log.exists() and self.serial(role, name) != old)
+        return self.pass_on
+
+    def pass_on(self):
+        for one in self.proxies.values():
+            one.read_certificates()
+            one.set_raw(False)
+
+    @staticmethod
+    def identity(part):
+        return ("coordinator", "fleet") if part == "coordinator" else ("worker", HOSTS[part])
+
+    def serial(self, role, name):
+        listed = json.loads(self.pki("list", "--json"))["certificates"]
+        return [c["serial"] for c in listed if (c["role"], c["name"], c["status"]) == (role, name, "valid")][-1]
+
+    def pki(self, *argv):
+        return subprocess.run([str(self.bin / "lmo"), "pki", argv[0], "--dir", str(self.dir / "pki"), *argv[1:]], check=True,
+                              capture_output=True, text=True, timeout=30).stdout
+
     def issue(self, role, name, seconds):
-        subprocess.run([str(self.bin / "lmo"), "pki", "issue", "--dir", str(self.dir / "pki"), "--role", role, "--name", name,
-                        "--seconds", str(seconds), "--renew"], check=True, capture_output=True, timeout=30)
+        self.pki("issue", "--role", role, "--name", name, "--seconds", str(seconds), "--renew")
 
 
 def fill(path):
