@@ -26,7 +26,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: contract fuzz docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz fuzz-build docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -62,12 +62,22 @@ setup:
 
 # One after the other, whatever -j says: the build needs the packages, and the lab needs the cores.
 test: setup
-	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
-	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api cli faults service lab
+	@$(MAKE) --no-print-directory release asan faults-build fuzz-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
+	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api fuzz cli faults service lab
 
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release
 	@tests/tally --build $(BUILD) sweep-full
+
+FUZZ_MINUTES ?= 10
+fuzz-build: tools-present
+	@mkdir -p $(BUILD)
+	@if [ ! -f $(BUILD)/fuzz/CMakeCache.txt ]; then cmake --preset fuzz >$(BUILD)/fuzz.log 2>&1 || \
+	    { cat $(BUILD)/fuzz.log >&2; rm -f $(BUILD)/fuzz/CMakeCache.txt; exit 1; }; fi
+	@cmake --build $(BUILD)/fuzz --parallel $(JOBS) --target fuzzers
+
+fuzz: fuzz-build
+	@tests/fuzz/run --build $(BUILD) --minutes $(FUZZ_MINUTES)
 
 contract: release
 	@tests/api/contract --build $(BUILD)
@@ -110,4 +120,4 @@ lint: release
 	@shellcheck -x $$(grep -rlE '^#!.*\b(ba)?sh' --include='*' deploy tests .ci 2>/dev/null)
 
 clean:
-	@rm -rf $(BUILD)/release $(BUILD)/debug $(BUILD)/asan $(BUILD)/tsan $(BUILD)/clang $(BUILD)/faults $(BUILD)/*.log
+	@rm -rf $(BUILD)/release $(BUILD)/debug $(BUILD)/asan $(BUILD)/tsan $(BUILD)/clang $(BUILD)/faults $(BUILD)/fuzz $(BUILD)/*.log

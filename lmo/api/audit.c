@@ -26,7 +26,7 @@ static void find_object(const char *path, struct lmo_audit_line *l)
     snprintf(word, sizeof(word), "%.*s", (int)strcspn(at, "/"), at);
     if (lmo_ulid_valid(word)) {
         LMO_COPY(l->migration, word);
-    } else if (path[4] == 'h' && lmo_name_valid(word)) {
+    } else if (strncmp(path, hosts, sizeof(hosts) - 1) == 0 && lmo_name_valid(word)) {
         LMO_COPY(l->host, word);
     }
 }

@@ -15,6 +15,7 @@
     X(rpc)            \
     X(api)            \
     X(api_contract)   \
+    X(api_hostile)    \
     X(qmp)            \
     X(volume_nbd)     \
     X(tools)          \

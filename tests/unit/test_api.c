@@ -212,6 +212,7 @@ static const struct {
     {"GET", "/v1/migrations?limit=1001", NULL, 400, "invalid", "limit"},
     {"GET", "/v1/migrations?before=x", NULL, 400, "invalid", "before"},
     {"GET", "/v2/hosts", NULL, 404, "not_found", NULL},
+    {"POST", "/", NULL, 404, "not_found", NULL}, /* what it is about is looked for in its path, however short that is */
     {"PATCH", "/v1/hosts", "{}", 405, "method_not_allowed", NULL},
 };
 
