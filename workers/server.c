@@ -237,6 +237,11 @@ static void put_op(void *arg, struct lmo_http_request *http, const struct lmo_ht
         }
         return;
     }
+    const char *trace = lmo_http_header(http, "traceparent");
+    if (trace) {
+        lmo_log(LMO_LOG_INFO, "operation ordered", "migration=%s op=%s trace=%.32s", op->migration, op->id,
+                strlen(trace) > 3 ? trace + 3 : "");
+    }
     j->op = op;
     j->wait_ms = wait_ms;
     j->no_migration = op->migration[0] == '\0' && op->vm[0] == '\0' && !lmo_http_header(http, LMO_TERM_HEADER);

@@ -153,9 +153,12 @@ void events_follow(void *arg, struct lmo_http_request *req, const struct lmo_htt
     }
     f->api = api;
     atomic_init(&f->owners, 2);
-    const struct lmo_http_stream_config config = {
-        .buffer_max = api->stream_buffer ? api->stream_buffer : BUFFER_DEFAULT,
-        .stall_ms = api->stream_stall_ms, .room = on_room, .ended = on_ended, .arg = f};
+    const struct lmo_http_stream_config config = {.buffer_max =
+                                                      api->stream_buffer ? api->stream_buffer : BUFFER_DEFAULT,
+                                                  .stall_ms = api->stream_stall_ms,
+                                                  .room = on_room,
+                                                  .ended = on_ended,
+                                                  .arg = f};
     (void)lmo_http_set_header(req, "X-Accel-Buffering", "no"); /* for proxies in between */
     if (lmo_http_reply_stream(req, 200, "text/event-stream", &config, &f->stream) < 0) {
         atomic_fetch_sub(&api->followers, 1);
@@ -164,8 +167,9 @@ void events_follow(void *arg, struct lmo_http_request *req, const struct lmo_htt
     }
     s.sink = (struct lmo_event_sink){.arg = f, .write = sink_write, .finish = sink_finish, .release = sink_release};
     if (lmo_engine_subscribe(api->engine, &s) < 0) {
-        static const char busy[] = "event: cut\ndata: {\"type\":\"cut\",\"data\":{\"reason\":\"the coordinator has too many requests"
-                                   " waiting\"}}\n\n";
+        static const char busy[] =
+            "event: cut\ndata: {\"type\":\"cut\",\"data\":{\"reason\":\"the coordinator has too many requests"
+            " waiting\"}}\n\n";
         lmo_http_stream_end(f->stream, busy, sizeof busy - 1);
         sink_release(f);
     }

@@ -8,7 +8,8 @@
 #include <string.h>
 
 struct webhook_body {
-    char url[LMO_URL_MAX], types[LMO_WEBHOOK_TYPES_MAX], vm[LMO_NAME_MAX], host[LMO_NAME_MAX], description[LMO_TEXT_MAX];
+    char url[LMO_URL_MAX], types[LMO_WEBHOOK_TYPES_MAX], vm[LMO_NAME_MAX], host[LMO_NAME_MAX],
+        description[LMO_TEXT_MAX];
     bool enabled;
 };
 static const struct lmo_field webhook_fields[] = {
@@ -61,8 +62,8 @@ static bool read_webhook(struct lmo_http_request *req, struct lmo_webhook_reques
     static const struct {
         const char *name;
         uint32_t bit;
-    } members[] = {{"url", LMO_WEBHOOK_URL},   {"types", LMO_WEBHOOK_TYPES},
-                   {"vm", LMO_WEBHOOK_VM},     {"host", LMO_WEBHOOK_HOST},
+    } members[] = {{"url", LMO_WEBHOOK_URL},         {"types", LMO_WEBHOOK_TYPES},
+                   {"vm", LMO_WEBHOOK_VM},           {"host", LMO_WEBHOOK_HOST},
                    {"enabled", LMO_WEBHOOK_ENABLED}, {"description", LMO_WEBHOOK_DESCRIPTION}};
     LMO_AUTO_JSON json_t *root = NULL;
     struct webhook_body b = {.enabled = true};
@@ -182,12 +183,13 @@ void hook_put(void *api, struct lmo_http_request *req, const struct lmo_http_par
         return;
     }
     if (b.deadline_ms < LMO_NOTICE_DEADLINE_MIN_MS) {
-        refuse(req, LMO_E_INVALID, "deadline_ms", "deadline_ms: must be an integer from %d to %d", LMO_NOTICE_DEADLINE_MIN_MS,
-               LMO_NOTICE_DEADLINE_MAX_MS);
+        refuse(req, LMO_E_INVALID, "deadline_ms", "deadline_ms: must be an integer from %d to %d",
+               LMO_NOTICE_DEADLINE_MIN_MS, LMO_NOTICE_DEADLINE_MAX_MS);
         return;
     }
     principal_of(req, principal, sizeof principal);
-    asked(req, lmo_engine_hook_put(engine_of(api), vm, b.url, b.deadline_ms, b.on_no_answer, principal, reply_to_request, req));
+    asked(req, lmo_engine_hook_put(engine_of(api), vm, b.url, b.deadline_ms, b.on_no_answer, principal,
+                                   reply_to_request, req));
 }
 
 void hook_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
@@ -216,6 +218,7 @@ void migration_acknowledge(void *api, struct lmo_http_request *req, const struct
     }
     if (read_body(req, &empty_table, &nothing, NULL)) {
         principal_of(req, principal, sizeof principal);
-        asked(req, lmo_engine_migration_acknowledge(engine_of(api), params->value[0], principal, reply_to_request, req));
+        asked(req,
+              lmo_engine_migration_acknowledge(engine_of(api), params->value[0], principal, reply_to_request, req));
     }
 }

@@ -155,7 +155,8 @@ static int append_head(const struct lmo_metric *f, unsigned n, const char *suffi
 
 static int append_number(const struct lmo_metric *f, uint64_t value, struct lmo_buf *to)
 {
-    return f->spec.scale > 1 ? lmo_buf_appendf(to, "%.9g\n", (double)value / f->spec.scale) : lmo_buf_appendf(to, "%" PRIu64 "\n", value);
+    return f->spec.scale > 1 ? lmo_buf_appendf(to, "%.9g\n", (double)value / f->spec.scale)
+                             : lmo_buf_appendf(to, "%" PRIu64 "\n", value);
 }
 
 static int append_histogram(const struct lmo_metric *f, unsigned n, struct lmo_buf *to)
@@ -184,7 +185,8 @@ int lmo_metrics_render(const struct lmo_metrics *m, struct lmo_buf *to)
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     int r = 0;
     for (const struct lmo_metric *f = m->first; r == 0 && f; f = f->next) {
-        r = lmo_buf_appendf(to, "# HELP %s %s\n# TYPE %s %s\n", f->spec.name, f->spec.help, f->spec.name, kinds[f->spec.kind]);
+        r = lmo_buf_appendf(to, "# HELP %s %s\n# TYPE %s %s\n", f->spec.name, f->spec.help, f->spec.name,
+                            kinds[f->spec.kind]);
         for (unsigned n = 0; r == 0 && n < f->count; n++) {
             uint64_t value = atomic_load_explicit(&f->series[n].value, memory_order_relaxed);
             bool unseen = value == 0 && f->spec.label[0] && f->spec.kind != LMO_METRIC_GAUGE;

@@ -42,7 +42,8 @@ struct lmo_metric *lmo_metrics_add(struct lmo_metrics *m, const struct lmo_metri
 void lmo_metric_add(struct lmo_metric *family, unsigned a, unsigned b, uint64_t n);
 void lmo_metric_set(struct lmo_metric *family, unsigned a, unsigned b, uint64_t value);
 void lmo_metric_observe(struct lmo_metric *family, unsigned a, unsigned b, uint64_t value);
-uint64_t lmo_metric_value(const struct lmo_metric *family, unsigned a, unsigned b); /* of a histogram: how many samples */
+uint64_t lmo_metric_value(const struct lmo_metric *family, unsigned a,
+                          unsigned b); /* of a histogram: how many samples */
 
 /* Appends the whole text. Counters and histograms with labels show a series only once it has a sample. */
 int lmo_metrics_render(const struct lmo_metrics *m, struct lmo_buf *to) LMO_MUST_CHECK;

@@ -16,8 +16,8 @@
 
 struct reader {
     struct lmo_cli *cli;
-    struct lmo_buf text;  /* what is not a whole block yet */
-    char last[32];        /* number to come back with */
+    struct lmo_buf text; /* what is not a whole block yet */
+    char last[32];       /* number to come back with */
     bool json, broken, cut;
 };
 
@@ -38,7 +38,8 @@ static void render(struct reader *r, const json_t *event)
     if (lmo_api_has(data, "migration")) {
         fprintf(out, "  %s  %s  %s -> %s  %s", lmo_format_safe(member(data, "migration"), clean[2], sizeof clean[2]),
                 lmo_format_safe(*vm ? vm : member(json_object_get(data, "vm"), "uuid"), clean[3], sizeof clean[3]),
-                lmo_format_safe(member(data, "source"), clean[4], sizeof clean[4]), lmo_format_safe(member(data, "destination"), clean[5], sizeof clean[5]),
+                lmo_format_safe(member(data, "source"), clean[4], sizeof clean[4]),
+                lmo_format_safe(member(data, "destination"), clean[5], sizeof clean[5]),
                 lmo_format_safe(member(data, "phase"), clean[6], sizeof clean[6]));
     } else if (lmo_api_has(data, "host")) {
         fprintf(out, "  %s", lmo_format_safe(member(data, "host"), clean[2], sizeof clean[2]));
@@ -109,10 +110,11 @@ static int on_data(void *arg, const char *bytes, size_t len)
 static bool build_path(const struct lmo_cli_args *a, bool follow, const char *since, char path[LMO_API_PATH_MAX])
 {
     snprintf(path, LMO_API_PATH_MAX, "/v1/events");
-    return lmo_api_query(path, "types", a->text[LMO_OPT_TYPES]) && lmo_api_query(path, "migration", a->text[LMO_OPT_MIGRATION]) &&
+    return lmo_api_query(path, "types", a->text[LMO_OPT_TYPES]) &&
+           lmo_api_query(path, "migration", a->text[LMO_OPT_MIGRATION]) &&
            lmo_api_query(path, "vm", a->text[LMO_OPT_VM]) && lmo_api_query(path, "host", a->text[LMO_OPT_HOST]) &&
-           lmo_api_query(path, "progress", LMO_GIVEN(a, PROGRESS) ? "true" : NULL) && lmo_api_query(path, "since", since) &&
-           lmo_api_query(path, "follow", follow ? NULL : "false");
+           lmo_api_query(path, "progress", LMO_GIVEN(a, PROGRESS) ? "true" : NULL) &&
+           lmo_api_query(path, "since", since) && lmo_api_query(path, "follow", follow ? NULL : "false");
 }
 
 int lmo_cmd_events(struct lmo_cli *cli)
@@ -132,7 +134,11 @@ int lmo_cmd_events(struct lmo_cli *cli)
         struct lmo_cli_reply reply = {0};
         LMO_AUTO_JSON json_t *nothing = NULL;
         snprintf(header, sizeof header, "Last-Event-ID: %s", r.last);
-        const struct lmo_cli_call call = {.method = "GET", .path = path, .timeout_ms = SILENCE_MS, .on_data = on_data, .data_arg = &r,
+        const struct lmo_cli_call call = {.method = "GET",
+                                          .path = path,
+                                          .timeout_ms = SILENCE_MS,
+                                          .on_data = on_data,
+                                          .data_arg = &r,
                                           .header = r.last[0] ? header : NULL};
         lmo_buf_reset(&r.text);
         r.cut = false;

@@ -7,7 +7,8 @@
 
 void lmo_trace_phase_span(const struct lmo_migration *m, unsigned n, char ret[LMO_SPAN_ID_MAX])
 {
-    uint64_t x = UINT64_C(1469598103934665603); /* FNV-1a over the root's digits, then a mixer: distinct and evenly spread */
+    uint64_t x =
+        UINT64_C(1469598103934665603); /* FNV-1a over the root's digits, then a mixer: distinct and evenly spread */
     if (n >= LMO_PHASE_TIMES_MAX) {
         memcpy(ret, m->trace.span, LMO_SPAN_ID_MAX);
         return;

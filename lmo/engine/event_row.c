@@ -41,9 +41,11 @@ int lmo_event_types_check(const char *types, struct lmo_err *err)
     for (const char *p = types;; p++) {
         size_t len = strcspn(p, ",");
         if (!word_is_good(p, len)) {
-            return lmo_fail(err, LMO_E_INVALID,
-                            "types: '%.*s' is no type of event: must be words like migration.phase or migration.*, separated by "
-                            "commas", (int)(len > 60 ? 60 : len), p);
+            return lmo_fail(
+                err, LMO_E_INVALID,
+                "types: '%.*s' is no type of event: must be words like migration.phase or migration.*, separated by "
+                "commas",
+                (int)(len > 60 ? 60 : len), p);
         }
         if (++count > WORDS_MAX) {
             return lmo_fail(err, LMO_E_INVALID, "types: more than %d of them", WORDS_MAX);
@@ -84,7 +86,7 @@ size_t lmo_event_body(const struct lmo_event_row *row, char ret[LMO_EVENT_BODY_M
     if (row->seq) {
         (void)snprintf(number, sizeof number, "\"sequence\":%" PRIu64, row->seq);
     }
-    int n = snprintf(ret, LMO_EVENT_BODY_MAX, "{\"type\":\"%s\",\"timestamp\":\"%s\",%s,\"data\":%s}", row->type, stamp, number,
-                     row->data);
+    int n = snprintf(ret, LMO_EVENT_BODY_MAX, "{\"type\":\"%s\",\"timestamp\":\"%s\",%s,\"data\":%s}", row->type, stamp,
+                     number, row->data);
     return n < 0 ? 0 : (size_t)n;
 }

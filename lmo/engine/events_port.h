@@ -14,34 +14,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LMO_EVENT_TYPE_MAX   32
-#define LMO_EVENT_DATA_MAX   2048 /* bytes of JSON */
+#define LMO_EVENT_TYPE_MAX     32
+#define LMO_EVENT_DATA_MAX     2048 /* bytes of JSON */
 #define LMO_EVENTS_PENDING_MAX 8192 /* that wait for a transaction */
 
 struct lmo_event_row {
-    uint64_t seq;                   /* given by the store; from 1 on, without holes, never twice */
-    int64_t at_ms;                  /* since 1970 */
-    char type[LMO_EVENT_TYPE_MAX];  /* "migration.phase" */
+    uint64_t seq;                  /* given by the store; from 1 on, without holes, never twice */
+    int64_t at_ms;                 /* since 1970 */
+    char type[LMO_EVENT_TYPE_MAX]; /* "migration.phase" */
     char migration[LMO_ID_MAX], drain[LMO_ID_MAX];
     char vm[LMO_UUID_MAX], vm_name[LMO_NAME_MAX];
     char host[LMO_NAME_MAX], to_host[LMO_NAME_MAX]; /* the host; of a migration: its source and destination */
-    char data[LMO_EVENT_DATA_MAX];  /* a JSON object */
+    char data[LMO_EVENT_DATA_MAX];                  /* a JSON object */
 };
 struct lmo_event_range {
     uint64_t oldest; /* the first that is kept; newest + 1 if none is */
     uint64_t newest; /* the last that was ever stored; 0: none */
 };
 
-#define LMO_SECRET_MAX      96  /* "whsec_" and base64 of at most 64 bytes */
+#define LMO_SECRET_MAX        96 /* "whsec_" and base64 of at most 64 bytes */
 #define LMO_WEBHOOK_TYPES_MAX 256
-#define LMO_DEAD_LETTERS_MAX 1000 /* per webhook; the oldest make room, and are counted */
-#define LMO_EVENT_BODY_MAX  (LMO_EVENT_DATA_MAX + 256)
+#define LMO_DEAD_LETTERS_MAX  1000 /* per webhook; the oldest make room, and are counted */
+#define LMO_EVENT_BODY_MAX    (LMO_EVENT_DATA_MAX + 256)
 
 struct lmo_webhook_row {
     char id[LMO_ID_MAX];
     char url[LMO_URL_MAX];
-    char types[LMO_WEBHOOK_TYPES_MAX];           /* as a filter says it; empty: all */
-    char vm[LMO_NAME_MAX], host[LMO_NAME_MAX];   /* empty: any */
+    char types[LMO_WEBHOOK_TYPES_MAX];         /* as a filter says it; empty: all */
+    char vm[LMO_NAME_MAX], host[LMO_NAME_MAX]; /* empty: any */
     char description[LMO_TEXT_MAX];
     char secret[LMO_SECRET_MAX], old_secret[LMO_SECRET_MAX]; /* the old one signs too until old_until_ms */
     int64_t old_until_ms, created_ms;
@@ -53,7 +53,8 @@ struct lmo_webhook_row {
     int64_t failing_since_ms; /* 0: the last attempt succeeded, or there was none */
     uint64_t failures;        /* in a row */
     char last_error[LMO_TEXT_MAX];
-    uint64_t delivered, dropped; /* dropped: dead letters that made room, and events that were gone before it came to them */
+    uint64_t delivered,
+        dropped; /* dropped: dead letters that made room, and events that were gone before it came to them */
 };
 struct lmo_dead_letter {
     char webhook[LMO_ID_MAX];
@@ -82,8 +83,8 @@ struct lmo_event_store_ops {
     /* Takes the one that was added last back: what it tells of did not happen. */
     void (*withdraw)(struct lmo_store *s);
     /* In order, those after `after`, at most `limit`. */
-    int (*list)(struct lmo_store *s, uint64_t after, unsigned limit, int (*cb)(void *arg, const struct lmo_event_row *row),
-                void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*list)(struct lmo_store *s, uint64_t after, unsigned limit,
+                int (*cb)(void *arg, const struct lmo_event_row *row), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     int (*range)(struct lmo_store *s, struct lmo_event_range *ret, struct lmo_err *err) LMO_MUST_CHECK;
     /* How long events are kept: whichever is reached first. 0: no limit of that kind. */
     void (*keep)(struct lmo_store *s, uint64_t count, uint64_t age_ms);
@@ -102,11 +103,13 @@ struct lmo_event_store_ops {
     int (*dead_want)(struct lmo_store *s, const char *webhook, uint64_t seq, bool wanted, uint64_t *ret_count,
                      struct lmo_err *err) LMO_MUST_CHECK;
     int (*dead_list)(struct lmo_store *s, const char *webhook, bool only_wanted, uint64_t after, unsigned limit,
-                     int (*cb)(void *arg, const struct lmo_dead_letter *letter), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+                     int (*cb)(void *arg, const struct lmo_dead_letter *letter), void *arg,
+                     struct lmo_err *err) LMO_MUST_CHECK;
     int (*vm_hook_put)(struct lmo_store *s, const struct lmo_vm_hook_row *row, struct lmo_err *err) LMO_MUST_CHECK;
     int (*vm_hook_delete)(struct lmo_store *s, const char *vm, struct lmo_err *err) LMO_MUST_CHECK;
     /* NOT_FOUND: the guest has none. */
-    int (*vm_hook_get)(struct lmo_store *s, const char *vm, struct lmo_vm_hook_row *ret, struct lmo_err *err) LMO_MUST_CHECK;
+    int (*vm_hook_get)(struct lmo_store *s, const char *vm, struct lmo_vm_hook_row *ret,
+                       struct lmo_err *err) LMO_MUST_CHECK;
 };
 
 #endif

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE               128 /* events that one subscriber is led on by before others get their turn */
-#define LOOK_MS            1000
-#define HEARTBEAT_MS       15000
-#define SLOW_MS            30000
-#define TEXT_MAX           (LMO_EVENT_BODY_MAX + LMO_EVENT_TYPE_MAX + 64)
+#define PAGE         128 /* events that one subscriber is led on by before others get their turn */
+#define LOOK_MS      1000
+#define HEARTBEAT_MS 15000
+#define SLOW_MS      30000
+#define TEXT_MAX     (LMO_EVENT_BODY_MAX + LMO_EVENT_TYPE_MAX + 64)
 
 struct subscriber {
     struct subscriber *next;
@@ -86,8 +86,8 @@ static bool gap(struct subscriber *s, const struct lmo_event_range *range)
     bool ahead = s->cursor > range->newest;
     uint64_t next = ahead ? range->newest : range->oldest - 1;
     int n = snprintf(text, sizeof text,
-                     "id: %" PRIu64 "\nevent: gap\ndata: {\"type\":\"gap\",\"data\":{\"after\":%" PRIu64 ",\"next\":%" PRIu64
-                     ",\"reason\":\"%s\"}}\n\n",
+                     "id: %" PRIu64 "\nevent: gap\ndata: {\"type\":\"gap\",\"data\":{\"after\":%" PRIu64
+                     ",\"next\":%" PRIu64 ",\"reason\":\"%s\"}}\n\n",
                      next, s->cursor, next + 1,
                      ahead ? "the number was never given here: another store, or one that was restored"
                            : "the events in between were dropped for their age; read the present state anew");
@@ -136,9 +136,10 @@ static bool lead_on(struct subscriber *s)
 static void cut(struct subscriber *s, const char *why)
 {
     char text[256];
-    int n = snprintf(text, sizeof text,
-                     "event: cut\ndata: {\"type\":\"cut\",\"data\":{\"reason\":\"%s\",\"resume_after\":%" PRIu64 "}}\n\n", why,
-                     s->cursor);
+    int n =
+        snprintf(text, sizeof text,
+                 "event: cut\ndata: {\"type\":\"cut\",\"data\":{\"reason\":\"%s\",\"resume_after\":%" PRIu64 "}}\n\n",
+                 why, s->cursor);
     lmo_log(LMO_LOG_INFO, "follower of events cut", "why=%s after=%" PRIu64, why, s->cursor);
     s->s.sink.finish(s->s.sink.arg, text, (size_t)n);
     s->gone = true;

@@ -18,7 +18,8 @@ struct lmo_engine;
 
 /* Empty members match everything. */
 struct lmo_event_filter {
-    char types[LMO_WEBHOOK_TYPES_MAX]; /* "migration.*,host.up": separated by commas; ".*" at the end: all of that kind */
+    char types
+        [LMO_WEBHOOK_TYPES_MAX]; /* "migration.*,host.up": separated by commas; ".*" at the end: all of that kind */
     char migration[LMO_ID_MAX], drain[LMO_ID_MAX];
     char vm[LMO_NAME_MAX];   /* UUID or name */
     char host[LMO_NAME_MAX]; /* source or destination of a migration, too */
@@ -43,14 +44,14 @@ struct lmo_event_sink {
 
 struct lmo_subscription {
     struct lmo_event_filter filter;
-    bool from_now;     /* only what happens from here on */
-    uint64_t after;    /* otherwise: what follows this number; 0: all that is kept */
-    bool progress;     /* volatile progress too */
-    bool until_end;    /* no more than what is there when it begins: then the sink is finished */
+    bool from_now;  /* only what happens from here on */
+    uint64_t after; /* otherwise: what follows this number; 0: all that is kept */
+    bool progress;  /* volatile progress too */
+    bool until_end; /* no more than what is there when it begins: then the sink is finished */
     struct lmo_event_sink sink;
 };
 
-struct lmo_feed_config { /* 0: the default in parentheses */
+struct lmo_feed_config {   /* 0: the default in parentheses */
     uint32_t heartbeat_ms; /* (15,000) a line at least so often, so that a dead connection is noticed on either side */
     uint32_t slow_ms;      /* (30,000) a sink that has had no room for so long is cut */
 };

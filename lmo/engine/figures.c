@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAG_BAD_MS  1000
-#define TEXT_MAX    (4U << 20)
+#define LAG_BAD_MS 1000
+#define TEXT_MAX   (4U << 20)
 
-static const double phase_bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600};
+static const double phase_bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,    2.5,
+                                      5,     10,   30,    60,   120, 300,  600, 1800, 3600};
 static const double short_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
 static const double blackout_bounds[] = {0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10};
 static const double iteration_bounds[] = {1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100};
@@ -30,9 +31,9 @@ static const char *const versions[] = {LMO_VERSION};
 static const char *const builds[] = {LMO_FAULT_BUILD};
 static const char *phase_names[LMO_PHASE_COUNT], *limit_names[LMO_LIMIT_COUNT], *kind_names[LMO_OP_COUNT];
 
-#define COUNT(a) (unsigned)(sizeof(a) / sizeof((a)[0]))
+#define COUNT(a)          (unsigned)(sizeof(a) / sizeof((a)[0]))
 #define LABEL(name, list) .label = {name}, .values = {list}, .count = {COUNT(list)}
-#define BOUNDS(list) .bounds = (list), .bound_count = COUNT(list)
+#define BOUNDS(list)      .bounds = (list), .bound_count = COUNT(list)
 
 static void fill_names(void)
 {
@@ -60,40 +61,51 @@ int engine_figures_init(struct lmo_engine *e, struct lmo_err *err)
 #define ADD(member, ...) f->member = lmo_metrics_add(m, &(struct lmo_metric_spec){__VA_ARGS__})
     ADD(build, .name = "lmo_build_info", .help = "Always 1; the labels say what runs.", .kind = LMO_METRIC_GAUGE,
         .label = {"version", "faults"}, .values = {versions, builds}, .count = {1, 1});
-    ADD(phase_seconds, .name = "lmo_phase_duration_seconds", .help = "How long migrations were in a phase that they have left.",
-        .kind = LMO_METRIC_HISTOGRAM, LABEL("phase", phase_names), BOUNDS(phase_bounds), .scale = 1e6);
-    ADD(blackout_seconds, .name = "lmo_blackout_seconds", .help = "How long guests ran nowhere, suspended at the source to resumed at the destination.",
+    ADD(phase_seconds, .name = "lmo_phase_duration_seconds",
+        .help = "How long migrations were in a phase that they have left.", .kind = LMO_METRIC_HISTOGRAM,
+        LABEL("phase", phase_names), BOUNDS(phase_bounds), .scale = 1e6);
+    ADD(blackout_seconds, .name = "lmo_blackout_seconds",
+        .help = "How long guests ran nowhere, suspended at the source to resumed at the destination.",
         .kind = LMO_METRIC_HISTOGRAM, BOUNDS(blackout_bounds), .scale = 1e6);
-    ADD(convergence_iterations, .name = "lmo_convergence_iterations", .help = "Passes over the memory of migrations that were switched over.",
-        .kind = LMO_METRIC_HISTOGRAM, BOUNDS(iteration_bounds));
-    ADD(migrations, .name = "lmo_migrations_total", .help = "Migrations that have ended, by outcome.", .kind = LMO_METRIC_COUNTER,
-        LABEL("outcome", outcomes));
-    ADD(attention, .name = "lmo_attention_total", .help = "How often a migration came to need a person.", .kind = LMO_METRIC_COUNTER);
-    ADD(retries, .name = "lmo_call_retries_total", .help = "Calls to workers that were ordered again after a failure or an unknown outcome.",
+    ADD(convergence_iterations, .name = "lmo_convergence_iterations",
+        .help = "Passes over the memory of migrations that were switched over.", .kind = LMO_METRIC_HISTOGRAM,
+        BOUNDS(iteration_bounds));
+    ADD(migrations, .name = "lmo_migrations_total", .help = "Migrations that have ended, by outcome.",
+        .kind = LMO_METRIC_COUNTER, LABEL("outcome", outcomes));
+    ADD(attention, .name = "lmo_attention_total", .help = "How often a migration came to need a person.",
+        .kind = LMO_METRIC_COUNTER);
+    ADD(retries, .name = "lmo_call_retries_total",
+        .help = "Calls to workers that were ordered again after a failure or an unknown outcome.",
         .kind = LMO_METRIC_COUNTER, LABEL("call", kind_names));
-    ADD(open_migrations, .name = "lmo_open_migrations", .help = "Migrations that have not ended, by phase.", .kind = LMO_METRIC_GAUGE,
-        LABEL("phase", phase_names));
+    ADD(open_migrations, .name = "lmo_open_migrations", .help = "Migrations that have not ended, by phase.",
+        .kind = LMO_METRIC_GAUGE, LABEL("phase", phase_names));
     ADD(queue, .name = "lmo_queue_length", .help = "Queued migrations, by what holds them.", .kind = LMO_METRIC_GAUGE,
         LABEL("limit", limit_names));
-    ADD(hosts, .name = "lmo_hosts", .help = "Registered hosts, by whether their worker answers.", .kind = LMO_METRIC_GAUGE,
-        LABEL("state", host_states));
-    ADD(round_trip_seconds, .name = "lmo_worker_round_trip_seconds", .help = "From ordering a call to a worker to its outcome.",
-        .kind = LMO_METRIC_HISTOGRAM, .label = {"call", "outcome"}, .values = {kind_names, answers}, .count = {COUNT(kind_names), 3},
+    ADD(hosts, .name = "lmo_hosts", .help = "Registered hosts, by whether their worker answers.",
+        .kind = LMO_METRIC_GAUGE, LABEL("state", host_states));
+    ADD(round_trip_seconds, .name = "lmo_worker_round_trip_seconds",
+        .help = "From ordering a call to a worker to its outcome.", .kind = LMO_METRIC_HISTOGRAM,
+        .label = {"call", "outcome"}, .values = {kind_names, answers}, .count = {COUNT(kind_names), 3},
         BOUNDS(short_bounds), .scale = 1e6);
-    ADD(store_commit_seconds, .name = "lmo_store_commit_seconds", .help = "How long the store took for a commit that succeeded.",
-        .kind = LMO_METRIC_HISTOGRAM, BOUNDS(short_bounds), .scale = 1e6);
+    ADD(store_commit_seconds, .name = "lmo_store_commit_seconds",
+        .help = "How long the store took for a commit that succeeded.", .kind = LMO_METRIC_HISTOGRAM,
+        BOUNDS(short_bounds), .scale = 1e6);
     ADD(commit_failures, .name = "lmo_store_commit_failures_total", .help = "Commits that failed; each is tried again.",
         .kind = LMO_METRIC_COUNTER);
-    ADD(stalled, .name = "lmo_store_stalled", .help = "1 while the store cannot be written and nothing is sent.", .kind = LMO_METRIC_GAUGE);
-    ADD(events, .name = "lmo_events_newest", .help = "Number of the newest event of the log.", .kind = LMO_METRIC_GAUGE);
-    ADD(followers, .name = "lmo_event_followers", .help = "Clients that follow the events now.", .kind = LMO_METRIC_GAUGE);
-    ADD(webhooks, .name = "lmo_webhooks", .help = "Webhooks, by state.", .kind = LMO_METRIC_GAUGE, LABEL("state", webhook_states));
+    ADD(stalled, .name = "lmo_store_stalled", .help = "1 while the store cannot be written and nothing is sent.",
+        .kind = LMO_METRIC_GAUGE);
+    ADD(events, .name = "lmo_events_newest", .help = "Number of the newest event of the log.",
+        .kind = LMO_METRIC_GAUGE);
+    ADD(followers, .name = "lmo_event_followers", .help = "Clients that follow the events now.",
+        .kind = LMO_METRIC_GAUGE);
+    ADD(webhooks, .name = "lmo_webhooks", .help = "Webhooks, by state.", .kind = LMO_METRIC_GAUGE,
+        LABEL("state", webhook_states));
     ADD(webhook_attempts, .name = "lmo_webhook_attempts_total", .help = "Attempts to deliver an event, by result.",
         .kind = LMO_METRIC_COUNTER, LABEL("result", attempt_results));
-    ADD(webhook_behind, .name = "lmo_webhook_behind_events", .help = "Events that the webhook furthest behind has not settled yet.",
-        .kind = LMO_METRIC_GAUGE);
-    ADD(spans, .name = "lmo_trace_spans_total", .help = "Spans of traces, by what became of them.", .kind = LMO_METRIC_COUNTER,
-        LABEL("result", span_results));
+    ADD(webhook_behind, .name = "lmo_webhook_behind_events",
+        .help = "Events that the webhook furthest behind has not settled yet.", .kind = LMO_METRIC_GAUGE);
+    ADD(spans, .name = "lmo_trace_spans_total", .help = "Spans of traces, by what became of them.",
+        .kind = LMO_METRIC_COUNTER, LABEL("result", span_results));
 #undef ADD
     lmo_metric_set(f->build, 0, 0, 1);
     return 0;
@@ -129,7 +141,8 @@ void engine_figures_step(struct entry *entry, unsigned phases_before, const stru
         return;
     }
     const struct lmo_migration *m = engine_record(entry);
-    for (unsigned i = phases_before ? phases_before - 1 : 0; i < m->phase_time_count; i++) { /* those that it has left */
+    for (unsigned i = phases_before ? phases_before - 1 : 0; i < m->phase_time_count;
+         i++) { /* those that it has left */
         const struct lmo_phase_time *t = &m->phase_times[i];
         if (t->ended_ms) {
             int64_t ms = t->ended_ms - t->started_ms;
@@ -169,7 +182,8 @@ static void fill_gauges(struct lmo_engine *e)
     for (const struct webhook *w = e->webhooks; w; w = w->next) {
         uint64_t cursor = w->count ? w->row.cursor : w->read;
         on += w->row.enabled;
-        behind = w->row.enabled && e->feed.newest > cursor && e->feed.newest - cursor > behind ? e->feed.newest - cursor : behind;
+        behind = w->row.enabled && e->feed.newest > cursor && e->feed.newest - cursor > behind ? e->feed.newest - cursor
+                                                                                               : behind;
     }
     lmo_metric_set(f->hosts, 0, 0, up);
     lmo_metric_set(f->hosts, 1, 0, HASH_COUNT(e->hosts) - up);
@@ -185,7 +199,8 @@ static void metrics(struct request *r)
 {
     LMO_AUTO_BUF struct lmo_buf text = LMO_BUF_INIT(TEXT_MAX);
     fill_gauges(r->engine);
-    json_t *body = lmo_metrics_render(r->engine->figures.registry, &text) == 0 ? json_stringn(text.data, text.len) : NULL;
+    json_t *body =
+        lmo_metrics_render(r->engine->figures.registry, &text) == 0 ? json_stringn(text.data, text.len) : NULL;
     if (!body) {
         engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the metrics");
         return;

@@ -8,7 +8,8 @@ struct lmo_engine;
 struct figures {
     struct lmo_metrics *registry; /* owned */
     struct lmo_metric *phase_seconds, *blackout_seconds, *convergence_iterations, *migrations, *retries;
-    struct lmo_metric *open_migrations, *queue, *hosts, *stalled, *store_commit_seconds, *commit_failures, *round_trip_seconds;
+    struct lmo_metric *open_migrations, *queue, *hosts, *stalled, *store_commit_seconds, *commit_failures,
+        *round_trip_seconds;
     struct lmo_metric *events, *followers, *webhooks, *webhook_attempts, *webhook_behind, *spans, *build, *attention;
 };
 #endif

@@ -65,7 +65,8 @@ static void again(struct notice_call *c, const char *why)
 static bool says_ack(const char *body)
 {
     LMO_AUTO_JSON json_t *root = NULL;
-    return lmo_json_parse_object(body, strlen(body), 16384, &root, NULL) == 0 && json_is_true(json_object_get(root, "ack"));
+    return lmo_json_parse_object(body, strlen(body), 16384, &root, NULL) == 0 &&
+           json_is_true(json_object_get(root, "ack"));
 }
 
 static void on_answer(void *arg, int code, unsigned status, const char *body, const char *text)
@@ -142,8 +143,13 @@ static void call_owner(void *arg)
         (void)lmo_event_body(&row, body);
         (void)snprintf(id, sizeof id, "notice_%s", c->id);
         engine_traceparent(m, LMO_PHASE_TIMES_MAX, "traceparent: ", trace, sizeof trace);
-        const struct signed_call call = {.url = m->notice.url, .secret = hook.secret, .old_secret = hook.old_secret,
-                                         .old_until_ms = hook.old_until_ms, .id = id, .body = body, .traceparent = trace};
+        const struct signed_call call = {.url = m->notice.url,
+                                         .secret = hook.secret,
+                                         .old_secret = hook.old_secret,
+                                         .old_until_ms = hook.old_until_ms,
+                                         .id = id,
+                                         .body = body,
+                                         .traceparent = trace};
         r = engine_post_signed(e, &call, on_answer, c, &c->handle, &err);
     }
     free(text);

@@ -92,7 +92,8 @@ static json_t *span_json(const struct lmo_migration *m, unsigned n, const char *
     r |= put_time(o, "startTimeUnixNano", start_ms);
     r |= put_time(o, "endTimeUnixNano", end_ms > start_ms ? end_ms : start_ms);
     r |= put_text(attributes, "lmo.migration.id", m->id);
-    r |= put_text(attributes, root ? "lmo.outcome" : "lmo.phase", root ? lmo_phase_text(m->phase) : lmo_phase_text(m->phase_times[n].phase));
+    r |= put_text(attributes, root ? "lmo.outcome" : "lmo.phase",
+                  root ? lmo_phase_text(m->phase) : lmo_phase_text(m->phase_times[n].phase));
     if (root) {
         r |= put_text(attributes, "lmo.vm.uuid", m->vm.uuid);
         r |= put_text(attributes, "lmo.vm.name", m->vm.name);
@@ -101,7 +102,8 @@ static json_t *span_json(const struct lmo_migration *m, unsigned n, const char *
         r |= put_text(attributes, "lmo.reason", m->reason);
         if (m->cutover.suspended_us && m->cutover.resumed_us) {
             r |= put_attribute(attributes, "lmo.blackout_seconds",
-                               json_real((double)(m->cutover.resumed_us - m->cutover.suspended_us) / 1e6), "doubleValue");
+                               json_real((double)(m->cutover.resumed_us - m->cutover.suspended_us) / 1e6),
+                               "doubleValue");
         }
     }
     r |= lmo_json_put(o, "attributes", attributes);
@@ -143,7 +145,8 @@ void engine_spans_ended(struct entry *entry)
     int r = append_span(&text, span_json(m, LMO_PHASE_TIMES_MAX, "migration", m->created_ms, m->updated_ms));
     for (unsigned i = 0; r == 0 && i < m->phase_time_count; i++) {
         const struct lmo_phase_time *t = &m->phase_times[i];
-        r = append_span(&text, span_json(m, i, lmo_phase_text(t->phase), t->started_ms, t->ended_ms ? t->ended_ms : m->updated_ms));
+        r = append_span(&text, span_json(m, i, lmo_phase_text(t->phase), t->started_ms,
+                                         t->ended_ms ? t->ended_ms : m->updated_ms));
     }
     struct batch *b = r == 0 && s->waiting + n <= QUEUE_MAX ? malloc(sizeof *b + text.len) : NULL;
     if (!b) {
@@ -210,7 +213,8 @@ static void on_answer(void *arg, int code, unsigned status, const char *body, co
     } else {
         LMO_COPY(why, text);
     }
-    bool retry = code < 0 || status == 429 || status == 502 || status == 503 || status == 504; /* and no others, as OTLP says */
+    bool retry =
+        code < 0 || status == 429 || status == 502 || status == 503 || status == 504; /* and no others, as OTLP says */
     if (code == 0 && status == 200) {
         count(e, EXPORTED, s->in_body);
         s->in_body = 0;
@@ -242,8 +246,12 @@ static void flush(void *arg)
         gave_up(e, "no memory");
         return;
     }
-    const struct lmo_outbound_request r = {.url = s->url, .headers = headers, .body = s->body.data, .len = s->body.len,
-                                           .timeout_ms = TIMEOUT_MS, .ours = true};
+    const struct lmo_outbound_request r = {.url = s->url,
+                                           .headers = headers,
+                                           .body = s->body.data,
+                                           .len = s->body.len,
+                                           .timeout_ms = TIMEOUT_MS,
+                                           .ours = true};
     s->attempts++;
     if (e->outbound->ops->post(e->outbound, &r, on_answer, e, &s->handle, &err) < 0) {
         s->handle = 0;

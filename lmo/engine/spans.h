@@ -6,11 +6,11 @@
 #include "engine/engine.h"
 
 struct spans {
-    char url[LMO_URL_MAX];      /* empty: no traces are exported */
+    char url[LMO_URL_MAX]; /* empty: no traces are exported */
     char service[LMO_NAME_MAX];
     struct batch *first, **last; /* encoded spans of one migration each, oldest first */
-    unsigned waiting;           /* spans in there */
-    struct lmo_buf body;        /* under way */
+    unsigned waiting;            /* spans in there */
+    struct lmo_buf body;         /* under way */
     unsigned in_body, attempts;
     uint64_t handle, timer;
 };

@@ -197,7 +197,8 @@ static void change(struct request *r)
     lmo_str_copy(next.types, sizeof next.types, q->given & LMO_WEBHOOK_TYPES ? q->types : w->row.types);
     lmo_str_copy(next.vm, sizeof next.vm, q->given & LMO_WEBHOOK_VM ? q->vm : w->row.vm);
     lmo_str_copy(next.host, sizeof next.host, q->given & LMO_WEBHOOK_HOST ? q->host : w->row.host);
-    lmo_str_copy(next.description, sizeof next.description, q->given & LMO_WEBHOOK_DESCRIPTION ? q->description : w->row.description);
+    lmo_str_copy(next.description, sizeof next.description,
+                 q->given & LMO_WEBHOOK_DESCRIPTION ? q->description : w->row.description);
     if (q->given & LMO_WEBHOOK_ENABLED) {
         next.enabled = q->enabled;
         lmo_str_copy(next.why_disabled, sizeof next.why_disabled, q->enabled ? "" : "by request");
@@ -272,11 +273,13 @@ static void dead_list(struct request *r)
     }
     l.array = json_array();
     json_t *body = json_object();
-    int rc = r->engine->store->events->dead_list(r->engine->store, w->row.id, false, r->version, r->limit, add_letter, &l, &err);
+    int rc = r->engine->store->events->dead_list(r->engine->store, w->row.id, false, r->version, r->limit, add_letter,
+                                                 &l, &err);
     l.failed |= lmo_json_put(body, "dead_letters", l.array);
     if (rc < 0 || l.failed) {
         json_decref(body);
-        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the list");
+        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s",
+                          rc < 0 ? err.text : "no memory for the list");
         return;
     }
     engine_reply_ok(r->fn, r->arg, 200, body, "");
@@ -291,7 +294,8 @@ static void redeliver(struct request *r)
         return;
     }
     if (!w->row.enabled) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "the webhook is disabled (%.200s): enable it first", w->row.why_disabled);
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "the webhook is disabled (%.200s): enable it first",
+                          w->row.why_disabled);
         return;
     }
     if (r->engine->store->events->dead_want(r->engine->store, w->row.id, r->version, true, &count, &err) < 0) {
@@ -299,7 +303,8 @@ static void redeliver(struct request *r)
         return;
     }
     if (count == 0 && r->version) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "sequence", "no dead letter of this webhook is event %" PRIu64, r->version);
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "sequence",
+                          "no dead letter of this webhook is event %" PRIu64, r->version);
         return;
     }
     engine_webhook_restart(w);
@@ -395,7 +400,8 @@ static void acknowledge(struct request *r)
             engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
                               err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
         } else {
-            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id, lmo_phase_text(m.phase));
+            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id,
+                              lmo_phase_text(m.phase));
         }
         return;
     }
@@ -413,8 +419,8 @@ static void acknowledge(struct request *r)
 
 /* ------------------------------------------------------------------ the public calls */
 
-static int post_webhook(struct lmo_engine *e, void (*run)(struct request *), const char *id, const struct lmo_webhook_request *q,
-                        lmo_engine_reply_fn *fn, void *arg)
+static int post_webhook(struct lmo_engine *e, void (*run)(struct request *), const char *id,
+                        const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(run, fn, arg, id);
     r.harmless = run == list || run == get;
@@ -424,7 +430,8 @@ static int post_webhook(struct lmo_engine *e, void (*run)(struct request *), con
     return engine_post(e, &r);
 }
 
-int lmo_engine_webhook_create(struct lmo_engine *e, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_webhook_create(struct lmo_engine *e, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn,
+                              void *arg)
 {
     return post_webhook(e, create, "", q, fn, arg);
 }
@@ -439,8 +446,8 @@ int lmo_engine_webhook_get(struct lmo_engine *e, const char *id, lmo_engine_repl
     return post_webhook(e, get, id, NULL, fn, arg);
 }
 
-int lmo_engine_webhook_change(struct lmo_engine *e, const char *id, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn,
-                              void *arg)
+int lmo_engine_webhook_change(struct lmo_engine *e, const char *id, const struct lmo_webhook_request *q,
+                              lmo_engine_reply_fn *fn, void *arg)
 {
     return post_webhook(e, change, id, q, fn, arg);
 }
@@ -455,8 +462,8 @@ int lmo_engine_webhook_remove(struct lmo_engine *e, const char *id, lmo_engine_r
     return post_webhook(e, remove_one, id, NULL, fn, arg);
 }
 
-int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t after, unsigned limit, lmo_engine_reply_fn *fn,
-                            void *arg)
+int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t after, unsigned limit,
+                            lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(dead_list, fn, arg, webhook);
     r.harmless = true;
@@ -472,8 +479,8 @@ int lmo_engine_redeliver(struct lmo_engine *e, const char *webhook, uint64_t seq
     return engine_post(e, &r);
 }
 
-int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, uint32_t deadline_ms, enum lmo_no_answer on_no_answer,
-                        const char *principal, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, uint32_t deadline_ms,
+                        enum lmo_no_answer on_no_answer, const char *principal, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(hook_put, fn, arg, vm);
     LMO_COPY(r.url, url);
@@ -496,7 +503,8 @@ int lmo_engine_hook_remove(struct lmo_engine *e, const char *vm, lmo_engine_repl
     return engine_post(e, &r);
 }
 
-int lmo_engine_migration_acknowledge(struct lmo_engine *e, const char *id, const char *principal, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_migration_acknowledge(struct lmo_engine *e, const char *id, const char *principal,
+                                     lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(acknowledge, fn, arg, id);
     LMO_COPY(r.url, principal);

@@ -26,7 +26,7 @@
 #define AHEAD_MAX     4096 /* events beyond the cursor: so many are sent again after a restart at most */
 #define PAGE          64
 #define SAVE_MS       1000
-#define GATE_FAILURES 3    /* so many in a row: it is the receiver, not the event */
+#define GATE_FAILURES 3 /* so many in a row: it is the receiver, not the event */
 
 struct delivery {
     struct delivery *prev, *next; /* by number */
@@ -63,8 +63,8 @@ static void save(struct webhook *w)
         return;
     }
     if (e->store->events->webhook_progress(e->store, &w->row, &err) < 0) {
-        lmo_log(LMO_LOG_ERROR, "a webhook's place cannot be stored; some events may be sent again", "webhook=%s why=%s", w->row.id,
-                err.text);
+        lmo_log(LMO_LOG_ERROR, "a webhook's place cannot be stored; some events may be sent again", "webhook=%s why=%s",
+                w->row.id, err.text);
         return;
     }
     w->dirty = false;
@@ -177,13 +177,13 @@ static int bury(struct webhook *w, struct delivery *d)
     LMO_COPY(letter.last_error, d->last_error);
     int r = e->store->events->dead_put(e->store, &letter, &w->row, &dropped, &err);
     if (r < 0) {
-        lmo_log(LMO_LOG_ERROR, "a dead letter cannot be stored; it is tried again", "webhook=%s event=%" PRIu64 " why=%s", w->row.id,
-                d->seq, err.text);
+        lmo_log(LMO_LOG_ERROR, "a dead letter cannot be stored; it is tried again",
+                "webhook=%s event=%" PRIu64 " why=%s", w->row.id, d->seq, err.text);
         return r;
     }
     w->row.dropped += dropped;
-    lmo_log(LMO_LOG_WARN, "event not delivered: a dead letter now", "webhook=%s event=%" PRIu64 " attempts=%u why=%s", w->row.id,
-            d->seq, d->attempts, d->last_error);
+    lmo_log(LMO_LOG_WARN, "event not delivered: a dead letter now", "webhook=%s event=%" PRIu64 " attempts=%u why=%s",
+            w->row.id, d->seq, d->attempts, d->last_error);
     return 0;
 }
 
@@ -255,8 +255,8 @@ static void on_answer(void *arg, int code, unsigned status, const char *body, co
 
 /* ------------------------------------------------------------------ sending */
 
-int engine_post_signed(struct lmo_engine *e, const struct signed_call *c, lmo_outbound_done_fn *done, void *arg, uint64_t *ret_handle,
-                       struct lmo_err *err)
+int engine_post_signed(struct lmo_engine *e, const struct signed_call *c, lmo_outbound_done_fn *done, void *arg,
+                       uint64_t *ret_handle, struct lmo_err *err)
 {
     char signatures[LMO_WEBHOOK_SIGNATURES_MAX], id[96], stamp[48], signature[LMO_WEBHOOK_SIGNATURES_MAX + 24];
     int64_t now_s = (int64_t)(lmo_realtime_us() / 1000000);
@@ -268,8 +268,12 @@ int engine_post_signed(struct lmo_engine *e, const struct signed_call *c, lmo_ou
     (void)snprintf(id, sizeof id, "webhook-id: %s", c->id);
     (void)snprintf(stamp, sizeof stamp, "webhook-timestamp: %" PRId64, now_s);
     (void)snprintf(signature, sizeof signature, "webhook-signature: %s", signatures);
-    const char *const headers[] = {id, stamp, signature, c->traceparent && c->traceparent[0] ? c->traceparent : NULL, NULL};
-    const struct lmo_outbound_request request = {.url = c->url, .headers = headers, .body = c->body, .len = strlen(c->body),
+    const char *const headers[] = {id, stamp, signature, c->traceparent && c->traceparent[0] ? c->traceparent : NULL,
+                                   NULL};
+    const struct lmo_outbound_request request = {.url = c->url,
+                                                 .headers = headers,
+                                                 .body = c->body,
+                                                 .len = strlen(c->body),
                                                  .timeout_ms = e->webhooks_config.timeout_ms};
     return e->outbound->ops->post(e->outbound, &request, done, arg, ret_handle, err);
 }
@@ -279,8 +283,12 @@ static void send(struct webhook *w, struct delivery *d)
     struct lmo_err err = {0};
     char id[40];
     (void)snprintf(id, sizeof id, "evt_%" PRIu64, d->seq);
-    const struct signed_call call = {.url = w->row.url, .secret = w->row.secret, .old_secret = w->row.old_secret,
-                                     .old_until_ms = w->row.old_until_ms, .id = id, .body = d->body};
+    const struct signed_call call = {.url = w->row.url,
+                                     .secret = w->row.secret,
+                                     .old_secret = w->row.old_secret,
+                                     .old_until_ms = w->row.old_until_ms,
+                                     .id = id,
+                                     .body = d->body};
     d->attempts++;
     if (engine_post_signed(w->engine, &call, on_answer, d, &d->handle, &err) == 0) {
         w->under_way++;
@@ -382,7 +390,8 @@ static void skip_gap(struct webhook *w, struct lmo_err *err)
         return;
     }
     uint64_t gone = range.oldest - 1 - w->read;
-    lmo_log(LMO_LOG_WARN, "events were dropped for their age before a webhook got them", "webhook=%s events=%" PRIu64, w->row.id, gone);
+    lmo_log(LMO_LOG_WARN, "events were dropped for their age before a webhook got them", "webhook=%s events=%" PRIu64,
+            w->row.id, gone);
     json_t *data = json_object();
     int r = lmo_json_put_str(data, "webhook", w->row.id);
     r |= lmo_json_put_u64(data, "after", w->read);

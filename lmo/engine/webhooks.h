@@ -8,13 +8,13 @@ struct webhook {
     struct webhook *next;
     struct lmo_engine *engine;
     struct lmo_webhook_row row;
-    struct delivery *deliveries;   /* waiting or under way, by number; letters among them */
+    struct delivery *deliveries; /* waiting or under way, by number; letters among them */
     unsigned count, under_way;
-    uint64_t read;                 /* events up to here are delivered, among the deliveries, or not asked for */
-    uint64_t gate_ns;              /* nothing is sent before */
+    uint64_t read;    /* events up to here are delivered, among the deliveries, or not asked for */
+    uint64_t gate_ns; /* nothing is sent before */
     uint64_t timer, timer_ns, save_timer;
-    bool dirty;                    /* the stored row is older */
-    bool letters;                  /* there may be dead letters that are wanted */
+    bool dirty;   /* the stored row is older */
+    bool letters; /* there may be dead letters that are wanted */
 };
 
 struct webhook *engine_webhook(struct lmo_engine *e, const char *id);
@@ -26,11 +26,11 @@ void engine_webhook_restart(struct webhook *w);
 struct signed_call {
     const char *url, *secret, *old_secret;
     int64_t old_until_ms;
-    const char *id;   /* webhook-id */
+    const char *id; /* webhook-id */
     const char *body;
     const char *traceparent; /* a whole header line, or NULL */
 };
-int engine_post_signed(struct lmo_engine *e, const struct signed_call *c, lmo_outbound_done_fn *done, void *arg, uint64_t *ret_handle,
-                       struct lmo_err *err) LMO_MUST_CHECK;
+int engine_post_signed(struct lmo_engine *e, const struct signed_call *c, lmo_outbound_done_fn *done, void *arg,
+                       uint64_t *ret_handle, struct lmo_err *err) LMO_MUST_CHECK;
 
 #endif

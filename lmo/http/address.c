@@ -83,9 +83,11 @@ static int check_host(const char *host, bool inside, struct lmo_err *err)
     struct sockaddr_in in = {.sin_family = AF_INET};
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
     bool v4 = inet_pton(AF_INET, host, &in.sin_addr) == 1, v6 = inet_pton(AF_INET6, host, &in6.sin6_addr) == 1;
-    const struct sockaddr *address = v4 ? (const struct sockaddr *)(const void *)&in : (const struct sockaddr *)(const void *)&in6;
+    const struct sockaddr *address =
+        v4 ? (const struct sockaddr *)(const void *)&in : (const struct sockaddr *)(const void *)&in6;
     if ((v4 || v6) && !inside && !lmo_address_is_public(address)) {
-        return lmo_fail(err, LMO_E_INVALID, "url: '%s' is not a public address; [webhooks] allow_private would allow it", host);
+        return lmo_fail(err, LMO_E_INVALID,
+                        "url: '%s' is not a public address; [webhooks] allow_private would allow it", host);
     }
     return 0;
 }
@@ -98,8 +100,9 @@ int lmo_url_check(const char *url, bool plain, bool inside, struct lmo_err *err)
         return lmo_fail(err, LMO_E_INVALID, "url: longer than %d characters", LMO_URL_MAX - 1);
     }
     if (!https && !(http && plain)) {
-        return lmo_fail(err, LMO_E_INVALID, http ? "url: must be https://; [webhooks] allow_http would allow http://"
-                                                 : "url: must be https://HOST[:PORT][/PATH]");
+        return lmo_fail(err, LMO_E_INVALID,
+                        http ? "url: must be https://; [webhooks] allow_http would allow http://"
+                             : "url: must be https://HOST[:PORT][/PATH]");
     }
     for (const char *p = url; *p; p++) {
         if (*p <= ' ' || *p > '~' || *p == '"' || *p == '\\' || *p == '<' || *p == '>') {

@@ -26,10 +26,10 @@
 
 struct lmo_http_stream {
     unsigned owners;
-    struct lmo_http_server *server;       /* referenced */
+    struct lmo_http_server *server;         /* referenced */
     struct lmo_http_connection *connection; /* NULL once it is gone */
-    struct MHD_Connection *mhd;           /* to be resumed while `idle` */
-    struct lmo_http_stream *prev, *next;  /* server->streams, until libmicrohttpd's side has gone */
+    struct MHD_Connection *mhd;             /* to be resumed while `idle` */
+    struct lmo_http_stream *prev, *next;    /* server->streams, until libmicrohttpd's side has gone */
     struct lmo_http_stream_config config;
     char *ring; /* config.buffer_max + FINAL_MAX bytes */
     size_t size, at, used;
@@ -173,8 +173,13 @@ int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const c
         lmo_http_reply_fail(req, LMO_E_NO_MEMORY, "no memory for a stream");
         return LMO_E_NO_MEMORY;
     }
-    *s = (struct lmo_http_stream){.owners = 2, .server = server, .mhd = req->mhd, .connection = req->connection,
-                                  .config = *config, .ring = ring, .size = buffer + FINAL_MAX};
+    *s = (struct lmo_http_stream){.owners = 2,
+                                  .server = server,
+                                  .mhd = req->mhd,
+                                  .connection = req->connection,
+                                  .config = *config,
+                                  .ring = ring,
+                                  .size = buffer + FINAL_MAX};
     s->config.buffer_max = buffer;
     s->config.stall_ms = config->stall_ms ? config->stall_ms : STALL_DEFAULT;
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
@@ -231,7 +236,7 @@ void lmo_http_stream_end(struct lmo_http_stream *s, const void *final, size_t le
             size_t to = (s->at + s->used) % s->size, first = s->size - to;
             first = first < len ? first : len;
             memcpy(s->ring + to, final, first);
-            memcpy(s->ring, (const char *)final + first, len - first);
+            memcpy(s->ring, (const char *) final + first, len - first);
             s->used += len;
         }
         s->ended = true;

@@ -28,7 +28,8 @@ void lmo_webhook_secret_new(char ret[LMO_WEBHOOK_SECRET_MAX])
 static size_t decode(const char *secret, unsigned char key[KEY_MAX])
 {
     size_t prefix = sizeof PREFIX - 1, len = strlen(secret);
-    if (len <= prefix || len >= LMO_WEBHOOK_SECRET_MAX || memcmp(secret, PREFIX, prefix) != 0 || (len - prefix) % 4 != 0) {
+    if (len <= prefix || len >= LMO_WEBHOOK_SECRET_MAX || memcmp(secret, PREFIX, prefix) != 0 ||
+        (len - prefix) % 4 != 0) {
         return 0;
     }
     int n = EVP_DecodeBlock(key, (const unsigned char *)secret + prefix, (int)(len - prefix));
@@ -38,7 +39,8 @@ static size_t decode(const char *secret, unsigned char key[KEY_MAX])
     return n >= 24 && n <= 64 ? (size_t)n : 0;
 }
 
-static int sign_one(const char *secret, const char *text, size_t len, char ret[LMO_WEBHOOK_SIGNATURES_MAX / 2], struct lmo_err *err)
+static int sign_one(const char *secret, const char *text, size_t len, char ret[LMO_WEBHOOK_SIGNATURES_MAX / 2],
+                    struct lmo_err *err)
 {
     unsigned char key[KEY_MAX], mac[EVP_MAX_MD_SIZE];
     unsigned mac_len = 0;
@@ -56,8 +58,8 @@ static int sign_one(const char *secret, const char *text, size_t len, char ret[L
     return 0;
 }
 
-int lmo_webhook_sign(const char *secret, const char *old_secret, const char *id, int64_t timestamp_s, const char *body, size_t len,
-                     char ret[LMO_WEBHOOK_SIGNATURES_MAX], struct lmo_err *err)
+int lmo_webhook_sign(const char *secret, const char *old_secret, const char *id, int64_t timestamp_s, const char *body,
+                     size_t len, char ret[LMO_WEBHOOK_SIGNATURES_MAX], struct lmo_err *err)
 {
     char one[LMO_WEBHOOK_SIGNATURES_MAX / 2], two[LMO_WEBHOOK_SIGNATURES_MAX / 2] = "", head[160];
     int n = snprintf(head, sizeof head, "%s.%" PRId64 ".", id, timestamp_s);

@@ -14,7 +14,7 @@
 void lmo_webhook_secret_new(char ret[LMO_WEBHOOK_SECRET_MAX]);
 /* What goes into the header webhook-signature: a signature with `secret` and, unless that is empty, one with `old_secret`. `id`
  * has no full stop. INVALID for what is no secret. */
-int lmo_webhook_sign(const char *secret, const char *old_secret, const char *id, int64_t timestamp_s, const char *body, size_t len,
-                     char ret[LMO_WEBHOOK_SIGNATURES_MAX], struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_webhook_sign(const char *secret, const char *old_secret, const char *id, int64_t timestamp_s, const char *body,
+                     size_t len, char ret[LMO_WEBHOOK_SIGNATURES_MAX], struct lmo_err *err) LMO_MUST_CHECK;
 
 #endif

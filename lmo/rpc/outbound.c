@@ -40,7 +40,8 @@ static void answered(void *arg, const struct lmo_http_response *r)
     struct call c = *(struct call *)arg;
     free(arg);
     bool long_answer = r->result == LMO_E_TOO_LARGE; /* it has answered; with what is not known */
-    c.done(c.arg, long_answer ? LMO_E_TOO_LARGE : r->result, r->status, r->body, r->result < 0 && r->err ? r->err->text : "");
+    c.done(c.arg, long_answer ? LMO_E_TOO_LARGE : r->result, r->status, r->body,
+           r->result < 0 && r->err ? r->err->text : "");
 }
 
 static int post(struct lmo_outbound *base, const struct lmo_outbound_request *r, lmo_outbound_done_fn *done, void *arg,
@@ -52,8 +53,13 @@ static int post(struct lmo_outbound *base, const struct lmo_outbound_request *r,
         return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for a call");
     }
     *c = (struct call){done, arg};
-    const struct lmo_http_request_spec spec = {.method = "POST", .url = r->url, .headers = r->headers, .body = r->body,
-                                               .body_len = r->len, .timeout_ms = r->timeout_ms, .response_max = ANSWER_MAX,
+    const struct lmo_http_request_spec spec = {.method = "POST",
+                                               .url = r->url,
+                                               .headers = r->headers,
+                                               .body = r->body,
+                                               .body_len = r->len,
+                                               .timeout_ms = r->timeout_ms,
+                                               .response_max = ANSWER_MAX,
                                                .owned_arg = true};
     int rc = r->ours ? 0 : lmo_url_check(r->url, o->config.allow_http, o->config.allow_private, err);
     if (rc == 0) {
@@ -83,7 +89,8 @@ static int check(const struct lmo_outbound *base, const char *url, struct lmo_er
 
 static const struct lmo_outbound_ops ops = {.post = post, .cancel = cancel, .check = check};
 
-int lmo_outbound_open(struct lmo_loop *loop, const struct lmo_outbound_config *config, struct lmo_outbound **ret, struct lmo_err *err)
+int lmo_outbound_open(struct lmo_loop *loop, const struct lmo_outbound_config *config, struct lmo_outbound **ret,
+                      struct lmo_err *err)
 {
     struct outbound *o = calloc(1, sizeof *o);
     if (!o) {
@@ -91,11 +98,15 @@ int lmo_outbound_open(struct lmo_loop *loop, const struct lmo_outbound_config *c
     }
     o->base.ops = &ops;
     o->config = *config;
-    struct lmo_http_client_config users = {.outside = true, .plain = config->allow_http, .may_connect = may_connect,
-                                           .may_connect_arg = o, .connections_per_host = CONNECTIONS_PER_HOST,
-                                           .requests_max = REQUESTS_MAX, .connect_timeout_ms = 10000};
-    struct lmo_http_client_config ours = {.outside = true, .plain = true, .connections_per_host = 2, .requests_max = 16,
-                                          .connect_timeout_ms = 10000};
+    struct lmo_http_client_config users = {.outside = true,
+                                           .plain = config->allow_http,
+                                           .may_connect = may_connect,
+                                           .may_connect_arg = o,
+                                           .connections_per_host = CONNECTIONS_PER_HOST,
+                                           .requests_max = REQUESTS_MAX,
+                                           .connect_timeout_ms = 10000};
+    struct lmo_http_client_config ours = {
+        .outside = true, .plain = true, .connections_per_host = 2, .requests_max = 16, .connect_timeout_ms = 10000};
     LMO_COPY(users.tls.ca, config->ca);
     LMO_COPY(ours.tls.ca, config->otlp_ca);
     int r = lmo_http_client_new(loop, &users, &o->users, err);

@@ -171,10 +171,11 @@ int lmo_sqlite_event_list(struct lmo_store *s, uint64_t after, unsigned limit,
                           int (*cb)(void *arg, const struct lmo_event_row *row), void *arg, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    int r = lmo_sql_prepare(sqlite_of(s)->db,
-                            "SELECT seq, at_ms, type, migration, vm_uuid, vm_name, host, to_host, drain, data FROM event"
-                            " WHERE seq > ? ORDER BY seq LIMIT ?",
-                            &stmt, err);
+    int r =
+        lmo_sql_prepare(sqlite_of(s)->db,
+                        "SELECT seq, at_ms, type, migration, vm_uuid, vm_name, host, to_host, drain, data FROM event"
+                        " WHERE seq > ? ORDER BY seq LIMIT ?",
+                        &stmt, err);
     if (r < 0) {
         return r;
     }

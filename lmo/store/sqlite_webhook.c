@@ -23,7 +23,8 @@ static int put(struct sqlite_store *st, void *arg, struct lmo_err *err)
         "INSERT INTO webhook (id, url, types, vm, host, description, secret, old_secret, old_until_ms, created_ms,"
         " created_by, enabled, why_disabled, cursor, failing_since_ms, failures, last_error, delivered, dropped)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET url = excluded.url, types = excluded.types, vm = excluded.vm, host = excluded.host,"
+        " ON CONFLICT (id) DO UPDATE SET url = excluded.url, types = excluded.types, vm = excluded.vm, host = "
+        "excluded.host,"
         " description = excluded.description, secret = excluded.secret, old_secret = excluded.old_secret,"
         " old_until_ms = excluded.old_until_ms, enabled = excluded.enabled, why_disabled = excluded.why_disabled,"
         " cursor = excluded.cursor, failing_since_ms = excluded.failing_since_ms, failures = excluded.failures,"
@@ -88,7 +89,8 @@ int lmo_sqlite_webhook_progress(struct lmo_store *s, const struct lmo_webhook_ro
     return alone(s, progress, (void *)(uintptr_t)row, err);
 }
 
-static int run_with_id(struct sqlite_store *st, const char *sql, const char *id, uint64_t *ret_changes, struct lmo_err *err)
+static int run_with_id(struct sqlite_store *st, const char *sql, const char *id, uint64_t *ret_changes,
+                       struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
     int r = lmo_sql_prepare(st->db, sql, &stmt, err);
@@ -122,7 +124,8 @@ int lmo_sqlite_webhook_list(struct lmo_store *s, int (*cb)(void *arg, const stru
     int r = lmo_sql_prepare(
         sqlite_of(s)->db,
         "SELECT id, url, types, vm, host, description, secret, old_secret, old_until_ms, created_ms, created_by,"
-        " enabled, why_disabled, cursor, failing_since_ms, failures, last_error, delivered, dropped FROM webhook ORDER BY id",
+        " enabled, why_disabled, cursor, failing_since_ms, failures, last_error, delivered, dropped FROM webhook ORDER "
+        "BY id",
         &stmt, err);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         struct lmo_webhook_row w = {.old_until_ms = lmo_sql_i64(stmt, 8),
@@ -234,8 +237,8 @@ static int want(struct sqlite_store *st, void *arg, struct lmo_err *err)
 {
     struct one_letter *o = arg;
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db, "UPDATE dead_letter SET wanted = ?3 WHERE webhook = ?1 AND (?2 = 0 OR seq = ?2)", &stmt,
-                            err);
+    int r = lmo_sql_prepare(st->db, "UPDATE dead_letter SET wanted = ?3 WHERE webhook = ?1 AND (?2 = 0 OR seq = ?2)",
+                            &stmt, err);
     if (r < 0) {
         return r;
     }
@@ -290,10 +293,11 @@ static int put_hook(struct sqlite_store *st, void *arg, struct lmo_err *err)
 {
     const struct lmo_vm_hook_row *h = arg;
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db,
-                            "INSERT OR REPLACE INTO vm_hook (vm_uuid, url, deadline_ms, on_no_answer, secret, old_secret,"
-                            " old_until_ms, created_ms, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                            &stmt, err);
+    int r =
+        lmo_sql_prepare(st->db,
+                        "INSERT OR REPLACE INTO vm_hook (vm_uuid, url, deadline_ms, on_no_answer, secret, old_secret,"
+                        " old_until_ms, created_ms, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        &stmt, err);
     if (r < 0) {
         return r;
     }
@@ -329,10 +333,11 @@ int lmo_sqlite_vm_hook_delete(struct lmo_store *s, const char *vm, struct lmo_er
 int lmo_sqlite_vm_hook_get(struct lmo_store *s, const char *vm, struct lmo_vm_hook_row *ret, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    int r = lmo_sql_prepare(sqlite_of(s)->db,
-                            "SELECT vm_uuid, url, deadline_ms, on_no_answer, secret, old_secret, old_until_ms, created_ms,"
-                            " created_by FROM vm_hook WHERE vm_uuid = ?",
-                            &stmt, err);
+    int r =
+        lmo_sql_prepare(sqlite_of(s)->db,
+                        "SELECT vm_uuid, url, deadline_ms, on_no_answer, secret, old_secret, old_until_ms, created_ms,"
+                        " created_by FROM vm_hook WHERE vm_uuid = ?",
+                        &stmt, err);
     if (r < 0) {
         return r;
     }

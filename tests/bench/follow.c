@@ -33,7 +33,7 @@ static struct {
     unsigned migrations, next, stage;
     struct lmo_migration *records; /* of one batch */
     uint64_t began_ns, written_ns, first_seq;
-    uint64_t *committed_ns;        /* of each event, by its place */
+    uint64_t *committed_ns; /* of each event, by its place */
     /* the client's */
     struct lmo_buf text;
     size_t parsed;
@@ -77,8 +77,10 @@ static void fill(unsigned i, struct lmo_commit_item *item, struct lmo_event_row 
     LMO_COPY(row->host, m->source);
     LMO_COPY(row->to_host, m->destination);
     snprintf(row->data, sizeof row->data,
-             "{\"migration\":\"%s\",\"vm\":{\"uuid\":\"%s\",\"name\":\"%s\"},\"source\":\"h1\",\"destination\":\"h2\",\"phase\":\"%s\","
-             "\"version\":%u}", m->id, m->vm.uuid, m->vm.name, lmo_phase_text(m->phase), b.stage + 1);
+             "{\"migration\":\"%s\",\"vm\":{\"uuid\":\"%s\",\"name\":\"%s\"},\"source\":\"h1\",\"destination\":\"h2\","
+             "\"phase\":\"%s\","
+             "\"version\":%u}",
+             m->id, m->vm.uuid, m->vm.name, lmo_phase_text(m->phase), b.stage + 1);
     *item = (struct lmo_commit_item){.record = m, .expected_version = b.stage, .events = row, .event_count = 1};
 }
 
@@ -221,8 +223,8 @@ int main(int argc, char **argv)
     const struct lmo_http_client_config config = {.tls = viewer};
     check(lmo_http_client_new(b.client_loop, &config, &client, &err), &err, "client");
     snprintf(url, sizeof url, "https://127.0.0.1:%u/v1/events", lmo_api_port(b.api));
-    const struct lmo_http_request_spec spec = {.method = "GET", .url = url, .timeout_ms = 60000, .peer_role = LMO_ROLE_COORDINATOR,
-                                               .on_data = on_data};
+    const struct lmo_http_request_spec spec = {
+        .method = "GET", .url = url, .timeout_ms = 60000, .peer_role = LMO_ROLE_COORDINATOR, .on_data = on_data};
     check(lmo_http_request_async(client, &spec, on_end, NULL, NULL, &err), &err, "request");
     pthread_t reader;
     lmo_assert(pthread_create(&reader, NULL, run, b.client_loop) == 0);
@@ -233,11 +235,12 @@ int main(int argc, char **argv)
     lmo_assert(lmo_loop_post(b.loop, start_writing, NULL) == 0);
     pthread_join(reader, NULL);
     double took = (double)(lmo_now_ns() - b.began_ns) / 1e9;
-    json_t *out = json_pack("{s:{s:i, s:i, s:i, s:f, s:f, s:f, s:f}}", "follow", "migrations", (int)b.migrations, "events", (int)b.got,
-                            "lost_or_doubled", (int)b.holes, "events_per_s", rounded(b.got / took, 0), "lag_p50_ms",
-                            rounded((double)samples_percentile(&b.lag, 50) / 1e6, 2), "lag_p99_ms",
-                            rounded((double)samples_percentile(&b.lag, 99) / 1e6, 2), "lag_max_ms",
-                            rounded((double)samples_percentile(&b.lag, 100) / 1e6, 2));
+    json_t *out =
+        json_pack("{s:{s:i, s:i, s:i, s:f, s:f, s:f, s:f}}", "follow", "migrations", (int)b.migrations, "events",
+                  (int)b.got, "lost_or_doubled", (int)b.holes, "events_per_s", rounded(b.got / took, 0), "lag_p50_ms",
+                  rounded((double)samples_percentile(&b.lag, 50) / 1e6, 2), "lag_p99_ms",
+                  rounded((double)samples_percentile(&b.lag, 99) / 1e6, 2), "lag_max_ms",
+                  rounded((double)samples_percentile(&b.lag, 100) / 1e6, 2));
     char *text = NULL;
     check(lmo_json_dump(out, &text, NULL, &err), &err, "report");
     puts(text);

@@ -26,10 +26,12 @@ static int remember(void *arg, const struct lmo_event_row *row)
 {
     (void)arg;
     if (last_seq && row->seq != last_seq + 1) {
-        snprintf(problem, sizeof problem, "event %llu follows %llu", (unsigned long long)row->seq, (unsigned long long)last_seq);
+        snprintf(problem, sizeof problem, "event %llu follows %llu", (unsigned long long)row->seq,
+                 (unsigned long long)last_seq);
     }
     last_seq = row->seq;
-    if (strncmp(row->type, "migration.", 10) != 0 || strcmp(row->type, "migration.notice") == 0 || told_count == EVENTS_MAX) {
+    if (strncmp(row->type, "migration.", 10) != 0 || strcmp(row->type, "migration.notice") == 0 ||
+        told_count == EVENTS_MAX) {
         return 0;
     }
     struct told *t = &told[told_count++];
@@ -60,7 +62,8 @@ static int compare(void *arg, uint64_t n, const struct lmo_journal_line *l)
         }
         t->matched = true;
         if (strcmp(t->phase, l->what) != 0) {
-            snprintf(problem, sizeof problem, "migration %s: the journal says %s, the event log %s", id, l->what, t->phase);
+            snprintf(problem, sizeof problem, "migration %s: the journal says %s, the event log %s", id, l->what,
+                     t->phase);
         }
         return 0;
     }
@@ -88,8 +91,8 @@ void check_events(struct lmo_store *store)
     }
     for (unsigned i = 0; i < told_count && !problem[0]; i++) {
         if (!told[i].matched) {
-            snprintf(problem, sizeof problem, "migration %s: the event log says %s once more than the journal", told[i].migration,
-                     told[i].phase);
+            snprintf(problem, sizeof problem, "migration %s: the event log says %s once more than the journal",
+                     told[i].migration, told[i].phase);
         }
     }
     if (problem[0]) {

@@ -62,14 +62,18 @@ static inline void fixture_soon(lmo_loop_fn *fn, const struct fixture_later *l)
 static inline void fixture_report_up(void *arg)
 {
     struct fixture_later *l = arg;
-    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x", .link_count = 1,
+    struct lmo_host_facts f = {.boot = "b1",
+                               .hypervisor = "sim",
+                               .peer_uri = "sim://x",
+                               .link_count = 1,
                                .links = {{"migration", "10.0.0.1", 1U << 30}}};
     LMO_COPY(f.host, l->host);
     fx.cb->host_state(fx.cb->arg, l->host, &f, "");
     free(l);
 }
 
-static inline int fixture_host_add(struct lmo_workers *w, const char *name, const char *url, uint64_t cursor, struct lmo_err *err)
+static inline int fixture_host_add(struct lmo_workers *w, const char *name, const char *url, uint64_t cursor,
+                                   struct lmo_err *err)
 {
     struct fixture_later l = {0};
     (void)w, (void)url, (void)cursor, (void)err;
@@ -88,8 +92,8 @@ static inline void fixture_acknowledge(struct lmo_workers *w, const char *host, 
     (void)w, (void)host, (void)cursor;
 }
 
-static inline int fixture_op_call(struct lmo_workers *w, const char *host, const struct lmo_op_request *req, uint32_t timeout_ms,
-                                  lmo_op_done_fn *done, void *arg, struct lmo_err *err)
+static inline int fixture_op_call(struct lmo_workers *w, const char *host, const struct lmo_op_request *req,
+                                  uint32_t timeout_ms, lmo_op_done_fn *done, void *arg, struct lmo_err *err)
 {
     (void)w, (void)timeout_ms;
     if (fx.op_count == 256) {
@@ -106,7 +110,10 @@ static inline int fixture_op_call(struct lmo_workers *w, const char *host, const
 static inline void fixture_answer(void *arg)
 {
     struct fixture_later *l = arg;
-    struct lmo_vm_facts f = {.uuid = FIXTURE_GUEST_UUID, .name = FIXTURE_GUEST_NAME, .state = LMO_RUN_RUNNING, .memory_bytes = 1U << 28};
+    struct lmo_vm_facts f = {.uuid = FIXTURE_GUEST_UUID,
+                             .name = FIXTURE_GUEST_NAME,
+                             .state = LMO_RUN_RUNNING,
+                             .memory_bytes = 1U << 28};
     LMO_AUTO_JSON json_t *vm = lmo_vm_facts_to_json(&f);
     if (l->all) {
         LMO_AUTO_JSON json_t *body = json_object();
@@ -125,7 +132,8 @@ static inline int fixture_observe(struct lmo_workers *w, const char *host, const
 {
     struct fixture_later l = {.done = done, .arg = arg, .all = strcmp(path, "/v1/observe/vms") == 0};
     (void)w, (void)timeout_ms, (void)err;
-    l.known = strcmp(host, "hv1") == 0 && (l.all || strstr(path, "/" FIXTURE_GUEST_NAME) || strstr(path, FIXTURE_GUEST_UUID));
+    l.known =
+        strcmp(host, "hv1") == 0 && (l.all || strstr(path, "/" FIXTURE_GUEST_NAME) || strstr(path, FIXTURE_GUEST_UUID));
     fixture_soon(fixture_answer, &l);
     return 0;
 }
@@ -256,9 +264,14 @@ static inline unsigned fixture_ask(enum lmo_role role, const char *method, const
     char url[512];
     fixture_forget();
     fixture_url(url, path);
-    const struct lmo_http_request_spec spec = {.method = method, .url = url, .headers = headers, .body = text,
-                                               .body_len = text ? strlen(text) : 0, .timeout_ms = 30000,
-                                               .response_max = 4U << 20, .peer_role = LMO_ROLE_COORDINATOR};
+    const struct lmo_http_request_spec spec = {.method = method,
+                                               .url = url,
+                                               .headers = headers,
+                                               .body = text,
+                                               .body_len = text ? strlen(text) : 0,
+                                               .timeout_ms = 30000,
+                                               .response_max = 4U << 20,
+                                               .peer_role = LMO_ROLE_COORDINATOR};
     int r = lmo_http_request_sync(fixture_client(role), &spec, &fx.answer, &err);
     ck_assert_msg(r == 0, "%s %s: %s", method, path, err.text);
     fx.body = fx.answer.body_len ? json_loads(fx.answer.body, 0, NULL) : NULL;

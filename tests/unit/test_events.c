@@ -211,13 +211,20 @@ START_TEST(a_webhook__keeps_its_place_its_secrets_and_its_dead_letters)
     struct lmo_err err = {0};
     unsigned dropped = 9;
     uint64_t count = 0;
-    struct lmo_webhook_row w = {.id = "01J00000000000000000000001", .url = "https://example.org/x", .secret = "whsec_a",
-                                .old_secret = "whsec_b", .enabled = true, .cursor = 3, .created_by = "operator:o"}, got;
+    struct lmo_webhook_row w = {.id = "01J00000000000000000000001",
+                                .url = "https://example.org/x",
+                                .secret = "whsec_a",
+                                .old_secret = "whsec_b",
+                                .enabled = true,
+                                .cursor = 3,
+                                .created_by = "operator:o"},
+                           got;
     ck_assert_msg(store->events->webhook_put(store, &w, &err) == 0, "%s", err.text);
     w.cursor = 7;
     w.failures = 2;
     ck_assert_int_eq(store->events->webhook_progress(store, &w, &err), 0);
-    struct lmo_dead_letter l = {.webhook = "01J00000000000000000000001", .seq = 5, .type = "host.up", .body = "{}", .attempts = 4};
+    struct lmo_dead_letter l = {
+        .webhook = "01J00000000000000000000001", .seq = 5, .type = "host.up", .body = "{}", .attempts = 4};
     w.cursor = 8;
     ck_assert_int_eq(store->events->dead_put(store, &l, &w, &dropped, &err), 0);
     ck_assert_uint_eq(dropped, 0);
@@ -243,7 +250,8 @@ START_TEST(a_webhook__keeps_its_place_its_secrets_and_its_dead_letters)
     ck_assert_int_eq(store->events->dead_list(store, w.id, false, 0, 10, see_letter, &seen, &err), 0);
     ck_assert_uint_eq(seen.seq, 0);
     ck_assert_int_eq(store->events->webhook_delete(store, w.id, &err), LMO_E_NOT_FOUND);
-    ck_assert_int_eq(store->events->dead_put(store, &l, &w, &dropped, &err), 0); /* of one that is gone: nothing stays */
+    ck_assert_int_eq(store->events->dead_put(store, &l, &w, &dropped, &err),
+                     0); /* of one that is gone: nothing stays */
     ck_assert_int_eq(store->events->dead_list(store, w.id, false, 0, 10, see_letter, &seen, &err), 0);
     ck_assert_uint_eq(seen.seq, 0);
 }
@@ -252,8 +260,12 @@ END_TEST
 START_TEST(a_hook_of_a_guest__is_replaced_found_and_removed)
 {
     struct lmo_err err = {0};
-    struct lmo_vm_hook_row h = {.vm = "0f0e0d0c-0b0a-4908-8706-050403020100", .url = "https://t/", .deadline_ms = 5000,
-                                .on_no_answer = "abort", .secret = "whsec_x"}, got;
+    struct lmo_vm_hook_row h = {.vm = "0f0e0d0c-0b0a-4908-8706-050403020100",
+                                .url = "https://t/",
+                                .deadline_ms = 5000,
+                                .on_no_answer = "abort",
+                                .secret = "whsec_x"},
+                           got;
     ck_assert_int_eq(store->events->vm_hook_get(store, h.vm, &got, &err), LMO_E_NOT_FOUND);
     ck_assert_int_eq(store->events->vm_hook_put(store, &h, &err), 0);
     h.deadline_ms = 6000;
@@ -274,9 +286,21 @@ START_TEST(types__are_words_and_kinds_and_nothing_else)
     static const struct {
         const char *types;
         bool good;
-    } cases[] = {{"", true}, {"*", true}, {"migration.phase", true}, {"migration.*", true}, {"host.up,migration.*", true},
-                 {"migration.", false}, {".phase", false}, {"a..b", false}, {"migration.phase,", false}, {"Migration.Phase", false},
-                 {"migration*", false}, {"a b", false}, {",", false}, {"mi\ngr", false}, {".*", false}};
+    } cases[] = {{"", true},
+                 {"*", true},
+                 {"migration.phase", true},
+                 {"migration.*", true},
+                 {"host.up,migration.*", true},
+                 {"migration.", false},
+                 {".phase", false},
+                 {"a..b", false},
+                 {"migration.phase,", false},
+                 {"Migration.Phase", false},
+                 {"migration*", false},
+                 {"a b", false},
+                 {",", false},
+                 {"mi\ngr", false},
+                 {".*", false}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lmo_err err = {0};
         ck_assert_msg((lmo_event_types_check(cases[i].types, &err) == 0) == cases[i].good, "'%s'", cases[i].types);

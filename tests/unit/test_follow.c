@@ -12,9 +12,7 @@ static void fixture_before_engine(void)
     }
 }
 
-static void fixture_after_engine(void)
-{
-}
+static void fixture_after_engine(void) {}
 
 /* ------------------------------------------------------------------ a follower */
 
@@ -98,11 +96,15 @@ static void follow_as(struct follower *f, enum lmo_role role, const char *path, 
     snprintf(header, sizeof header, "Last-Event-ID: %s", last ? last : "");
     fixture_url(url, path);
     *f = (struct follower){.text = LMO_BUF_INIT(64U << 20)};
-    const struct lmo_http_request_spec spec = {.method = "GET", .url = url, .headers = last ? headers : NULL, .timeout_ms = 60000,
-                                               .peer_role = LMO_ROLE_COORDINATOR, .on_data = on_data, .data_arg = f};
+    const struct lmo_http_request_spec spec = {.method = "GET",
+                                               .url = url,
+                                               .headers = last ? headers : NULL,
+                                               .timeout_ms = 60000,
+                                               .peer_role = LMO_ROLE_COORDINATOR,
+                                               .on_data = on_data,
+                                               .data_arg = f};
     ck_assert_int_eq(lmo_http_request_async(fixture_client(role), &spec, on_end, f, &f->handle, &err), 0);
 }
-
 
 static void leave(struct follower *f)
 {
@@ -378,17 +380,24 @@ START_TEST(bad_filters_and_places__are_refused_by_name)
     static const struct {
         const char *path, *last, *field;
     } cases[] = {
-        {"/v1/events?types=Migration", NULL, "types"}, {"/v1/events?migration=x", NULL, "migration"},
-        {"/v1/events?drain=x", NULL, "drain"},         {"/v1/events?vm=..%2F", NULL, "vm"},
-        {"/v1/events?host=a%20b", NULL, "host"},       {"/v1/events?since=-1", NULL, "since"},
-        {"/v1/events?since=x", NULL, "since"},         {"/v1/events", "abc", "Last-Event-ID"},
-        {"/v1/events?progress=yes", NULL, "progress"}, {"/v1/events?follow=1", NULL, "follow"}, {"/v1/events?since=9999999999999999999", NULL, "since"},
+        {"/v1/events?types=Migration", NULL, "types"},
+        {"/v1/events?migration=x", NULL, "migration"},
+        {"/v1/events?drain=x", NULL, "drain"},
+        {"/v1/events?vm=..%2F", NULL, "vm"},
+        {"/v1/events?host=a%20b", NULL, "host"},
+        {"/v1/events?since=-1", NULL, "since"},
+        {"/v1/events?since=x", NULL, "since"},
+        {"/v1/events", "abc", "Last-Event-ID"},
+        {"/v1/events?progress=yes", NULL, "progress"},
+        {"/v1/events?follow=1", NULL, "follow"},
+        {"/v1/events?since=9999999999999999999", NULL, "since"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char header[64];
         const char *headers[] = {header, NULL};
         snprintf(header, sizeof header, "Last-Event-ID: %s", cases[i].last ? cases[i].last : "");
-        ck_assert_uint_eq(fixture_ask(LMO_ROLE_VIEWER, "GET", cases[i].path, NULL, cases[i].last ? headers : NULL), 400);
+        ck_assert_uint_eq(fixture_ask(LMO_ROLE_VIEWER, "GET", cases[i].path, NULL, cases[i].last ? headers : NULL),
+                          400);
         ck_assert_str_eq(member("field"), cases[i].field);
     }
     ck_assert_uint_eq(fixture_ask(LMO_ROLE_WORKER, "GET", "/v1/events", NULL, NULL), 403);

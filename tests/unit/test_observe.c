@@ -43,12 +43,23 @@ START_TEST(histograms_counters_and_gauges__are_written_as_prometheus_reads_them)
     static const char *const values[] = {"plain", "quo\"te\\\n"};
     static const double bounds[] = {0.1, 1, 2.5};
     struct lmo_metrics *m = lmo_metrics_new();
-    struct lmo_metric *h = lmo_metrics_add(m, &(struct lmo_metric_spec){
-        .name = "lmo_x_seconds", .help = "X.", .kind = LMO_METRIC_HISTOGRAM, .label = {"what"}, .values = {values}, .count = {2},
-        .bounds = bounds, .bound_count = 3, .scale = 1e6});
-    struct lmo_metric *c = lmo_metrics_add(m, &(struct lmo_metric_spec){
-        .name = "lmo_c_total", .help = "C.", .kind = LMO_METRIC_COUNTER, .label = {"a", "b"}, .values = {values, values}, .count = {2, 2}});
-    struct lmo_metric *g = lmo_metrics_add(m, &(struct lmo_metric_spec){.name = "lmo_g", .help = "G.", .kind = LMO_METRIC_GAUGE});
+    struct lmo_metric *h = lmo_metrics_add(m, &(struct lmo_metric_spec){.name = "lmo_x_seconds",
+                                                                        .help = "X.",
+                                                                        .kind = LMO_METRIC_HISTOGRAM,
+                                                                        .label = {"what"},
+                                                                        .values = {values},
+                                                                        .count = {2},
+                                                                        .bounds = bounds,
+                                                                        .bound_count = 3,
+                                                                        .scale = 1e6});
+    struct lmo_metric *c = lmo_metrics_add(m, &(struct lmo_metric_spec){.name = "lmo_c_total",
+                                                                        .help = "C.",
+                                                                        .kind = LMO_METRIC_COUNTER,
+                                                                        .label = {"a", "b"},
+                                                                        .values = {values, values},
+                                                                        .count = {2, 2}});
+    struct lmo_metric *g =
+        lmo_metrics_add(m, &(struct lmo_metric_spec){.name = "lmo_g", .help = "G.", .kind = LMO_METRIC_GAUGE});
     lmo_metric_observe(h, 0, 0, 50000);
     lmo_metric_observe(h, 0, 0, 100000); /* a bound belongs to its bucket */
     lmo_metric_observe(h, 0, 0, 2000000);
@@ -59,14 +70,15 @@ START_TEST(histograms_counters_and_gauges__are_written_as_prometheus_reads_them)
     lmo_metric_set(g, 0, 0, 42);
     LMO_AUTO_BUF struct lmo_buf text = LMO_BUF_INIT(65536);
     ck_assert_int_eq(lmo_metrics_render(m, &text), 0);
-    ck_assert_str_eq(lmo_buf_text(&text),
-                     "# HELP lmo_x_seconds X.\n# TYPE lmo_x_seconds histogram\n"
-                     "lmo_x_seconds_bucket{what=\"plain\",le=\"0.1\"} 2\nlmo_x_seconds_bucket{what=\"plain\",le=\"1\"} 2\n"
-                     "lmo_x_seconds_bucket{what=\"plain\",le=\"2.5\"} 3\nlmo_x_seconds_bucket{what=\"plain\",le=\"+Inf\"} 4\n"
-                     "lmo_x_seconds_sum{what=\"plain\"} 11.15\nlmo_x_seconds_count{what=\"plain\"} 4\n"
-                     "# HELP lmo_c_total C.\n# TYPE lmo_c_total counter\n"
-                     "lmo_c_total{a=\"quo\\\"te\\\\\\n\",b=\"plain\"} 3\n"
-                     "# HELP lmo_g G.\n# TYPE lmo_g gauge\nlmo_g 42\n");
+    ck_assert_str_eq(
+        lmo_buf_text(&text),
+        "# HELP lmo_x_seconds X.\n# TYPE lmo_x_seconds histogram\n"
+        "lmo_x_seconds_bucket{what=\"plain\",le=\"0.1\"} 2\nlmo_x_seconds_bucket{what=\"plain\",le=\"1\"} 2\n"
+        "lmo_x_seconds_bucket{what=\"plain\",le=\"2.5\"} 3\nlmo_x_seconds_bucket{what=\"plain\",le=\"+Inf\"} 4\n"
+        "lmo_x_seconds_sum{what=\"plain\"} 11.15\nlmo_x_seconds_count{what=\"plain\"} 4\n"
+        "# HELP lmo_c_total C.\n# TYPE lmo_c_total counter\n"
+        "lmo_c_total{a=\"quo\\\"te\\\\\\n\",b=\"plain\"} 3\n"
+        "# HELP lmo_g G.\n# TYPE lmo_g gauge\nlmo_g 42\n");
     ck_assert_int_eq(promtool(text.data, text.len), 0);
     static const char wrong[] = "# TYPE x counter\nx{a=} 1\n";
     ck_assert_int_ne(promtool(wrong, sizeof wrong - 1), 0); /* the tool can say no */
@@ -86,7 +98,9 @@ static void one_that_ends(void)
     static const char *const headers[] = {"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", NULL};
     char path[96];
     ck_assert_uint_eq(ask("PATCH", "/v1/hosts/hv2", "{\"max_incoming\":0}"), 200);
-    ck_assert_uint_eq(fixture_ask(LMO_ROLE_OPERATOR, "POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}", headers), 202);
+    ck_assert_uint_eq(fixture_ask(LMO_ROLE_OPERATOR, "POST", "/v1/migrations",
+                                  "{\"vm\":\"g1\",\"destination\":\"hv2\"}", headers),
+                      202);
     ck_assert_uint_eq(ask("POST", cancel_path(path), "{}"), 202);
 }
 
@@ -133,9 +147,12 @@ END_TEST
 /* A plain request on loopback, as a scraper makes it. */
 static void plain_get(const char *path, char *ret, size_t size)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(lmo_api_metrics_port(fx.api)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons(lmo_api_metrics_port(fx.api)),
+                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char text[256];
-    int fd = socket(AF_INET, SOCK_STREAM, 0), n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
+    int fd = socket(AF_INET, SOCK_STREAM, 0),
+        n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
     ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
     ck_assert_int_eq(write(fd, text, (size_t)n), n);
     size_t used = 0;
@@ -176,7 +193,8 @@ static const char *attribute(const json_t *span, const char *key)
 {
     size_t i;
     const json_t *a;
-    json_array_foreach(json_object_get(span, "attributes"), i, a) {
+    json_array_foreach(json_object_get(span, "attributes"), i, a)
+    {
         if (strcmp(text_of(a, "key"), key) == 0) {
             return text_of(json_object_get(a, "value"), "stringValue");
         }
@@ -193,21 +211,24 @@ static bool is_hex(const char *text, size_t len)
  * decimal strings, names in lowerCamelCase. */
 static void check_span(const json_t *span)
 {
-    static const char *const known[] = {"traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano",
-                                        "attributes", "status"};
+    static const char *const known[] = {"traceId",           "spanId",          "parentSpanId", "name",  "kind",
+                                        "startTimeUnixNano", "endTimeUnixNano", "attributes",   "status"};
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)span, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)span, key, value)
+    {
         bool found = false;
         for (size_t i = 0; i < 9; i++) {
             found = found || strcmp(known[i], key) == 0;
         }
         ck_assert_msg(found, "unknown member %s", key);
     }
-    ck_assert(is_hex(text_of(span, "traceId"), 32) && is_hex(text_of(span, "spanId"), 16) && is_hex(text_of(span, "parentSpanId"), 16));
+    ck_assert(is_hex(text_of(span, "traceId"), 32) && is_hex(text_of(span, "spanId"), 16) &&
+              is_hex(text_of(span, "parentSpanId"), 16));
     ck_assert(json_is_integer(json_object_get(span, "kind")));
     ck_assert(json_is_integer(json_object_get(json_object_get(span, "status"), "code")));
-    unsigned long long start = strtoull(text_of(span, "startTimeUnixNano"), NULL, 10), end = strtoull(text_of(span, "endTimeUnixNano"), NULL, 10);
+    unsigned long long start = strtoull(text_of(span, "startTimeUnixNano"), NULL, 10),
+                       end = strtoull(text_of(span, "endTimeUnixNano"), NULL, 10);
     ck_assert(start > 1600000000000000000ULL && end >= start);
 }
 
@@ -225,7 +246,8 @@ START_TEST(a_migrations_trace__reaches_the_collector_after_failures_with_a_span_
     LMO_AUTO_JSON json_t *body = receiver_body(one);
     const json_t *resource = json_array_get(json_object_get(body, "resourceSpans"), 0);
     ck_assert_str_eq(attribute(json_object_get(resource, "resource"), "service.name"), "lmod");
-    const json_t *scope = json_array_get(json_object_get(resource, "scopeSpans"), 0), *spans = json_object_get(scope, "spans");
+    const json_t *scope = json_array_get(json_object_get(resource, "scopeSpans"), 0),
+                 *spans = json_object_get(scope, "spans");
     ck_assert_str_eq(text_of(json_object_get(scope, "scope"), "name"), "lmo");
     ck_assert_uint_eq(json_array_size(spans), 2);
     const json_t *root = json_array_get(spans, 0), *queued = json_array_get(spans, 1);
@@ -262,7 +284,8 @@ static void set_up(void)
 {
     receiver_start(NULL, NULL);
     fx.engine_config = (struct lmo_engine_config){0};
-    snprintf(fx.engine_config.otlp.endpoint, sizeof fx.engine_config.otlp.endpoint, "http://127.0.0.1:%u/v1/traces", receiver.port);
+    snprintf(fx.engine_config.otlp.endpoint, sizeof fx.engine_config.otlp.endpoint, "http://127.0.0.1:%u/v1/traces",
+             receiver.port);
     fx.api_config = (struct lmo_api_config){.metrics_address = "127.0.0.1:0"};
     fixture_set_up();
 }

@@ -34,8 +34,8 @@ static char webhook[LMO_ID_MAX], secret[LMO_SECRET_MAX];
 static void add_webhook(const char *members)
 {
     char body[512];
-    snprintf(body, sizeof body, "{\"url\":\"%s://127.0.0.1:%u/in\"%s}", outbound_config.allow_http ? "http" : "https", receiver.port,
-             members);
+    snprintf(body, sizeof body, "{\"url\":\"%s://127.0.0.1:%u/in\"%s}", outbound_config.allow_http ? "http" : "https",
+             receiver.port, members);
     ck_assert_uint_eq(ask("POST", "/v1/webhooks", body), 201);
     snprintf(webhook, sizeof webhook, "%s", member("id"));
     snprintf(secret, sizeof secret, "%s", member("secret"));
@@ -79,7 +79,8 @@ START_TEST(every_event__comes_signed_once_and_verifies_independently)
     size_t i;
     const json_t *one;
     unsigned seen[2] = {0};
-    json_array_foreach(got, i, one) {
+    json_array_foreach(got, i, one)
+    {
         ck_assert(json_is_true(json_array_get(json_object_get(one, "good"), 0)));
         LMO_AUTO_JSON json_t *body = receiver_body(one);
         char id[32];
@@ -107,7 +108,8 @@ START_TEST(a_receiver_that_fails__is_asked_again_until_it_takes_everything)
     size_t i, good = 0;
     const json_t *one;
     uint64_t taken = 0;
-    json_array_foreach(got, i, one) {
+    json_array_foreach(got, i, one)
+    {
         if (json_integer_value(json_object_get(one, "status")) == 204) {
             LMO_AUTO_JSON json_t *body = receiver_body(one);
             uint64_t bit = UINT64_C(1) << (json_integer_value(json_object_get(body, "sequence")) % 64);
@@ -149,7 +151,8 @@ START_TEST(an_event_that_is_never_taken__becomes_a_dead_letter_and_can_be_sent_o
     LMO_AUTO_JSON json_t *got = receiver_got();
     char id[32];
     snprintf(id, sizeof id, "evt_%lld", seq);
-    ck_assert_str_eq(receiver_header(json_array_get(got, json_array_size(got) - 1), "webhook-id"), id); /* the same id */
+    ck_assert_str_eq(receiver_header(json_array_get(got, json_array_size(got) - 1), "webhook-id"),
+                     id); /* the same id */
     ck_assert(json_is_true(json_array_get(json_object_get(json_array_get(got, json_array_size(got) - 1), "good"), 0)));
 }
 END_TEST
@@ -171,7 +174,8 @@ START_TEST(a_restart__sends_again_what_was_not_settled_and_leaves_nothing_out)
     size_t i;
     const json_t *one;
     uint64_t taken = 0;
-    json_array_foreach(got, i, one) {
+    json_array_foreach(got, i, one)
+    {
         LMO_AUTO_JSON json_t *body = receiver_body(one);
         bool took = json_integer_value(json_object_get(one, "status")) == 204;
         taken |= took ? UINT64_C(1) << (json_integer_value(json_object_get(body, "sequence")) % 64) : 0;
@@ -194,7 +198,8 @@ START_TEST(rotation__signs_with_both_secrets)
     WAIT_FOR(delivered(1));
     LMO_AUTO_JSON json_t *got = receiver_got();
     const json_t *good = json_object_get(json_array_get(got, 0), "good");
-    ck_assert(json_is_true(json_array_get(good, 0)) && json_is_true(json_array_get(good, 1)) && json_is_false(json_array_get(good, 2)));
+    ck_assert(json_is_true(json_array_get(good, 0)) && json_is_true(json_array_get(good, 1)) &&
+              json_is_false(json_array_get(good, 2)));
 }
 END_TEST
 
@@ -267,18 +272,21 @@ START_TEST(requests_about_webhooks__are_checked)
         {"DELETE", "/v1/webhooks/01J00000000000000000000001", NULL, 404, "id"},
         {"PUT", "/v1/vms/g1/hook", "{\"url\":\"https://example.org/\"}", 400, "vm"},
         {"PUT", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", "{}", 400, "url"},
-        {"PUT", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", "{\"url\":\"https://example.org/\",\"deadline_ms\":1}", 400, "deadline_ms"},
-        {"PUT", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", "{\"url\":\"https://example.org/\",\"on_no_answer\":\"wait\"}", 400, "on_no_answer"},
+        {"PUT", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", "{\"url\":\"https://example.org/\",\"deadline_ms\":1}", 400,
+         "deadline_ms"},
+        {"PUT", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", "{\"url\":\"https://example.org/\",\"on_no_answer\":\"wait\"}",
+         400, "on_no_answer"},
         {"GET", "/v1/vms/" FIXTURE_GUEST_UUID "/hook", NULL, 404, "vm"},
         {"POST", "/v1/migrations/x/acknowledge", "{}", 404, "id"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         unsigned status = ask(cases[i].method, cases[i].path, cases[i].body);
-        ck_assert_msg(status == cases[i].status, "%s %s %s: %u %s", cases[i].method, cases[i].path, cases[i].body ? cases[i].body : "",
-                      status, fx.answer.body);
+        ck_assert_msg(status == cases[i].status, "%s %s %s: %u %s", cases[i].method, cases[i].path,
+                      cases[i].body ? cases[i].body : "", status, fx.answer.body);
         ck_assert_str_eq(member("field"), cases[i].field);
     }
-    ck_assert_uint_eq(fixture_ask(LMO_ROLE_VIEWER, "POST", "/v1/webhooks", "{\"url\":\"https://example.org/\"}", NULL), 403);
+    ck_assert_uint_eq(fixture_ask(LMO_ROLE_VIEWER, "POST", "/v1/webhooks", "{\"url\":\"https://example.org/\"}", NULL),
+                      403);
     ck_assert_uint_eq(fixture_ask(LMO_ROLE_VIEWER, "GET", "/v1/webhooks", NULL, NULL), 200);
     add_webhook(",\"description\":\"mine\"");
     ck_assert_uint_eq(of_webhook("PATCH", "", "{}"), 400);
@@ -304,7 +312,9 @@ static void put_hook(const char *members)
 static void start_migration(void)
 {
     static const char *const headers[] = {"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", NULL};
-    ck_assert_uint_eq(fixture_ask(LMO_ROLE_OPERATOR, "POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}", headers), 202);
+    ck_assert_uint_eq(fixture_ask(LMO_ROLE_OPERATOR, "POST", "/v1/migrations",
+                                  "{\"vm\":\"g1\",\"destination\":\"hv2\"}", headers),
+                      202);
     snprintf(migration, sizeof migration, "%s", member("id"));
 }
 
@@ -407,12 +417,14 @@ START_TEST(a_signature__is_that_of_the_specification)
     static const char body[] = "{\"test\": 2432232314}";
     char got[LMO_WEBHOOK_SIGNATURES_MAX];
     struct lmo_err err = {0};
-    ck_assert_msg(lmo_webhook_sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "", "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body,
-                                   sizeof body - 1, got, &err) == 0, "%s", err.text);
+    ck_assert_msg(lmo_webhook_sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "", "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                                   1614265330, body, sizeof body - 1, got, &err) == 0,
+                  "%s", err.text);
     ck_assert_str_eq(got, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     ck_assert_int_eq(lmo_webhook_sign("whsec_c2hvcnQ=", "", "a", 1, "", 0, got, &err), LMO_E_INVALID);
     ck_assert_int_eq(lmo_webhook_sign("nothing", "", "a", 1, "", 0, got, &err), LMO_E_INVALID);
-    ck_assert_int_eq(lmo_webhook_sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "", "a.b", 1, "", 0, got, &err), LMO_E_INVALID);
+    ck_assert_int_eq(lmo_webhook_sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "", "a.b", 1, "", 0, got, &err),
+                     LMO_E_INVALID);
 }
 END_TEST
 
@@ -422,15 +434,40 @@ START_TEST(addresses_that_are_not_public__are_told_from_those_that_are)
         const char *text;
         bool is_public;
     } cases[] = {
-        {"8.8.8.8", true},         {"1.1.1.1", true},          {"172.15.255.255", true},  {"172.32.0.0", true},
-        {"100.63.255.255", true},  {"100.128.0.0", true},      {"127.0.0.1", false},      {"127.255.255.254", false},
-        {"10.0.0.1", false},       {"172.16.0.1", false},      {"172.31.255.255", false}, {"192.168.1.1", false},
-        {"169.254.169.254", false},{"100.64.0.1", false},      {"0.0.0.0", false},        {"224.0.0.1", false},
-        {"255.255.255.255", false},{"192.0.2.1", false},       {"198.18.0.1", false},     {"240.0.0.1", false},
-        {"2606:4700::1111", true}, {"::1", false},             {"::", false},             {"fe80::1", false},
-        {"fc00::1", false},        {"fd12::1", false},         {"ff02::1", false},        {"::ffff:127.0.0.1", false},
-        {"::ffff:8.8.8.8", true},  {"64:ff9b::7f00:1", false}, {"2002:7f00:1::", false},  {"2001:db8::1", false},
-        {"2001:0:1::1", false},    {"::127.0.0.1", false},
+        {"8.8.8.8", true},
+        {"1.1.1.1", true},
+        {"172.15.255.255", true},
+        {"172.32.0.0", true},
+        {"100.63.255.255", true},
+        {"100.128.0.0", true},
+        {"127.0.0.1", false},
+        {"127.255.255.254", false},
+        {"10.0.0.1", false},
+        {"172.16.0.1", false},
+        {"172.31.255.255", false},
+        {"192.168.1.1", false},
+        {"169.254.169.254", false},
+        {"100.64.0.1", false},
+        {"0.0.0.0", false},
+        {"224.0.0.1", false},
+        {"255.255.255.255", false},
+        {"192.0.2.1", false},
+        {"198.18.0.1", false},
+        {"240.0.0.1", false},
+        {"2606:4700::1111", true},
+        {"::1", false},
+        {"::", false},
+        {"fe80::1", false},
+        {"fc00::1", false},
+        {"fd12::1", false},
+        {"ff02::1", false},
+        {"::ffff:127.0.0.1", false},
+        {"::ffff:8.8.8.8", true},
+        {"64:ff9b::7f00:1", false},
+        {"2002:7f00:1::", false},
+        {"2001:db8::1", false},
+        {"2001:0:1::1", false},
+        {"::127.0.0.1", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sockaddr_in in = {.sin_family = AF_INET};
@@ -449,16 +486,16 @@ START_TEST(urls__are_https_with_a_host_that_may_be_called)
         const char *url;
         bool plain, inside, good;
     } cases[] = {
-        {"https://example.org", false, false, true},       {"https://example.org:8443/a?b=c", false, false, true},
-        {"https://8.8.8.8/", false, false, true},          {"https://127.0.0.1/", false, false, false},
-        {"https://127.0.0.1/", false, true, true},         {"https://[::1]/", false, false, false},
-        {"https://[::1]:99/", false, true, true},          {"http://example.org/", false, false, false},
-        {"http://example.org/", true, false, true},        {"http://10.0.0.1/", true, false, false},
-        {"https://", false, false, false},                 {"https:///x", false, false, false},
-        {"https://a@b/", false, false, false},             {"https://a:b/", false, false, false},
-        {"https://a:123456/", false, false, false},        {"https://a/ b", false, false, false},
-        {"https://a/\r\nX: y", false, false, false},       {"file:///etc/passwd", true, true, false},
-        {"https://[::1", false, true, false},              {"https://a/#f", false, false, false},
+        {"https://example.org", false, false, true}, {"https://example.org:8443/a?b=c", false, false, true},
+        {"https://8.8.8.8/", false, false, true},    {"https://127.0.0.1/", false, false, false},
+        {"https://127.0.0.1/", false, true, true},   {"https://[::1]/", false, false, false},
+        {"https://[::1]:99/", false, true, true},    {"http://example.org/", false, false, false},
+        {"http://example.org/", true, false, true},  {"http://10.0.0.1/", true, false, false},
+        {"https://", false, false, false},           {"https:///x", false, false, false},
+        {"https://a@b/", false, false, false},       {"https://a:b/", false, false, false},
+        {"https://a:123456/", false, false, false},  {"https://a/ b", false, false, false},
+        {"https://a/\r\nX: y", false, false, false}, {"file:///etc/passwd", true, true, false},
+        {"https://[::1", false, true, false},        {"https://a/#f", false, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lmo_err err = {0};
@@ -515,8 +552,12 @@ END_TEST
 static void set_up(void)
 {
     outbound_config = (struct lmo_outbound_config){.allow_http = true, .allow_private = true};
-    fx.engine_config = (struct lmo_engine_config){
-        .webhooks = {.retry_min_ms = 10, .retry_max_ms = 40, .attempts = 4, .timeout_ms = 10000, .disable_after_ms = 1500, .disable_failures = 8}};
+    fx.engine_config = (struct lmo_engine_config){.webhooks = {.retry_min_ms = 10,
+                                                               .retry_max_ms = 40,
+                                                               .attempts = 4,
+                                                               .timeout_ms = 10000,
+                                                               .disable_after_ms = 1500,
+                                                               .disable_failures = 8}};
     fx.api_config = (struct lmo_api_config){0};
     receiver_start(NULL, NULL);
     fixture_set_up();
