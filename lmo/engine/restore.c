@@ -500,7 +500,7 @@ static void on_turn(void *arg)
 {
     struct request *kept = arg;
     uint64_t timer;
-    if (!kept->engine->stopping && (kept->engine->restoring || kept->engine->doctor) && kept->limit-- > 0 &&
+    if (!kept->engine->stopping && (kept->engine->restoring || kept->engine->doctor) && kept->turns-- > 0 &&
         lmo_loop_timer(kept->engine->loop, TURN_MS, on_turn, kept, &timer) == 0) {
         return;
     }
@@ -530,7 +530,7 @@ static void restore(struct request *q)
     *kept = *q; /* the caller frees the original */
     if (!e->restoring && !e->doctor) {
         begin(e, kept);
-    } else if (q->limit > 0) {
+    } else if (q->turns > 0) {
         on_turn(kept);
     } else {
         engine_reply_fail(q->fn, q->arg, LMO_E_BUSY, "", "somebody looks at all hosts already; try again");
@@ -568,6 +568,6 @@ int lmo_engine_restore(struct lmo_engine *e, bool activate, bool force, const ch
     q.activate = activate;
     q.force = force;
     q.harmless = true;
-    q.limit = TURNS_MAX;
+    q.turns = TURNS_MAX;
     return engine_post(e, &q);
 }
