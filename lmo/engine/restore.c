@@ -511,6 +511,12 @@ static void on_turn(void *arg)
 static void restore(struct request *q)
 {
     struct lmo_engine *e = q->engine;
+    bool refused = !e->observing && q->activate;
+    if (q->ask.dry_run && !refused) {
+        (void)engine_would(q, 200, state_json(e), q->activate ? "look at all hosts, settle every open record, and act from then on"
+                                                              : "look at all hosts and say what would become of every open record");
+        return;
+    }
     if (!e->observing) {
         json_t *body = !q->activate ? state_json(e) : NULL;
         if (body) {
