@@ -79,6 +79,14 @@ void backup(void *arg, struct lmo_http_request *req, const struct lmo_http_param
         refuse(req, LMO_E_UNSUPPORTED, "", "this coordinator's store makes no copies");
         return;
     }
+    const char *dry = lmo_http_query(req, "dry_run"); /* true or false: looked at before */
+    if (dry && strcmp(dry, "true") == 0) {
+        audit_answered(req, 0, NULL, "dry run");
+        lmo_http_reply_json(req, 200,
+                            json_pack("{s:b, s:i, s:s, s:n}", "dry_run", 1, "status", 200, "would", "copy the store and send the copy",
+                                      "result"));
+        return;
+    }
     if (atomic_exchange(&api->backing_up, true)) {
         refuse(req, LMO_E_BUSY, "", "another backup is being made");
         return;

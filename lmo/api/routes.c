@@ -24,6 +24,9 @@ const struct lmo_api_route lmo_api_routes[] = {
     {"POST", "/v1/migrations/{id}/cancel", migration_cancel, WRITERS, DRY | MATCH},
     {"POST", "/v1/migrations/{id}/resolve", migration_resolve, WRITERS, DRY | MATCH},
     {"POST", "/v1/doctor", doctor, WRITERS, DRY},
+    /* The whole store, and whether it acts: operators alone; a token is as good as what is in the store. */
+    {"POST", "/v1/backup", backup, LMO_API_ROLE(OPERATOR), DRY | LMO_API_CERTIFICATE},
+    {"POST", "/v1/restore", restore, LMO_API_ROLE(OPERATOR), DRY | LMO_API_CERTIFICATE},
     /* Who may make a token may make one of any role: operators, and nobody by means of a token. */
     {"POST", "/v1/tokens", token_create, LMO_API_ROLE(OPERATOR), DRY | LMO_API_CERTIFICATE},
     {"GET", "/v1/tokens", token_list, READERS, 0},

@@ -358,6 +358,7 @@ struct request {
     bool repair;
     struct lmo_webhook_request webhook;
     bool activate, force; /* restore.c */
+    unsigned turns;       /* how often it may wait for its own */
     bool harmless;        /* may be done while a restored store is only observed: it orders nothing of anybody */
 };
 

@@ -752,9 +752,9 @@ int lmo_engine_vm_list(struct lmo_engine *e, const char *host, const char *state
                        lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(vm_list, fn, arg, host);
+    r.harmless = true;
     LMO_COPY(r.phase, state);
     r.page = *page;
-    r.harmless = true;
     return engine_post(e, &r);
 }
 

@@ -500,7 +500,7 @@ static void on_turn(void *arg)
 {
     struct request *kept = arg;
     uint64_t timer;
-    if (!kept->engine->stopping && (kept->engine->restoring || kept->engine->doctor) && kept->limit-- > 0 &&
+    if (!kept->engine->stopping && (kept->engine->restoring || kept->engine->doctor) && kept->turns-- > 0 &&
         lmo_loop_timer(kept->engine->loop, TURN_MS, on_turn, kept, &timer) == 0) {
         return;
     }
@@ -511,6 +511,12 @@ static void on_turn(void *arg)
 static void restore(struct request *q)
 {
     struct lmo_engine *e = q->engine;
+    bool refused = !e->observing && q->activate;
+    if (q->ask.dry_run && !refused) {
+        (void)engine_would(q, 200, state_json(e), q->activate ? "look at all hosts, settle every open record, and act from then on"
+                                                              : "look at all hosts and say what would become of every open record");
+        return;
+    }
     if (!e->observing) {
         json_t *body = !q->activate ? state_json(e) : NULL;
         if (body) {
@@ -530,7 +536,7 @@ static void restore(struct request *q)
     *kept = *q; /* the caller frees the original */
     if (!e->restoring && !e->doctor) {
         begin(e, kept);
-    } else if (q->limit > 0) {
+    } else if (q->turns > 0) {
         on_turn(kept);
     } else {
         engine_reply_fail(q->fn, q->arg, LMO_E_BUSY, "", "somebody looks at all hosts already; try again");
@@ -568,6 +574,6 @@ int lmo_engine_restore(struct lmo_engine *e, bool activate, bool force, const ch
     q.activate = activate;
     q.force = force;
     q.harmless = true;
-    q.limit = TURNS_MAX;
+    q.turns = TURNS_MAX;
     return engine_post(e, &q);
 }

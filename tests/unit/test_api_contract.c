@@ -131,6 +131,8 @@ static const struct change {
     {"POST", "/v1/migrations/{id}/resolve", "/v1/migrations/%M/resolve", "{\"decision\":\"retry\",\"reason\":\"x\"}",
      "{\"decision\":\"abandon\",\"reason\":\"x\"}", 202, 409},
     {"POST", "/v1/doctor", "/v1/doctor", "{}", "{\"repair\":true}", 200, 0},
+    {"POST", "/v1/backup", "/v1/backup", NULL, NULL, 200, 422}, /* this store makes no copies */
+    {"POST", "/v1/restore", "/v1/restore", "{}", "{\"activate\":true}", 200, 0},
     {"POST", "/v1/tokens", "/v1/tokens", "{\"name\":\"new\",\"role\":\"viewer\"}", "{\"name\":\"new\",\"role\":\"operator\"}", 201, 0},
     {"DELETE", "/v1/tokens/{id}", "/v1/tokens/%T", NULL, NULL, 204, 0},
 };
@@ -554,6 +556,8 @@ static const struct {
     {"POST", "/v1/migrations/{id}/cancel", "oc"},
     {"POST", "/v1/migrations/{id}/resolve", "oc"},
     {"POST", "/v1/doctor", "oc"},
+    {"POST", "/v1/backup", "O"},
+    {"POST", "/v1/restore", "O"},
     {"POST", "/v1/tokens", "O"},
     {"GET", "/v1/tokens", "ocv"},
     {"GET", "/v1/tokens/{id}", "ocv"},
