@@ -7,6 +7,9 @@
 /* memory.c */
 size_t sim_memory_size(void *block);
 
+/* kernel.c: something outside of the running process's own memory is touched (sim_moment) */
+void sim_changes(void);
+
 /* kernel.c: fibers */
 struct sim_fiber *sim_fiber_current(void);
 /* fds.c: a process is gone, its descriptors with it */

@@ -413,6 +413,7 @@ static int x_write(sqlite3_file *base, const void *data, int amount, sqlite3_int
 
 static int x_truncate(sqlite3_file *base, sqlite3_int64 size)
 {
+    sim_changes();
     struct file *f = of(base)->file;
     image_truncate(&f->now, (size_t)size);
     if (f->durable.size > (size_t)size) {
@@ -600,6 +601,7 @@ static const sqlite3_io_methods methods = {
 
 static int x_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *base, int flags, int *ret_flags)
 {
+    sim_changes();
     (void)vfs;
     struct handle *h = of(base);
     memset(h, 0, sizeof *h);
@@ -624,6 +626,7 @@ static int x_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *base, int fl
 
 static int x_delete(sqlite3_vfs *vfs, const char *path, int sync)
 {
+    sim_changes();
     (void)vfs;
     (void)sync;
     struct file *f = file_of(path, false);
