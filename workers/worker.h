@@ -298,6 +298,8 @@ void lmo_outgoing_hv_event(struct lmo_outgoing *out, const struct lmo_hv_event *
 void lmo_outgoing_job_end(struct lmo_outgoing *out, const struct lmo_hv_job_end *end);
 void lmo_outgoing_observe(struct lmo_outgoing *out);
 void lmo_outgoing_replay(struct lmo_outgoing *out); /* what was deferred while it could not take it */
+/* Does it take what it is asked or told? Not before the guest was seen, but for a freeze whose answer stands. */
+bool lmo_outgoing_ready(const struct lmo_outgoing *out, bool freeze);
 /* Takes http: answers it now, or when the machine has its answer. */
 void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, bool kill, uint64_t epoch);
 

@@ -12,6 +12,7 @@
  *
  * Points count while the window is open: from a switch-over (of a guest that is shut off: its release) until the
  * coordinator has said of every migration that had begun its pre-copy that it has ended. */
+#include "sim_private.h"
 #include "sweep_private.h"
 #include "world.h"
 
@@ -124,6 +125,7 @@ static bool fork_for(struct strike x)
     if (pid == 0) {
         sweep.struck++;
         sweep.wanted = sweep.struck;
+        sim_memory_forked();
         return true;
     }
     int status = 0;

@@ -372,6 +372,37 @@ START_TEST(a_source_worker_that_is_down_is_asked_until_it_answers)
 }
 END_TEST
 
+/* A stopped process keeps its hypervisor silent; what the journal knows needs no hypervisor. */
+START_TEST(a_source_worker_that_restarts_behind_the_freeze__answers_from_its_journal_at_once)
+{
+    struct cluster *c = ready();
+    cluster_stop(c, HV2);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0);
+    ck_assert(fake_guest(c->world, 0)->copies[0].stopped);
+    cluster_stop(c, HV1);
+    fake_fail(c->world, FAKE_STATE, LMO_E_TIMEOUT, 1000000, false);
+    cluster_restart(c, HV1);
+    struct lmo_op_request req;
+    struct lmo_op_reply reply = {0};
+    cluster_fill(c, LMO_OP_RELAY_FREEZE, &req);
+    ck_assert_int_eq(cluster_put(c, HV1, &req, &reply), 0);
+    ck_assert_int_eq(reply.code, 0);
+    ck_assert_str_eq(reply.answer, "frozen");
+    lmo_op_reply_done(&reply);
+    lmo_op_request_done(&req);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0); /* and again */
+    ck_assert_uint_eq(fake_count(c->world, FAKE_FREEZE), 1);
+    /* What the hypervisor has to say is still waited for where it matters. */
+    fake_fail(c->world, FAKE_STATE, 0, 0, false);
+    cluster_restart(c, HV2);
+    ck_assert(cluster_until_resumed(c, 8000));
+    assert_moved(c);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(the_way_through_the_coordinator_works_when_workers_cannot_talk)
 {
     struct cluster *c = ready();
@@ -569,6 +600,7 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, a_fence_that_fails_is_tried_until_it_holds);
     tcase_add_test(t, a_volume_worker_that_is_down_at_the_cutover_only_delays_it);
     tcase_add_test(t, a_source_worker_that_is_down_is_asked_until_it_answers);
+    tcase_add_test(t, a_source_worker_that_restarts_behind_the_freeze__answers_from_its_journal_at_once);
     tcase_add_test(t, the_way_through_the_coordinator_works_when_workers_cannot_talk);
     tcase_add_test(t, a_destination_worker_that_was_dead_does_not_resume_a_stale_copy);
     tcase_add_test(t, a_worker_that_starts_before_its_hypervisor_waits_for_it);
