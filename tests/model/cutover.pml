@@ -156,6 +156,8 @@ int acts, h_arg;
 byte before, h_ev;
 
 #define SOURCE_RUNS ((proc == P_RUN || proc == P_RAN) && !stopped)
+/* The source lives, nobody but us will resume it or end it, and we have said that it is the guest (S7). */
+#define KEPT        (proc == P_PAUSED && s_stage == S_RAN && (job == J_OVER || job == J_LOST))
 #define UNDECIDED   (c_phase <= C_DISCARD || c_phase == C_REVIVE || c_phase == C_ATTENTION)
 #define ROLLING     (c_phase >= C_DRAIN && c_phase <= C_REVIVE)
 #define TASKS (((o_start > 0) * T_JOB_START) | ((o_permit > 0) * T_PERMIT) | ((o_relay > 0) * T_RELAY) | \

@@ -388,7 +388,7 @@ end:
         d_end(DE_RESUME_FAILED, 0) }
     :: d_step { d_removing && (copy != G_LOADED || d_remove_loaded) ->
         d_begin();
-        HOLDS(P_HARM, copy != G_RUNNING && (copy != G_LOADED || proc == P_RAN));
+        HOLDS(P_HARM, copy != G_RUNNING && (copy != G_LOADED || proc == P_RAN || KEPT));
         copy = G_DEAD; ingress = 0; d_remove_loaded = 0;
         d_removing = 0;
         if :: d_stage == D_DISCARDING -> d_on_gone() :: else fi;
