@@ -167,7 +167,7 @@ static void start_relay_answer(struct lmo_op *op, struct lmo_incoming *in)
     struct lmo_dst_event ev = {.kind = LMO_DSTE_ANSWER,
                                .answer = lmo_freeze_answer_from_name(op->req->answer),
                                .text = op->req->evidence};
-    lmo_incoming_feed(in, &ev, NULL);
+    lmo_incoming_answer(in, &ev);
     lmo_op_finish(op, 0, NULL);
 }
 

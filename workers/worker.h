@@ -277,6 +277,9 @@ void lmo_records_free(struct lmo_worker *w);
 
 /* cutover_destination.c */
 /* Carries out one step. ret_actions (may be NULL) gets what the machine said. Fills the times that are 0. */
+/* The source's word (ev->kind ANSWER). Behind `frozen` there is no way back, so the copy is looked at first: if it has ended
+ * and the hypervisor has not said so yet, that is what the machine is told, and the source is still the guest. */
+void lmo_incoming_answer(struct lmo_incoming *in, struct lmo_dst_event *ev);
 void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct lmo_dst_actions *ret_actions);
 void lmo_incoming_hv_event(struct lmo_incoming *in, const struct lmo_hv_event *ev);
 /* Asks the hypervisor how the guest stands and feeds RESTARTED; again until it answers. */

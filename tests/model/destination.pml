@@ -5,8 +5,8 @@ inline d_report(kind)
     acts = acts | kind;
     if
     :: kind == DR_LOADED && c_phase == C_PRECOPY -> e_loaded = 1
-    :: kind == DR_PERMIT_WANTED && UNDECIDED && !c_committed && !c_discarded -> e_permit = 1
-    :: kind == DR_FREEZE_WANTED && UNDECIDED && !c_committed && !c_discarded -> e_freeze = 1
+    :: kind == DR_PERMIT_WANTED && UNDECIDED && !c_committed && !c_resumed && !c_discarded -> e_permit = 1
+    :: kind == DR_FREEZE_WANTED && UNDECIDED && !c_committed && !c_resumed && !c_discarded -> e_freeze = 1
     :: kind == DR_COMMITTED && UNDECIDED -> e_committed = 1
     :: kind == DR_RESUMED && UNDECIDED -> e_resumed = 1
     :: kind == DR_BACK && UNDECIDED -> e_back = 1

@@ -283,6 +283,30 @@ START_TEST(a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived)
 }
 END_TEST
 
+/* Its end is seen before the point of no return, although the hypervisor has not told of it. */
+START_TEST(a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_be_revived)
+{
+    struct cluster *c = ready();
+    fake_delay(c->world, FAKE_FREEZE, 300);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    while (fake_count(c->world, FAKE_FREEZE) == 0) {
+        nap(5);
+    }
+    fake_lock(c->world);
+    c->world->hosts[1].open = false; /* the event of its end gets lost */
+    fake_unlock(c->world);
+    fake_copy_dies(c->world);
+    struct lmo_worker_event lost;
+    ck_assert(cluster_wait_event(c, HV2, LMO_WEV_COPY_LOST, 5000, &lost));
+    ck_assert(!lost.ok); /* nothing was fenced */
+    ck_assert(!cluster_has_event(c, HV2, LMO_WEV_COMMITTED, NULL));
+    ck_assert_int_eq(cluster_rollback(c), 0);
+    ck_assert_int_eq(fake_runs_at(c->world), 0);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_frozen_source_is_revived_only_under_a_higher_epoch)
 {
     struct cluster *c = ready();
@@ -595,6 +619,7 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, relayed_questions__do_not_pile_up);
     tcase_add_test(t, a_frozen_source_does_not_come_back_when_its_libvirt_gives_up);
     tcase_add_test(t, a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived);
+    tcase_add_test(t, a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_be_revived);
     tcase_add_test(t, a_frozen_source_is_revived_only_under_a_higher_epoch);
     tcase_add_test(t, a_frozen_source_is_thawed_while_its_job_has_not_ended);
     tcase_add_test(t, a_fence_that_fails_is_tried_until_it_holds);
