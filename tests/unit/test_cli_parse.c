@@ -149,7 +149,7 @@ START_TEST(migrate__sends_vm_destination_policy_and_a_fresh_key)
     static const struct fake_answer script[] = {{"POST /v1/migrations", 0, 202, accepted}, {0}};
     struct run r = {0};
     run_line(&r, script,
-             "migrate g1 --to hv2 --bandwidth 10 --max-downtime 300 --convergence-timeout 60 "
+             "migrate g1 --to hv2 --from hv1 --bandwidth 10 --max-downtime 300 --convergence-timeout 60 "
              "--accept-stateful-loss");
     ck_assert_int_eq(r.rc, 0);
     ck_assert_str_eq(r.out, "01JABCDEFGHJKMNPQRSTVWXYZ0\n"); /* the id and nothing else: for scripts */
