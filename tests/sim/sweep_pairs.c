@@ -143,7 +143,7 @@ static bool fork_for(struct strike x)
 
 static bool equal_moments(const struct sim_moment *a, const struct sim_moment *b)
 {
-    return a->event == b->event && a->changes == b->changes && a->process == b->process;
+    return a->event == b->event && a->process == b->process && (a->changes == b->changes || sweep.options->blurred);
 }
 
 /* ------------------------------------------------------------------ first faults */

@@ -5,11 +5,24 @@
 #include "base/json.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const mode_names[] = {"singles", "pairs", "starve"};
+
+static void tell_line(const char *fmt, ...) LMO_PRINTF(1, 2);
+
+static void tell_line(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    if (!sweep.options->quiet) {
+        (void)vprintf(fmt, ap);
+    }
+    va_end(ap);
+}
 
 static bool is_pairs(void)
 {
@@ -91,20 +104,20 @@ static uint64_t count_points(const struct findings *f)
 
 static void tell(const char *name, const struct findings *f)
 {
-    printf("%-8s %-15s %7" PRIu64 " points %8" PRIu64 " runs, %" PRIu64 " not hit; %" PRIu64 " completed %" PRIu64
+    tell_line("%-8s %-15s %7" PRIu64 " points %8" PRIu64 " runs, %" PRIu64 " not hit; %" PRIu64 " completed %" PRIu64
            " aborted %" PRIu64 " refused %" PRIu64 " attention %" PRIu64 " abandoned; %" PRIu64
            " violations; %.1f CPU s%s\n",
            mode_names[sweep.options->mode], name, count_points(f), f->runs, f->missed, f->completed, f->aborted,
            f->refused, f->attention, f->abandoned, f->failed, f->cpu_s,
            f->incomplete ? " (stopped by its limit)" : "");
     if (is_pairs()) {
-        printf("  first: %" PRIu64 " points, %" PRIu64 " faults, %" PRIu64 " of them the same as another; %" PRIu64
-               " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64 " looked at)\n",
+        tell_line("  first: %" PRIu64 " points, %" PRIu64 " faults, %" PRIu64 " of them the same as another; %" PRIu64
+               " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64 " of them run nevertheless)\n",
                f->first_points, f->firsts, f->firsts_same, f->pairs, f->pairs_run, f->pairs - f->pairs_run,
                f->checked);
     }
     for (unsigned i = 0; i < f->violation_count; i++) {
-        printf("  FAILED %s\n    again: lmo-sim --scenario %s --strike %s --trace\n", f->violations[i].what, name,
+        tell_line("  FAILED %s\n    again: lmo-sim --scenario %s --strike %s --trace\n", f->violations[i].what, name,
                f->violations[i].strikes);
     }
 }
@@ -145,7 +158,7 @@ int sweep_report(void)
         free(sum);
     }
     uint64_t points = count_points(&total);
-    printf("%s: %" PRIu64 " points, %" PRIu64 " runs with a fault, every point %s; %" PRIu64
+    tell_line("%s: %" PRIu64 " points, %" PRIu64 " runs with a fault, every point %s; %" PRIu64
            " violations; %.1f CPU s\n",
            mode_names[sweep.options->mode], points, total.runs, total.missed || total.incomplete ? "NOT hit" : "hit",
            total.failed, total.cpu_s);
@@ -153,8 +166,8 @@ int sweep_report(void)
                              (json_int_t)total.runs, "not_hit", (json_int_t)total.missed, "complete", !total.incomplete,
                              "violations", (json_int_t)total.failed, "cpu_seconds", total.cpu_s, "scenarios", list);
     if (is_pairs()) {
-        printf("pairs: %" PRIu64 " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64
-               " looked at)\n",
+        tell_line("pairs: %" PRIu64 " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64
+               " of them run nevertheless)\n",
                total.pairs, total.pairs_run, total.pairs - total.pairs_run, total.checked);
         if (part) {
             json_object_set_new(part, "pairs", pairs_json(&total));
@@ -166,7 +179,7 @@ int sweep_report(void)
         json_decref(part);
     }
     uint64_t bad = total.failed + (total.incomplete ? 1 : 0) + (total.runs == 0 ? 1 : 0);
-    printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
+    tell_line("%" PRIu64 " passed, %" PRIu64 " failed\n",
            total.runs - (total.failed < total.runs ? total.failed : total.runs), bad);
     return bad == 0 ? 0 : 1;
 }
