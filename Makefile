@@ -8,6 +8,7 @@
 #   make bench      figures, as ratios within one run
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
+#   make tsan-check unit tests (fakes and simulated workers included) under ThreadSanitizer
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make format lint                source style, static analysis
 #   make clean
@@ -22,7 +23,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: all release debug asan tsan clang faults faults-build soak check test tsan-check sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -64,6 +65,9 @@ test: setup
 # All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
 sweep: release
 	@tests/tally --build $(BUILD) sweep-full
+
+tsan-check: tsan
+	@tests/tally --build $(BUILD) tsan
 
 demo: setup
 	@$(MAKE) --no-print-directory release

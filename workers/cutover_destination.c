@@ -411,7 +411,8 @@ static void observe_due(void *arg)
 void lmo_incoming_answer(struct lmo_incoming *in, struct lmo_dst_event *ev)
 {
     struct lmo_hypervisor *hv = in->w->drv.hypervisor;
-    if (ev->answer == LMO_FREEZE_FROZEN && in->dst.stage == LMO_DST_ASKING && hv && hv->ops->copy_ended(hv, in->dst.vm)) {
+    if (ev->answer == LMO_FREEZE_FROZEN && in->dst.stage == LMO_DST_ASKING && hv &&
+        hv->ops->copy_ended(hv, in->dst.vm)) {
         lmo_log(LMO_LOG_WARN, "the copy has ended with the source's word in hand", "migration=%s vm=%s",
                 in->dst.migration, in->dst.vm);
         struct lmo_dst_event gone = {.kind = LMO_DSTE_COPY_GONE, .text = "the copy's process has ended"};

@@ -21,16 +21,16 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"host set", "NAME", 1, 1,
      LMO_OPTS_CONNECTION | O(MAX_INCOMING) | O(MAX_OUTGOING) | O(MAX_BANDWIDTH) | O(KEEP_FREE) | O(RESET), 0,
      "Set limits for one host",
-     "What is not given stays as it is. Migrations that run already go on; their bandwidth is divided anew at once.", HOSTS,
-     lmo_cmd_host_set},
+     "What is not given stays as it is. Migrations that run already go on; their bandwidth is divided anew at once.",
+     HOSTS, lmo_cmd_host_set},
     {"host remove", "NAME", 1, 1, LMO_OPTS_CONNECTION, 0, "Forget a host; its guests are left alone", NULL, HOSTS,
      lmo_cmd_host_remove},
     {"vm list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List guests on all hosts", NULL, NULL, lmo_cmd_vm_list},
     {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
     {"migrate", "VM", 1, 1,
-     LMO_OPTS_CONNECTION | O(TO) | O(FROM) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
-         O(DISK_TIMEOUT) | O(ALLOW_THROTTLE) | O(THROTTLE_INITIAL) | O(THROTTLE_INCREMENT) | O(ON_TIMEOUT) |
-         O(FORCE_MAX_PAUSE) | O(PREDICTION) | O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
+     LMO_OPTS_CONNECTION | O(TO) | O(FROM) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) |
+         O(CONVERGENCE_TIMEOUT) | O(DISK_TIMEOUT) | O(ALLOW_THROTTLE) | O(THROTTLE_INITIAL) | O(THROTTLE_INCREMENT) |
+         O(ON_TIMEOUT) | O(FORCE_MAX_PAUSE) | O(PREDICTION) | O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
      O(TO), "Move a running guest to another host",
      "Without --wait, prints the migration's id as soon as the coordinator has written the request down. With --wait, "
      "follows it to its end; interrupting the command does not stop the migration, `lmo migration cancel` does. "
@@ -49,17 +49,21 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      MIGRATIONS, lmo_cmd_migration_wait},
     {"migration resolve", "ID DECISION", 2, 2, LMO_OPTS_CONNECTION | O(REASON) | O(WAIT) | O(TIMEOUT), O(REASON),
      "Decide about a migration that needs a person",
-     "DECISION is one of guest-at-source, guest-at-destination, retry, abandon. `lmo migration show ID` says what is known, "
-     "what is not, and which of them are safe. The coordinator looks at both hosts first and refuses a decision that what it "
+     "DECISION is one of guest-at-source, guest-at-destination, retry, abandon. `lmo migration show ID` says what is "
+     "known, "
+     "what is not, and which of them are safe. The coordinator looks at both hosts first and refuses a decision that "
+     "what it "
      "sees speaks against. abandon touches nothing and closes the record. The reason is kept with your name.",
      MIGRATIONS, lmo_cmd_migration_resolve},
     {"doctor", "", 0, 0, LMO_OPTS_CONNECTION | O(REPAIR), 0, "Compare every record with what is seen on all hosts",
-     "Says what does not fit: how bad it is, what was seen, and which commands are safe. What could not be looked at is "
-     "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew before "
+     "Says what does not fit: how bad it is, what was seen, and which commands are safe. What could not be looked at "
+     "is "
+     "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew "
+     "before "
      "each. Exit code 8: something does not fit (after the repairs).",
      NULL, lmo_cmd_doctor},
-    {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0, "Show who changed what, newest first",
-     NULL, NULL, lmo_cmd_audit_list},
+    {"audit list", "", 0, 0, LMO_OPTS_CONNECTION | O(MIGRATION) | O(HOST) | O(LIMIT), 0,
+     "Show who changed what, newest first", NULL, NULL, lmo_cmd_audit_list},
     {"pki init", "DIR", 1, 1, 0, 0, "Make a certificate authority and the permit keys in a new directory",
      "DIR must not exist yet, or be empty. Who has DIR/ca.key can be anybody, and who has DIR/permit.key can order any "
      "cutover: keep DIR on an administrator's machine.",

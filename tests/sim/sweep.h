@@ -19,6 +19,7 @@ struct sweep_options {
     unsigned jobs;        /* real processes */
     uint64_t stride;      /* every so many; 1: all. Allocations, and first faults of pairs */
     double limit_s;       /* CPU seconds per job after which it stops, incomplete; 0: none */
+    bool count_only;      /* pairs: says which there are, and runs the first faults alone */
     bool blurred;         /* pairs: takes crashes for the same that are not; to see that this is noticed */
     bool quiet;           /* prints nothing */
 };

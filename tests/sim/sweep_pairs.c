@@ -57,7 +57,7 @@ static struct shared {
         struct first firsts[FIRSTS_MAX];
     } of[SCENARIOS_MAX];
     struct seconds seconds[JOBS_MAX];
-} *shared;
+} * shared;
 
 static struct {
     struct first *firsts;
@@ -84,8 +84,8 @@ static bool window_open(void)
 
 static void hear(const char *text)
 {
-    static const char *const before[] = {"queued",          "precheck",     "destination_create", "volume_attach",
-                                         "network_preload", "dual_ingress", NULL};
+    static const char *const before[] = {
+        "queued", "precheck", "destination_create", "volume_attach", "network_preload", "dual_ingress", NULL};
     static const char *const after[] = {"completed", "aborted", "abandoned", NULL};
     char id[ROOM_FOR_ID], phase[32];
     if (sscanf(text, "migration=%39s phase=%31s", id, phase) != 2) {
@@ -153,7 +153,6 @@ static uint64_t stride(void)
     uint64_t longer = sweep.plan.request_count > 1 ? 4 : 1; /* twice the points, squared */
     return sweep.options->stride > 1 ? sweep.options->stride * longer : 1;
 }
-
 
 /* Before the sweep: which there are, and at which moment the process is gone. Of a crash after something that is known
  * only to a branch, which ends there. */
@@ -257,6 +256,9 @@ static enum sim_fate second_point(const struct point *at, const struct sim_proce
     sweep.found->points[at->process][at->kind]++;
     for (unsigned n = 0; fates[n] != SIM_FATE_NONE; n++) {
         t.pairs++;
+        if (sweep.options->count_only) {
+            continue;
+        }
         t.against = t.crash = NONE;
         if (fates[n] == SIM_FATE_CRASH_BEFORE) {
             struct sim_moment m = sim_moment(p);

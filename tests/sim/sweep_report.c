@@ -77,14 +77,14 @@ static json_t *findings_json(const char *name, const struct findings *f)
         json_array_append_new(violations, json_pack("{s:s,s:s,s:s}", "what", f->violations[i].what, "scenario", name,
                                                     "strikes", f->violations[i].strikes));
     }
-    json_t *j = json_pack("{s:s,s:I,s:I,s:I,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I},s:I,s:I,s:b,s:f,s:o}", "scenario", name,
-                          "runs", (json_int_t)f->runs, "hit", (json_int_t)f->hit, "not_hit", (json_int_t)f->missed,
-                          "points", points_json(f->points), "strikes", points_json(f->struck), "migrations",
-                          "completed", (json_int_t)f->completed, "aborted", (json_int_t)f->aborted, "refused",
-                          (json_int_t)f->refused, "abandoned", (json_int_t)f->abandoned, "attention",
-                          (json_int_t)f->attention, "crashes", (json_int_t)f->crashes, "violations_found",
-                          (json_int_t)f->failed, "complete", !f->incomplete, "cpu_seconds", f->cpu_s, "violations",
-                          violations);
+    json_t *j =
+        json_pack("{s:s,s:I,s:I,s:I,s:o,s:o,s:{s:I,s:I,s:I,s:I,s:I},s:I,s:I,s:b,s:f,s:o}", "scenario", name, "runs",
+                  (json_int_t)f->runs, "hit", (json_int_t)f->hit, "not_hit", (json_int_t)f->missed, "points",
+                  points_json(f->points), "strikes", points_json(f->struck), "migrations", "completed",
+                  (json_int_t)f->completed, "aborted", (json_int_t)f->aborted, "refused", (json_int_t)f->refused,
+                  "abandoned", (json_int_t)f->abandoned, "attention", (json_int_t)f->attention, "crashes",
+                  (json_int_t)f->crashes, "violations_found", (json_int_t)f->failed, "complete", !f->incomplete,
+                  "cpu_seconds", f->cpu_s, "violations", violations);
     if (j && is_pairs()) {
         json_object_set_new(j, "pairs", pairs_json(f));
     }
@@ -102,23 +102,32 @@ static uint64_t count_points(const struct findings *f)
     return n;
 }
 
+static void tell_pairs(const char *before, const struct findings *f)
+{
+    tell_line("%s%" PRIu64 " first points, %" PRIu64 " first faults, %" PRIu64 " of them the same as another; %" PRIu64
+              " pairs",
+              before, f->first_points, f->firsts, f->firsts_same, f->pairs);
+    if (!sweep.options->count_only) {
+        tell_line(": %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64 " of these run nevertheless)",
+                  f->pairs_run, f->pairs - f->pairs_run, f->checked);
+    }
+    tell_line("\n");
+}
+
 static void tell(const char *name, const struct findings *f)
 {
     tell_line("%-8s %-15s %7" PRIu64 " points %8" PRIu64 " runs, %" PRIu64 " not hit; %" PRIu64 " completed %" PRIu64
-           " aborted %" PRIu64 " refused %" PRIu64 " attention %" PRIu64 " abandoned; %" PRIu64
-           " violations; %.1f CPU s%s\n",
-           mode_names[sweep.options->mode], name, count_points(f), f->runs, f->missed, f->completed, f->aborted,
-           f->refused, f->attention, f->abandoned, f->failed, f->cpu_s,
-           f->incomplete ? " (stopped by its limit)" : "");
+              " aborted %" PRIu64 " refused %" PRIu64 " attention %" PRIu64 " abandoned; %" PRIu64
+              " violations; %.1f CPU s%s\n",
+              mode_names[sweep.options->mode], name, count_points(f), f->runs, f->missed, f->completed, f->aborted,
+              f->refused, f->attention, f->abandoned, f->failed, f->cpu_s,
+              f->incomplete ? " (stopped by its limit)" : "");
     if (is_pairs()) {
-        tell_line("  first: %" PRIu64 " points, %" PRIu64 " faults, %" PRIu64 " of them the same as another; %" PRIu64
-               " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64 " of them run nevertheless)\n",
-               f->first_points, f->firsts, f->firsts_same, f->pairs, f->pairs_run, f->pairs - f->pairs_run,
-               f->checked);
+        tell_pairs("  ", f);
     }
     for (unsigned i = 0; i < f->violation_count; i++) {
         tell_line("  FAILED %s\n    again: lmo-sim --scenario %s --strike %s --trace\n", f->violations[i].what, name,
-               f->violations[i].strikes);
+                  f->violations[i].strikes);
     }
 }
 
@@ -159,16 +168,14 @@ int sweep_report(void)
     }
     uint64_t points = count_points(&total);
     tell_line("%s: %" PRIu64 " points, %" PRIu64 " runs with a fault, every point %s; %" PRIu64
-           " violations; %.1f CPU s\n",
-           mode_names[sweep.options->mode], points, total.runs, total.missed || total.incomplete ? "NOT hit" : "hit",
-           total.failed, total.cpu_s);
+              " violations; %.1f CPU s\n",
+              mode_names[sweep.options->mode], points, total.runs, total.missed || total.incomplete ? "NOT hit" : "hit",
+              total.failed, total.cpu_s);
     json_t *part = json_pack("{s:I,s:I,s:I,s:b,s:I,s:f,s:o}", "points", (json_int_t)points, "runs",
                              (json_int_t)total.runs, "not_hit", (json_int_t)total.missed, "complete", !total.incomplete,
                              "violations", (json_int_t)total.failed, "cpu_seconds", total.cpu_s, "scenarios", list);
     if (is_pairs()) {
-        tell_line("pairs: %" PRIu64 " pairs: %" PRIu64 " run, %" PRIu64 " the same as one that was run (%" PRIu64
-               " of them run nevertheless)\n",
-               total.pairs, total.pairs_run, total.pairs - total.pairs_run, total.checked);
+        tell_pairs("pairs: ", &total);
         if (part) {
             json_object_set_new(part, "pairs", pairs_json(&total));
         }
@@ -180,6 +187,6 @@ int sweep_report(void)
     }
     uint64_t bad = total.failed + (total.incomplete ? 1 : 0) + (total.runs == 0 ? 1 : 0);
     tell_line("%" PRIu64 " passed, %" PRIu64 " failed\n",
-           total.runs - (total.failed < total.runs ? total.failed : total.runs), bad);
+              total.runs - (total.failed < total.runs ? total.failed : total.runs), bad);
     return bad == 0 ? 0 : 1;
 }
