@@ -11,6 +11,7 @@
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
 #   make deb        Debian packages lmo-coordinator, lmo-worker, lmo-cli in build/deb, clean under lintian
+#   make tsan-check unit tests (fakes and simulated workers included) under ThreadSanitizer
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make docs       docs/cli-reference.md from the tables of commands and options
 #   make format lint                source style, static analysis
@@ -26,7 +27,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: contract fuzz fuzz-build docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz fuzz-build tsan-check docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -81,6 +82,9 @@ fuzz: fuzz-build
 
 contract: release
 	@tests/api/contract --build $(BUILD)
+
+tsan-check: tsan
+	@tests/tally --build $(BUILD) tsan
 
 demo: setup
 	@$(MAKE) --no-print-directory release

@@ -408,6 +408,20 @@ static void observe_due(void *arg)
     lmo_incoming_observe(in);
 }
 
+void lmo_incoming_answer(struct lmo_incoming *in, struct lmo_dst_event *ev)
+{
+    struct lmo_hypervisor *hv = in->w->drv.hypervisor;
+    if (ev->answer == LMO_FREEZE_FROZEN && in->dst.stage == LMO_DST_ASKING && hv &&
+        hv->ops->copy_ended(hv, in->dst.vm)) {
+        lmo_log(LMO_LOG_WARN, "the copy has ended with the source's word in hand", "migration=%s vm=%s",
+                in->dst.migration, in->dst.vm);
+        struct lmo_dst_event gone = {.kind = LMO_DSTE_COPY_GONE, .text = "the copy's process has ended"};
+        lmo_incoming_feed(in, &gone, NULL);
+        return;
+    }
+    lmo_incoming_feed(in, ev, NULL);
+}
+
 void lmo_incoming_observe(struct lmo_incoming *in)
 {
     lmo_loop_cancel(in->w->loop, &in->observe_timer);

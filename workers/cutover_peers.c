@@ -64,6 +64,8 @@ static void freeze_answered(void *arg, int code, const char *text, const struct 
                                     .text = reply->evidence,
                                     .frozen_us = reply->frozen_us,
                                     .duration_us = reply->duration_us};
+        lmo_incoming_answer(in, &ev);
+        return;
     }
     lmo_incoming_feed(in, &ev, NULL);
 }

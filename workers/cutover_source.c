@@ -5,7 +5,7 @@
  *
  * A record takes what the hypervisor says only once it has been observed after a start, and not while JOB_START is
  * inside the driver: until then it is held back, in order. Requests of peers are refused with 503 so long; they ask
- * again. */
+ * again. But a freeze whose answer stands in the journal is answered from it at once. */
 #include "workers/worker.h"
 
 #include "base/assert.h"
@@ -190,9 +190,15 @@ static void answer_askers(struct lmo_outgoing *out, bool kill, const struct lmo_
     }
 }
 
+bool lmo_outgoing_ready(const struct lmo_outgoing *out, bool freeze)
+{
+    enum lmo_freeze_answer answer;
+    return !out->starting && (out->observed || (freeze && lmo_src_answer_stands(&out->src, &answer)));
+}
+
 void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, bool kill, uint64_t epoch)
 {
-    if (!out->observed || out->starting) {
+    if (!lmo_outgoing_ready(out, !kill)) {
         lmo_http_reply_fail(http, LMO_E_UNAVAILABLE,
                             "this worker is still finding out how the guest stands; ask again");
         return;

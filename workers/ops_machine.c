@@ -167,7 +167,7 @@ static void start_relay_answer(struct lmo_op *op, struct lmo_incoming *in)
     struct lmo_dst_event ev = {.kind = LMO_DSTE_ANSWER,
                                .answer = lmo_freeze_answer_from_name(op->req->answer),
                                .text = op->req->evidence};
-    lmo_incoming_feed(in, &ev, NULL);
+    lmo_incoming_answer(in, &ev);
     lmo_op_finish(op, 0, NULL);
 }
 
@@ -361,7 +361,8 @@ static void start_outgoing(struct lmo_op *op)
         lmo_op_fail(op, LMO_E_NOT_FOUND, "migration '%s' is not known here as a source", op->req->migration);
     } else if (strcmp(out->src.vm, op->req->vm) != 0) { /* above all: REMOVE_SOURCE destroys what the order names */
         lmo_op_fail(op, LMO_E_CONFLICT, "migration '%s' is of guest '%s' here", op->req->migration, out->src.vm);
-    } else if (!out->observed || (out->starting && kind != LMO_OP_JOB_ABORT && kind != LMO_OP_JOB_START)) {
+    } else if (!lmo_outgoing_ready(out, kind == LMO_OP_RELAY_FREEZE) &&
+               !(out->observed && (kind == LMO_OP_JOB_ABORT || kind == LMO_OP_JOB_START))) {
         lmo_op_again(op, "the hypervisor has not said yet how the guest stands");
     } else if (kind == LMO_OP_RELAY_FREEZE) {
         start_relay_freeze(op, out);

@@ -278,6 +278,9 @@ void lmo_records_free(struct lmo_worker *w);
 
 /* cutover_destination.c */
 /* Carries out one step. ret_actions (may be NULL) gets what the machine said. Fills the times that are 0. */
+/* The source's word (ev->kind ANSWER). Behind `frozen` there is no way back, so the copy is looked at first: if it has ended
+ * and the hypervisor has not said so yet, that is what the machine is told, and the source is still the guest. */
+void lmo_incoming_answer(struct lmo_incoming *in, struct lmo_dst_event *ev);
 void lmo_incoming_feed(struct lmo_incoming *in, struct lmo_dst_event *ev, struct lmo_dst_actions *ret_actions);
 void lmo_incoming_hv_event(struct lmo_incoming *in, const struct lmo_hv_event *ev);
 /* Asks the hypervisor how the guest stands and feeds RESTARTED; again until it answers. */
@@ -299,6 +302,8 @@ void lmo_outgoing_hv_event(struct lmo_outgoing *out, const struct lmo_hv_event *
 void lmo_outgoing_job_end(struct lmo_outgoing *out, const struct lmo_hv_job_end *end);
 void lmo_outgoing_observe(struct lmo_outgoing *out);
 void lmo_outgoing_replay(struct lmo_outgoing *out); /* what was deferred while it could not take it */
+/* Does it take what it is asked or told? Not before the guest was seen, but for a freeze whose answer stands. */
+bool lmo_outgoing_ready(const struct lmo_outgoing *out, bool freeze);
 /* Takes http: answers it now, or when the machine has its answer. */
 void lmo_outgoing_ask(struct lmo_outgoing *out, struct lmo_http_request *http, bool kill, uint64_t epoch);
 

@@ -67,6 +67,8 @@ static json_t *request_body(const struct lmo_cli_args *a)
     bad |= convergence_policy(a, policy);
     json_t *body = json_object();
     bad |= lmo_json_put_str(body, "vm", a->positional[0]);
+    if (LMO_GIVEN(a, FROM))
+        bad |= lmo_json_put_str(body, "source", a->text[LMO_OPT_FROM]);
     bad |= lmo_json_put_str(body, "destination", a->text[LMO_OPT_TO]);
     bad |= lmo_json_put(body, "policy", policy);
     if (bad == 0)

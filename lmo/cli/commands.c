@@ -29,7 +29,7 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"vm list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List guests on all hosts", NULL, NULL, lmo_cmd_vm_list},
     {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
     {"migrate", "VM", 1, 1,
-     LMO_OPTS_CONNECTION | O(TO) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
+     LMO_OPTS_CONNECTION | O(TO) | O(FROM) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
          O(DISK_TIMEOUT) | O(ALLOW_THROTTLE) | O(THROTTLE_INITIAL) | O(THROTTLE_INCREMENT) | O(ON_TIMEOUT) |
          O(FORCE_MAX_PAUSE) | O(PREDICTION) | O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
      O(TO), "Move a running guest to another host",

@@ -49,6 +49,8 @@
       "Take back what was set for this host before: the coordinator's limits hold, but for those given here") \
     X(TO,                  "to",                   0,   "HOST",    TEXT,    0,  0, \
       "Destination host") \
+    X(FROM,                "from",                 0,   "HOST",    TEXT,    0,  0, \
+      "Host that the guest is at; without it every host is asked") \
     X(WAIT,                "wait",                 'w', NULL,      FLAG,    0,  0, \
       "Follow the migration until it has ended") \
     X(TIMEOUT,             "timeout",              't', "S",       SECONDS, 1,  31536000000, \

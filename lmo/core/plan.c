@@ -245,16 +245,14 @@ static void group_done(struct lmo_step *s)
                        m->destination, m->vm.volume_count, m->vm.port_count);
         lmo_step_note(s, why, "switch-over allowed");
     }
-    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && lmo_migration_sent(m, LMO_OP_RELEASE)) {
-        m->epoch++; /* a release that is still on its way must not come after what undoes it */
-        lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
-    }
-    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2 && lmo_migration_sent(m, LMO_OP_PREPARE)) {
+    if (m->phase == LMO_PHASE_ROLLBACK && m->group == 2) {
+        bool prepared = lmo_migration_sent(m, LMO_OP_PREPARE);
         bool raised = m->epoch % LMO_EPOCH_STRIDE != 0; /* by an earlier roll-back, which a person has had tried again */
-        m->destination_discarded = true;
-        if (lmo_migration_sent(m, LMO_OP_PERMIT) && !raised) {
-            m->epoch++; /* thaw and everything after it: only above the permit that can no longer be used */
-            lmo_assert(m->epoch % LMO_EPOCH_STRIDE != 0);
+        m->destination_discarded = m->destination_discarded || prepared;
+        /* What undoes comes above what can no longer be used: a release that is still on its way; a permit, with the thaw
+         * and everything after it. */
+        if (!raised && (lmo_migration_sent(m, LMO_OP_RELEASE) || (prepared && lmo_migration_sent(m, LMO_OP_PERMIT)))) {
+            m->epoch++;
         }
     }
 }

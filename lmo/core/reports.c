@@ -102,11 +102,12 @@ static void on_copy_lost(struct lmo_step *s, const struct lmo_worker_event *w)
     }
 }
 
-/* A destination that was discarded asks for nothing any more: an event of its that comes this late must not freeze the
+/* A destination that was discarded, or whose guest a person has seen run, asks for nothing any more: an event of its that comes this late must not freeze the
  * source, at the epoch at which it is being helped. */
 static void want(struct lmo_step *s, enum lmo_op_kind kind, const char *what)
 {
-    bool asks = undecided(s->m) && !s->m->cutover.committed && !s->m->destination_discarded;
+    const struct lmo_cutover *c = &s->m->cutover;
+    bool asks = undecided(s->m) && !c->committed && !c->resumed && !s->m->destination_discarded;
     if (asks && lmo_plan_add_once(s, kind)) {
         lmo_step_note(s, "", "%s", what);
     }

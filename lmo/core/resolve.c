@@ -49,13 +49,27 @@ static bool is_live(enum lmo_run_state s)
     return s != LMO_RUN_UNKNOWN && s != LMO_RUN_ABSENT && s != LMO_RUN_SHUT_OFF;
 }
 
+static int check_retry(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
+{
+    if (m->failed_in != LMO_PHASE_CUTOVER && m->failed_in != LMO_PHASE_FINALIZE && m->failed_in != LMO_PHASE_ROLLBACK) {
+        return lmo_fail(err, LMO_E_CONFLICT, "what failed was %s: there is nothing to try again",
+                        lmo_phase_text(m->failed_in));
+    }
+    if (m->failed_in == LMO_PHASE_CUTOVER && strcmp(v->destination_stage, "lost") == 0) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the destination's copy is gone: no cutover can follow");
+    }
+    return 0;
+}
+
 static int check_source(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
 {
     static const char *const forward[] = {"committed", "fenced", "resumed", "done", NULL};
     static const char *const lost[] = {"lost", NULL};
     if (lmo_migration_shut_off(m) && lmo_migration_sent(m, LMO_OP_FENCE_SOURCE)) {
-        return lmo_fail(err, LMO_E_CONFLICT, "the guest is shut off and %s may be fenced off from its volumes: it only goes "
-                        "forward; retry asks for that", m->source);
+        return lmo_fail(err, LMO_E_CONFLICT,
+                        "the guest is shut off and %s may be fenced off from its volumes: it only goes "
+                        "forward; retry asks for that",
+                        m->source);
     }
     if (v->destination == LMO_RUN_UNKNOWN || strcmp(v->destination_stage, LMO_STAGE_UNSEEN) == 0) {
         return lmo_fail(
@@ -64,22 +78,33 @@ static int check_source(const struct lmo_migration *m, const struct lmo_resolve_
             "into your own hands and use abandon",
             m->destination);
     }
-    if (is_live(v->destination)) {
-        return lmo_fail(err, LMO_E_CONFLICT,
-                        "a copy is at %s (%s): its worker removes it only once the source is proven "
-                        "alive; retry asks for that",
-                        m->destination, lmo_run_state_name(v->destination));
-    }
     if (stage_is(v->destination_stage, forward) || m->cutover.resumed) {
         return lmo_fail(err, LMO_E_CONFLICT,
                         "%s stands at '%s': the source was given up there, its volumes are or will be "
-                        "fenced off",
+                        "fenced off; retry goes on from there",
                         m->destination, v->destination_stage);
     }
-    if (stage_is(v->destination_stage, lost) && m->cutover.fenced_us != 0) {
-        return lmo_fail(err, LMO_E_CONFLICT,
-                        "the source was fenced off from its volumes and cannot run on: start the guest "
-                        "cold from its volumes on one host, then use abandon");
+    if (is_live(v->destination)) { /* a person's word would be weighed against one that may be `frozen` */
+        return lmo_fail(
+            err, LMO_E_CONFLICT,
+            "a copy is at %s (%s), its worker stands at '%s': it is removed once %s answers that the guest runs "
+            "there, never on a person's word. %s",
+            m->destination, lmo_run_state_name(v->destination), v->destination_stage, m->source,
+            check_retry(m, v, NULL) == 0 ? "Use retry: that asks, removes the copy and ends at the source"
+                                         : "Destroy the copy by hand, then use abandon");
+    }
+    if (stage_is(v->destination_stage, lost) && !m->destination_discarded) {
+        /* What is known here may be older than what was done there: without its own word that nothing was fenced
+         * (its report, or its answer to `discard`), it would only refuse once more. */
+        return lmo_fail(
+            err, LMO_E_CONFLICT,
+            "the copy at %s died behind the source's word: %s. Start the guest cold from its volumes on one host, "
+            "then use abandon",
+            m->destination,
+            m->cutover.fenced_us != 0
+                ? "the source was fenced off from its volumes and cannot run on"
+                : "the source may be fenced off from its volumes (if it is not, the report of that is on its way "
+                  "and leads back to the source by itself)");
     }
     if (v->source == LMO_RUN_UNKNOWN) {
         return lmo_fail(err, LMO_E_UNAVAILABLE, "%s cannot be asked: whether the guest is there is not known",
@@ -121,18 +146,6 @@ static int check_destination(const struct lmo_migration *m, const struct lmo_res
     if (v->source != LMO_RUN_UNKNOWN || strcmp(v->source_stage, LMO_STAGE_UNSEEN) != 0) {
         return lmo_fail(err, LMO_E_CONFLICT,
                         "the source's worker answers: its own word decides, not a person's; retry asks it");
-    }
-    return 0;
-}
-
-static int check_retry(const struct lmo_migration *m, const struct lmo_resolve_view *v, struct lmo_err *err)
-{
-    if (m->failed_in != LMO_PHASE_CUTOVER && m->failed_in != LMO_PHASE_FINALIZE && m->failed_in != LMO_PHASE_ROLLBACK) {
-        return lmo_fail(err, LMO_E_CONFLICT, "what failed was %s: there is nothing to try again",
-                        lmo_phase_text(m->failed_in));
-    }
-    if (m->failed_in == LMO_PHASE_CUTOVER && strcmp(v->destination_stage, "lost") == 0) {
-        return lmo_fail(err, LMO_E_CONFLICT, "the destination's copy is gone: no cutover can follow");
     }
     return 0;
 }

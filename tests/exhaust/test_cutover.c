@@ -335,6 +335,24 @@ static bool restart_src(struct world *w)
     w->ask = 0;
     return true;
 }
+/* Its answer stands in the journal: it is told before the hypervisor has said how the guest stands. */
+static bool t_source_worker_restarts_and_answers_before_it_looks(struct world *w)
+{
+    enum lmo_freeze_answer stands;
+    struct lmo_src s = load_s(&w->s_disk);
+    if (!w->ask || w->answer || w->crashes >= CRASHES_MAX || !lmo_src_answer_stands(&s, &stands)) {
+        return false;
+    }
+    w->crashes++;
+    w->ask = 0;
+    w->s = w->s_disk;
+    w->s.pause = 0;
+    deliver_ask(w, false);
+    uint8_t answer = w->answer;
+    restart_src(w);
+    w->answer = answer;
+    return true;
+}
 static bool t_ask_delivered(struct world *w)
 {
     if (!w->ask || w->answer) {
@@ -591,7 +609,8 @@ static const struct {
 #define T(f) {#f, f}
     T(t_permit), T(t_pause), T(t_load), T(t_copy_dies), T(t_source_resumes), T(t_resumed_event),
     T(t_source_is_left_paused), T(t_job_end), T(t_source_falls_mute), T(t_source_speaks_again),
-    T(t_source_killed_by_libvirt), T(t_ask_delivered), T(t_ask_duplicated), T(t_late_ask_delivered), T(t_ask_lost),
+    T(t_source_killed_by_libvirt), T(t_ask_delivered),
+    T(t_source_worker_restarts_and_answers_before_it_looks), T(t_ask_duplicated), T(t_late_ask_delivered), T(t_ask_lost),
     T(t_ask_delivered_then_source_worker_crashes_after_the_stop), T(t_answer_delivered), T(t_answer_lost), T(t_fence_done),
     T(t_fence_reply_lost), T(t_fence_failed), T(t_verify), T(t_verify_failed), T(t_resume), T(t_resume_reply_lost), T(t_tell),
     T(t_tell_lost), T(t_remove), T(t_discard_ordered), T(t_revive_ordered), T(t_coordinator_removes_the_source),

@@ -376,6 +376,17 @@ static void hv_freeze(struct lmo_hypervisor *hv, const char *uuid, uint64_t time
     (void)end(&v, 0, &err);
 }
 
+static bool hv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
+{
+    struct fake_seat *seat = ((struct fake_hv *)(void *)hv)->seat;
+    fake_lock(seat->world);
+    struct fake_guest *g = fake_guest_named(seat->world, uuid);
+    const struct fake_copy *c = g ? fake_copy_at(g, (unsigned)seat->host) : NULL;
+    bool ended = c && !c->process;
+    fake_unlock(seat->world);
+    return ended;
+}
+
 static int hv_thaw(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
@@ -544,6 +555,7 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .job_abort = hv_job_abort,
     .measure_dirty = hv_measure_dirty,
     .freeze = hv_freeze,
+    .copy_ended = hv_copy_ended,
     .thaw = hv_thaw,
     .kill = hv_kill,
     .remove = hv_remove,

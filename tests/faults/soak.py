@@ -11,6 +11,7 @@ import json
 import pathlib
 import random
 import signal
+import subprocess
 import threading
 import time
 
@@ -42,6 +43,20 @@ class Request:
         return {ident for status, ident in self.answers if status == 202}
 
 
+class Either:
+    """What a client is to whom both coordinators' addresses are known: where one does not answer it asks the other next."""
+
+    def __init__(self, *connections):
+        self.connections = list(connections)
+
+    def call(self, *args):
+        try:
+            return self.connections[0].call(*args)
+        except TRANSIENT:
+            self.connections.reverse()
+            raise
+
+
 class Soak:
     def __init__(self, build, minutes, seed):
         self.target = SimWorkers(build, hosts=HOSTS, guests_per_host=GUESTS_PER_HOST, memory_mib=32, rate_mib=300, dirty_mib=5)
@@ -56,9 +71,9 @@ class Soak:
 
     # ---- requests
 
-    def client(self):
+    def client(self, second=False):
         pki = self.target.dir / "pki"
-        return rest.Rest(("127.0.0.1", self.target.base + HOSTS), pki / "ca.pem", pki / "issued" / "operator-fleet.pem",
+        return rest.Rest(("127.0.0.1", self.target.base + HOSTS + second), pki / "ca.pem", pki / "issued" / "operator-fleet.pem",
                          pki / "issued" / "operator-fleet.key", timeout=5)
 
     @staticmethod
@@ -88,7 +103,7 @@ class Soak:
             time.sleep(0.1)
 
     def serve(self, number):
-        rng, client = random.Random(f"{self.seed}/client/{number}"), self.client()
+        rng, client = random.Random(f"{self.seed}/client/{number}"), Either(self.client(), self.client(second=True))
         serial = 0
         while not self.stop.is_set():
             serial += 1
@@ -160,7 +175,8 @@ class Soak:
 
     def storm(self):
         rng = random.Random(f"{self.seed}/faults")
-        faults = (self.kill, self.kill, self.sleep, self.cut, self.lose, self.repeat, self.slow, self.full, self.lost_finish)
+        faults = (self.kill, self.kill, self.sleep, self.cut, self.lose, self.repeat, self.slow, self.full, self.lost_finish,
+                  self.take_over)
         while not self.stop.wait(rng.random() * 3):
             fault = rng.choice(faults)
             try:
@@ -189,6 +205,42 @@ class Soak:
         program.signal(signal.SIGSTOP)
         time.sleep(rng.choice((0.2, 1, 3)))
         program.signal(signal.SIGCONT)
+
+    def take_over(self, rng):
+        """The coordinator falls asleep, another one takes its store, it wakes and must end itself without having acted."""
+        old = self.target.processes["lmod"]
+        old.signal(signal.SIGSTOP)
+        time.sleep(rng.choice((0, 0.3, 2)))
+        try:
+            if not self.second_begins():
+                self.counts["take_over in vain"] += 1
+                return
+            time.sleep(rng.choice((0.5, 3, 8)))
+        finally:
+            old.signal(signal.SIGCONT)
+        try:
+            old.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.broke("a coordinator that was taken over from goes on")
+        second = self.target.processes.pop("second")
+        if second.end() != 0:
+            self.broke(f"the coordinator that had taken over ended with {second.process.returncode}: "
+                       f"{second.log.read_text()[-500:]}")
+        old.start()
+
+    def second_begins(self):
+        """False: the one that sleeps does so within a transaction, and nobody else can write (docs/adr/0014)."""
+        for _ in range(3):
+            self.target.spawn_lmod("second", "--take-over")
+            second, client = self.target.processes["second"], self.client(second=True)
+            end = time.monotonic() + 20
+            while second.alive() and time.monotonic() < end:
+                if self.ask(client, "GET", "/healthz")[0] == 200:
+                    return True
+                time.sleep(0.1)
+            second.end()
+            del self.target.processes["second"]
+        return False
 
     def proxy(self, rng):
         return self.target.proxies[f"hv{rng.randint(1, HOSTS)}"]
@@ -242,7 +294,7 @@ class Soak:
         while time.monotonic() < end and not self.wrong:
             time.sleep(0.2)
         self.stop.set()
-        faults.join(30)
+        faults.join(120)  # a take-over has to be over
         for one in self.target.proxies.values():
             one.clear()
         for name in self.target.processes:

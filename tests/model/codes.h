@@ -47,6 +47,8 @@
 #define A_GONE    2
 #define A_RUNNING 3
 
+#define LIVES_ON  4
+
 /* refusals: which LMO_E_* a step may answer with */
 #define NO_REFUSAL 0
 #define E_BUSY     1
@@ -61,7 +63,7 @@
 #define SE_STOPPED       4
 #define SE_JOB_END       5 /* 1: the call succeeded */
 #define SE_FREEZE        6 /* 0: the permit's epoch */
-#define SE_RESULT        7 /* answer */
+#define SE_RESULT        7 /* answer of the driver; LIVES_ON: unknown, and its job over, and it lives (S7) */
 #define SE_KILL          8
 #define SE_KILL_OK       9
 #define SE_KILL_FAILED   10

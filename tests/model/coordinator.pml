@@ -93,10 +93,10 @@ end:
         if :: c_phase == C_PRECOPY -> c_clear(); c_phase = C_CUTOVER :: else fi;
         c_end(CE_REPORT, DR_LOADED) }
     :: d_step { c_up && d_heard && e_permit && !e_loaded -> c_begin(); e_permit = 0;
-        if :: UNDECIDED && !c_committed && !c_discarded && o_permit == 0 -> o_permit = O_SENT :: else fi;
+        if :: UNDECIDED && !c_committed && !c_resumed && !c_discarded && o_permit == 0 -> o_permit = O_SENT :: else fi;
         c_end(CE_REPORT, DR_PERMIT_WANTED) }
     :: d_step { c_up && d_heard && e_freeze && !e_loaded && !e_permit -> c_begin(); e_freeze = 0;
-        if :: UNDECIDED && !c_committed && !c_discarded && o_relay == 0 -> o_relay = O_SENT; c_relayed = 1 :: else fi;
+        if :: UNDECIDED && !c_committed && !c_resumed && !c_discarded && o_relay == 0 -> o_relay = O_SENT; c_relayed = 1 :: else fi;
         c_end(CE_REPORT, DR_FREEZE_WANTED) }
     :: d_step { c_up && d_heard && e_committed && !e_loaded && !e_permit && !e_freeze -> c_begin(); e_committed = 0;
         if

@@ -77,7 +77,7 @@ bit s_frozen;     /* it was frozen once: a dead process is not "ended by itself"
 bit s_raised;     /* the highest epoch seen is EPOCH_RAISED */
 /* volatile */
 bit s_pause, s_resumed_seen, s_kill, s_revive, s_again;
-byte s_freeze;    /* 1: the driver is about to act, 2: half of it is done */
+byte s_freeze;    /* 1: the driver is about to act, 2: half of it is done; 3, 4: the same, and the job was over before */
 #ifdef LOOK_FIRST
 byte s_found;
 #endif
@@ -156,6 +156,8 @@ int acts, h_arg;
 byte before, h_ev;
 
 #define SOURCE_RUNS ((proc == P_RUN || proc == P_RAN) && !stopped)
+/* The source lives, nobody but us will resume it or end it, and we have said that it is the guest (S7). */
+#define KEPT        (proc == P_PAUSED && s_stage == S_RAN && (job == J_OVER || job == J_LOST))
 #define UNDECIDED   (c_phase <= C_DISCARD || c_phase == C_REVIVE || c_phase == C_ATTENTION)
 #define ROLLING     (c_phase >= C_DRAIN && c_phase <= C_REVIVE)
 #define TASKS (((o_start > 0) * T_JOB_START) | ((o_permit > 0) * T_PERMIT) | ((o_relay > 0) * T_RELAY) | \
@@ -198,7 +200,7 @@ inline check()
                   (c_phase == C_ATTENTION || c_phase == C_REVIVE || c_phase == C_ABORTED))
 /* or nobody can know whether the source ran on, and it will never say. */
 #define UNKNOWABLE (copy == G_LOADED && !SOURCE_RUNS && !stopped && !watch && d_stage == D_ASKING && \
-                  (job == J_LOST || proc == P_DEAD) && (s_stage == S_JOB || s_stage == S_SUSPENDED) && UNDECIDED)
+                  proc == P_DEAD && (s_stage == S_JOB || s_stage == S_SUSPENDED) && UNDECIDED)
 
 /* A person has taken the guest into their own hands: where it is then is theirs, that no two of it run is not. */
 #define ABANDONED (c_phase == C_ABANDONED)

@@ -5,8 +5,8 @@ inline d_report(kind)
     acts = acts | kind;
     if
     :: kind == DR_LOADED && c_phase == C_PRECOPY -> e_loaded = 1
-    :: kind == DR_PERMIT_WANTED && UNDECIDED && !c_committed && !c_discarded -> e_permit = 1
-    :: kind == DR_FREEZE_WANTED && UNDECIDED && !c_committed && !c_discarded -> e_freeze = 1
+    :: kind == DR_PERMIT_WANTED && UNDECIDED && !c_committed && !c_resumed && !c_discarded -> e_permit = 1
+    :: kind == DR_FREEZE_WANTED && UNDECIDED && !c_committed && !c_resumed && !c_discarded -> e_freeze = 1
     :: kind == DR_COMMITTED && UNDECIDED -> e_committed = 1
     :: kind == DR_RESUMED && UNDECIDED -> e_resumed = 1
     :: kind == DR_BACK && UNDECIDED -> e_back = 1
@@ -388,7 +388,7 @@ end:
         d_end(DE_RESUME_FAILED, 0) }
     :: d_step { d_removing && (copy != G_LOADED || d_remove_loaded) ->
         d_begin();
-        HOLDS(P_HARM, copy != G_RUNNING && (copy != G_LOADED || proc == P_RAN));
+        HOLDS(P_HARM, copy != G_RUNNING && (copy != G_LOADED || proc == P_RAN || KEPT));
         copy = G_DEAD; ingress = 0; d_remove_loaded = 0;
         d_removing = 0;
         if :: d_stage == D_DISCARDING -> d_on_gone() :: else fi;

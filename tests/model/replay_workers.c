@@ -101,7 +101,10 @@ static bool src_event(struct lmo_src_event *ev, struct lmo_src_actions *a)
             return false;
         }
         break;
-    case SE_RESULT: ev->answer = replay_answers[l->argument]; break;
+    case SE_RESULT:
+        ev->answer = replay_answers[l->argument == LIVES_ON ? A_UNKNOWN : l->argument];
+        ev->state = l->argument == LIVES_ON ? LMO_RUN_PAUSED_MIGRATION : LMO_RUN_UNKNOWN;
+        break;
     case SE_REVIVE:
         ev->epoch = epochs[l->argument];
         src_seen = ev->epoch > src_seen ? ev->epoch : src_seen;

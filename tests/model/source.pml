@@ -12,7 +12,7 @@ inline s_refuse(code)
 }
 inline s_begin_freeze()
 {
-    s_stage = S_FREEZING; s_resumed_seen = 0; s_freeze = 1;
+    s_stage = S_FREEZING; s_resumed_seen = 0; s_freeze = (s_job -> 1 : 3);
     acts = acts | SA_FREEZE
 }
 inline s_on_freeze()
@@ -85,9 +85,9 @@ inline go_on()
     :: else
     fi
 }
-/* The answer would be `unknown` now, and nothing but the world can change that. */
+/* The answer would be `unknown` now, and nothing but the world can change that: not what S7 settles. */
 #define HOPELESS ((s_stage == S_JOB || s_stage == S_SUSPENDED || s_stage == S_FREEZING) && !watch && !queued && \
-                  (proc == P_PAUSED || proc == P_DEAD))
+                  (proc == P_PAUSED && (s_job || s_freeze == 1 || s_freeze == 2) || proc == P_DEAD))
 
 /* To the destination's worker; not kept in the network if it cannot have an effect any more. */
 inline tell_paused()
@@ -123,6 +123,7 @@ inline s_on_restarted()
 proctype Source()
 {
     byte answer;
+    bit lives_on; /* scratch, like it */
 end:
     do
     /* orders of the coordinator */
@@ -242,16 +243,20 @@ end:
         s_end(SE_KILL, 0) }
     /* the driver: stop, THEN look */
 #ifndef LOOK_FIRST
-    :: d_step { s_freeze == 1 -> s_freeze = 2; stopped = (proc != P_DEAD); w_end(W_STOP) }
-    :: d_step { s_freeze == 2 -> s_look(answer);
+    :: d_step { s_freeze & 1 -> s_freeze++; stopped = (proc != P_DEAD); w_end(W_STOP) }
+    :: d_step { s_freeze == 2 || s_freeze == 4 -> s_look(answer);
 #else
-    :: d_step { s_freeze == 1 -> s_freeze = 2; s_look(s_found); w_end(W_STOP) }
-    :: d_step { s_freeze == 2 -> answer = s_found; stopped = (proc != P_DEAD);
+    :: d_step { s_freeze & 1 -> s_freeze++; s_look(s_found); w_end(W_STOP) }
+    :: d_step { s_freeze == 2 || s_freeze == 4 -> answer = s_found; stopped = (proc != P_DEAD);
 #endif
         s_begin();
-        s_freeze = 0;
         if :: answer != A_FROZEN -> go_on() :: else fi;
         HOLDS(P_WORD, !s_resumed_seen || answer == A_RUNNING);
+        if /* S7: the job was over when it was asked for, and the driver has seen that it lives */
+        :: answer == A_UNKNOWN && s_freeze == 4 && proc != P_DEAD -> answer = A_RUNNING; lives_on = 1
+        :: else
+        fi;
+        s_freeze = 0;
         if
         :: answer == A_FROZEN -> s_stage = S_FROZEN; s_frozen = 1
         :: answer == A_GONE -> s_stage = S_GONE
@@ -259,8 +264,8 @@ end:
         :: answer == A_UNKNOWN -> s_stage = (s_pause -> S_SUSPENDED : S_JOB)
         fi;
         s_tell(answer);
-        s_end(SE_RESULT, answer);
-        answer = 0 }
+        s_end(SE_RESULT, (lives_on -> LIVES_ON : answer));
+        answer = 0; lives_on = 0 }
     /* the driver: kill, revive */
     :: d_step { s_kill ->
         s_begin();

@@ -1,4 +1,17 @@
 /* world.pml - what is not ours: libvirt and QEMU at both ends, the volume service, the network. Part of cutover.pml. */
+
+/* libvirtd at the source is restarted while it waits for the destination: it leaves the guest as it is. */
+inline libvirtd_restarts()
+{
+    faults--;
+    job = J_LOST; finish = 0;
+    hs_suspended = 0; hs_resumed = 0; hs_stopped = 0; job_ends();
+    s_begin();
+    h_arg = (s_freeze || s_kill || s_revive -> 8 : 4); /* a call that is under way still answers */
+    if :: h_arg == 4 -> s_on_restarted() :: else fi;
+    s_end(SE_RESTARTED, OBSERVED + h_arg)
+}
+
 proctype World()
 {
 end:
@@ -26,14 +39,8 @@ end:
     :: d_step { job == J_JOB && (abort_asked || copy == G_DEAD) ->
         job = J_OVER; hs_end = 2;
         w_end(W_JOB_FAILS) }
-    :: d_step { job == J_WAIT && faults > 0 -> /* libvirtd is restarted: it leaves the guest as it is */
-        faults--;
-        job = J_LOST; finish = 0;
-        hs_suspended = 0; hs_resumed = 0; hs_stopped = 0; job_ends();
-        s_begin();
-        h_arg = (s_freeze || s_kill || s_revive -> 8 : 4); /* a call that is under way still answers */
-        if :: h_arg == 4 -> s_on_restarted() :: else fi;
-        s_end(SE_RESTARTED, OBSERVED + h_arg) }
+    :: d_step { job == J_WAIT && faults > 0 -> libvirtd_restarts() }
+    :: d_step { job == J_WAIT && faults > 0 && watch -> watch = 0; libvirtd_restarts() } /* and what it says was all there was */
     /* the destination's process */
     :: d_step { copy == G_INCOMING && (job == J_OVER || job == J_LOST) ->
         copy = G_DEAD; ingress = 0; hd_gone = 1;

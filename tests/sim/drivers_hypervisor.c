@@ -455,6 +455,13 @@ static void hv_freeze(struct lmo_hypervisor *hv, const char *uuid, uint64_t time
     sim_sleep(20 * SIM_US);
 }
 
+static bool hv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
+{
+    struct w_guest *g;
+    const struct w_copy *copy = copy_of(hv, uuid, &g);
+    return copy && !copy->process;
+}
+
 static int hv_thaw(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct sim_call c;
@@ -637,6 +644,7 @@ static const struct lmo_hypervisor_ops ops = {
     .job_progress = hv_job_progress,
     .job_abort = hv_job_abort,
     .freeze = hv_freeze,
+    .copy_ended = hv_copy_ended,
     .thaw = hv_thaw,
     .kill = hv_kill,
     .remove = hv_remove,

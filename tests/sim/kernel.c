@@ -45,7 +45,7 @@ struct sim_fiber {
 };
 
 static struct {
-    uint64_t now, seed, sequence, hash, events, same_instant;
+    uint64_t now, seed, sequence, hash, events, same_instant, changes;
     struct event *heap;
     size_t heap_count, heap_capacity;
     struct sim_process processes[SIM_PROCESSES_MAX];
@@ -62,6 +62,8 @@ static struct {
     sim_fate_fn *fates;
     void *fates_arg;
     void (*on_drop)(struct sim_process *p);
+    void (*on_crash)(void *arg, struct sim_process *p);
+    void *on_crash_arg;
 } k;
 
 bool sim_tracing;
@@ -197,8 +199,16 @@ static struct event pop(void)
     return top;
 }
 
+void sim_changes(void)
+{
+    k.changes++;
+}
+
 void sim_at(struct sim_process *p, uint64_t when, sim_fn *fn, void *arg)
 {
+    if (!p || p != sim_current()) { /* one of its own dies with it */
+        sim_changes();
+    }
     push((struct event){.when = when < k.now ? k.now : when,
                         .sequence = k.sequence++,
                         .process = p,
@@ -490,7 +500,6 @@ struct sim_process *sim_process_add(const char *name, unsigned role, sim_fn *mai
     struct sim_process *p = &k.processes[k.process_count];
     *p = (struct sim_process){.index = k.process_count, .role = role, .main = main, .arg = arg};
     snprintf(p->name, sizeof p->name, "%s", name);
-    p->rng = sim_rng_new(k.seed, name);
     k.process_count++;
     return p;
 }
@@ -523,6 +532,14 @@ static void restart(void *arg)
     }
 }
 
+/* A stream for each start and each end: what a process drew before it died decides nothing that comes after. */
+static struct sim_rng numbers_of(const struct sim_process *p, const char *what, unsigned count)
+{
+    char stream[LMO_NAME_MAX + 32];
+    snprintf(stream, sizeof stream, "%s %s %u", p->name, what, count);
+    return sim_rng_new(k.seed, stream);
+}
+
 /* What the kernel does for a process that has ended: everything it held is gone. */
 static void drop(struct sim_process *p)
 {
@@ -540,8 +557,10 @@ static void drop(struct sim_process *p)
     }
     sim_memory_drop(p);
     p->asleep_until = 0;
+    p->last_error[0] = '\0';
     if (p->restart_ns) {
-        sim_at(p, k.now + p->restart_ns / 2 + sim_below(&p->rng, p->restart_ns + 1), restart, p);
+        struct sim_rng r = numbers_of(p, "end", p->crashes);
+        sim_at(p, k.now + p->restart_ns / 2 + sim_below(&r, p->restart_ns + 1), restart, p);
     }
 }
 
@@ -584,6 +603,7 @@ void sim_process_start(struct sim_process *p)
     p->starved = false;
     p->incarnation++;
     p->starts++;
+    p->rng = numbers_of(p, "start", p->starts);
     sim_trace("process starts process=%s", p->name);
     sim_at(p, k.now, begin_process, p);
 }
@@ -597,6 +617,14 @@ void sim_process_sleep(struct sim_process *p, uint64_t ns)
 /* ------------------------------------------------------------------ observation points */
 
 bool sim_alloc_points;
+
+static void crash(struct sim_process *p)
+{
+    if (k.on_crash) {
+        k.on_crash(k.on_crash_arg, p);
+    }
+    sim_process_kill(p);
+}
 
 enum sim_fate sim_observe(enum sim_point kind)
 {
@@ -612,7 +640,11 @@ enum sim_fate sim_observe(enum sim_point kind)
         sim_mix((uint64_t)kind << 8 | fate, n);
     }
     if (fate == SIM_FATE_CRASH_BEFORE) {
-        sim_process_kill(p);
+        crash(p);
+    }
+    /* To answer a request or to take a reply is the process's own affair until it acts on it; all else acts at once. */
+    if (kind != SIM_POINT_SERVE && kind != SIM_POINT_REPLY && kind != SIM_POINT_TURN && kind != SIM_POINT_ALLOC) {
+        sim_changes();
     }
     return fate;
 }
@@ -620,8 +652,19 @@ enum sim_fate sim_observe(enum sim_point kind)
 void sim_after(enum sim_fate fate)
 {
     if (fate == SIM_FATE_CRASH_AFTER) {
-        sim_process_kill(sim_current());
+        crash(sim_current());
     }
+}
+
+struct sim_moment sim_moment(const struct sim_process *p)
+{
+    return (struct sim_moment){.event = k.events, .changes = k.changes, .process = p->index};
+}
+
+void sim_set_on_crash(void (*fn)(void *arg, struct sim_process *p), void *arg)
+{
+    k.on_crash = fn;
+    k.on_crash_arg = arg;
 }
 
 void sim_set_fates(sim_fate_fn *fn, void *arg)
@@ -637,7 +680,7 @@ void sim_begin(uint64_t seed, bool installed)
     lmo_assert(!k.current && k.heap_count == 0);
     k.now = SIM_START_NS;
     k.seed = seed;
-    k.sequence = k.events = k.same_instant = 0;
+    k.sequence = k.events = k.same_instant = k.changes = 0;
     k.hash = mix64(seed);
     k.process_count = 0;
     k.stopping = false;
@@ -706,6 +749,11 @@ uint64_t sim_seed(void)
 uint64_t sim_hash(void)
 {
     return k.hash;
+}
+
+void sim_hash_anew(void)
+{
+    k.hash = mix64(k.seed);
 }
 
 uint64_t sim_event_count(void)

@@ -6,6 +6,12 @@
 #include <string.h>
 
 static enum lmo_log_level level = LMO_LOG_INFO;
+static sim_log_fn *listener;
+
+void sim_set_on_log(sim_log_fn *fn)
+{
+    listener = fn;
+}
 
 void lmo_log_set_level(enum lmo_log_level l)
 {
@@ -41,7 +47,7 @@ int lmo_log_level_from_name(const char *name, enum lmo_log_level *ret_level)
 
 bool lmo_log_enabled(enum lmo_log_level l)
 {
-    return l >= LMO_LOG_ERROR || (sim_tracing && l >= level);
+    return l >= LMO_LOG_ERROR || (listener && l == LMO_LOG_INFO) || (sim_tracing && l >= level);
 }
 
 void lmo_log_write(enum lmo_log_level l, const char *event, const char *fmt, ...)
@@ -51,7 +57,8 @@ void lmo_log_write(enum lmo_log_level l, const char *event, const char *fmt, ...
     if (p && l == LMO_LOG_ERROR) {
         snprintf(p->last_error, sizeof p->last_error, "%s", event);
     }
-    if (!sim_tracing) {
+    bool heard = listener && l == LMO_LOG_INFO && strcmp(event, "migration") == 0;
+    if (!sim_tracing && !heard) {
         return;
     }
     char text[900];
@@ -59,5 +66,11 @@ void lmo_log_write(enum lmo_log_level l, const char *event, const char *fmt, ...
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    if (heard) {
+        listener(text);
+    }
+    if (!sim_tracing) {
+        return;
+    }
     sim_trace_line("  %s: %s %s", names[l], event, text);
 }

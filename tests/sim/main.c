@@ -63,6 +63,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         }
         return 0;
     case 'j': a->sweep.jobs = (unsigned)strtoul(arg, NULL, 10); return 0;
+    case 'C': a->sweep.count_only = true; return 0;
     case 'g': a->sweep.stride = strtoull(arg, NULL, 10); return 0;
     case 'l': a->sweep.limit_s = strtod(arg, NULL); return 0;
     case ARGP_KEY_ARG: argp_usage(state); return 0;
@@ -89,6 +90,7 @@ static const struct argp_option options[] = {
     {"strike", 'e', "P/KIND/K/FATE[+...]", 0, "With --scenario: strike there", 1},
     {"jobs", 'j', "N", 0, "Real processes of a sweep", 1},
     {"stride", 'g', "N", 0, "Every N-th first point of pairs, every N-th allocation", 1},
+    {"count", 'C', NULL, 0, "Pairs: count them, and run the first faults alone", 1},
     {"limit", 'l', "S", 0, "CPU seconds per real process of a sweep; then it stops, and fails as incomplete", 1},
     {0},
 };

@@ -135,7 +135,7 @@ static struct {
     struct answer_message *answers;
     struct lmo_http_server *servers;
     struct lmo_http_client *clients;
-    uint64_t next_id;
+    uint64_t next_id, next_request;
     struct sim_rng rng;
     struct sim_net_counts counts;
 } net;
@@ -440,7 +440,7 @@ static void serve(void *arg)
         *query++ = '\0';
     }
     *req = (struct lmo_http_request){.server = s,
-                                     .id = ++net.next_id,
+                                     .id = ++net.next_request,
                                      .exchange = m->exchange,
                                      .from = m->from,
                                      .body = copy_of(m->body, m->body_len),

@@ -23,6 +23,7 @@ static struct {
     struct run_result *result;
     sim_fate_fn *hook;
     void *hook_arg;
+    void (*on_end)(const struct run_result *r);
     bool at_rest;
 } run;
 
@@ -35,6 +36,11 @@ void run_set_hook(sim_fate_fn *fn, void *arg)
 {
     run.hook = fn;
     run.hook_arg = arg;
+}
+
+void run_set_on_end(void (*fn)(const struct run_result *r))
+{
+    run.on_end = fn;
 }
 
 /* ------------------------------------------------------------------ faults */
@@ -563,6 +569,9 @@ void run_plan(const struct plan *p, struct run_result *ret)
         memcpy(ret->points[q->index], q->points, sizeof q->points);
         ret->crashes += q->crashes;
         ret->process_count = q->index + 1;
+    }
+    if (run.on_end) {
+        run.on_end(ret);
     }
     sim_end();
 }

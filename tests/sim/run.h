@@ -26,6 +26,8 @@ struct run_result {
 void run_init(void);
 /* Called before every observation, after the plan's own faults; NONE for the most part. For sweeps. */
 void run_set_hook(sim_fate_fn *fn, void *arg);
+/* Called with what came of each run, before it is cleared away; it may end the (real) process. NULL: nobody. */
+void run_set_on_end(void (*fn)(const struct run_result *r));
 void run_plan(const struct plan *p, struct run_result *ret);
 /* The hook is not asked any more: the run has come to rest, and is only looked at. */
 bool run_at_rest(void);

@@ -161,6 +161,7 @@ void sim_stop(void);
 void sim_end(void);
 uint64_t sim_seed(void);
 uint64_t sim_hash(void);
+void sim_hash_anew(void); /* from here on: what comes, without what has been */
 uint64_t sim_event_count(void);
 
 /* A checker's or the product's own: the run has failed. The first one counts. */
@@ -174,6 +175,19 @@ void sim_after(enum sim_fate fate);
 /* The plan's say: NONE for the most part. Set by run.c. */
 typedef enum sim_fate sim_fate_fn(void *arg, struct sim_process *p, enum sim_point kind, uint64_t k);
 void sim_set_fates(sim_fate_fn *fn, void *arg);
+
+/* What a crash of the running process, here and now, would leave behind is a function of this: two crashes at equal
+ * moments of one run are one and the same. For the process runs in one scheduler's event, in which nobody else runs; its
+ * memory, fibers, timers, descriptors and random numbers end with it; and whatever else there is (disks, network, world,
+ * events of others, random numbers of others) was not touched between the two, or `changes` had grown. Counted too often
+ * is harmless. */
+struct sim_moment {
+    uint64_t event, changes;
+    unsigned process;
+};
+struct sim_moment sim_moment(const struct sim_process *p);
+/* Called at a crash that a fate decided, before anything is dropped. */
+void sim_set_on_crash(void (*fn)(void *arg, struct sim_process *p), void *arg);
 /* Are allocations observed, too? They are many. */
 extern bool sim_alloc_points;
 
@@ -184,6 +198,10 @@ void sim_trace_line(const char *fmt, ...) LMO_PRINTF(1, 2);
 #define sim_trace(...) (sim_tracing ? sim_trace_line(__VA_ARGS__) : (void)0)
 /* Mixes something that happened into the run's hash. */
 void sim_mix(uint64_t a, uint64_t b);
+
+/* What the processes log about migrations at level info ("migration=ID phase=PHASE what=..."); NULL: nobody listens. */
+typedef void sim_log_fn(const char *text);
+void sim_set_on_log(sim_log_fn *fn);
 
 /* ------------------------------------------------------------------ memory */
 

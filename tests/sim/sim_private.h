@@ -6,6 +6,12 @@
 
 /* memory.c */
 size_t sim_memory_size(void *block);
+/* In a real process that was just forked for the rest of a run: from here on nothing of its parent's is written to. */
+void sim_memory_forked(void);
+bool sim_memory_is_own(const void *block); /* not the parent's */
+
+/* kernel.c: something outside of the running process's own memory is touched (sim_moment) */
+void sim_changes(void);
 
 /* kernel.c: fibers */
 struct sim_fiber *sim_fiber_current(void);

@@ -205,6 +205,16 @@ START_TEST(failing_plan__is_shrunk_to_what_matters)
 }
 END_TEST
 
+/* What a sweep of pairs leaves out it says to be the same as something that it ran, and looks at samples of that. */
+START_TEST(pairs_that_are_left_out__are_the_same_and_it_would_be_noticed_if_not)
+{
+    struct sweep_options o = {.mode = SWEEP_PAIRS, .scenario = "shut_off", .jobs = 1, .stride = 75, .quiet = true};
+    ck_assert_int_eq(sweep_run(&o), 0);
+    o.blurred = true;
+    ck_assert_int_eq(sweep_run(&o), 1);
+}
+END_TEST
+
 /* A crash at every k-th observation of one kind, through the hook that sweeps use. */
 static struct {
     const char *process;
@@ -307,6 +317,7 @@ static Suite *sim_suite(void)
     tcase_add_test(tc, plan__survives_its_way_through_json);
     tcase_add_test(tc, plan__that_makes_no_sense_is_refused);
     tcase_add_test(tc, strikes_of_a_sweep__are_read_from_their_names);
+    tcase_add_test(tc, pairs_that_are_left_out__are_the_same_and_it_would_be_noticed_if_not);
     tcase_add_loop_test(tc, a_lie_of_the_world__is_found_by_the_checkers, 0, (int)(sizeof lies / sizeof lies[0]));
     tcase_add_test(tc, failing_plan__is_shrunk_to_what_matters);
     suite_add_tcase(s, tc);

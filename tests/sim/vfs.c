@@ -5,6 +5,7 @@
  * sector by the seed, and the durable image becomes the contents. A sync that fails loses its claim on what it was to
  * make durable: later syncs do not write it again. */
 #include "disk.h"
+#include "image.h"
 #include "sim_private.h"
 
 #include "base/assert.h"
@@ -19,11 +20,6 @@
 #define SECTOR      512
 #define SHM_SLOTS   8
 #define SHM_REGIONS 16
-
-struct image {
-    unsigned char *bytes;
-    size_t size, capacity;
-};
 
 struct dirty {
     size_t offset, length;
@@ -46,7 +42,7 @@ struct file {
     struct shm shm;
     int shared; /* locks of the database file */
     const void *writer;
-    bool created;
+    bool created, torn; /* torn: what a failed sync has forgotten is not among the dirty */
 };
 
 struct sim_disk {
@@ -128,36 +124,6 @@ struct sim_disk_counts sim_disk_counts(void)
     return counts;
 }
 
-static void image_reserve(struct image *i, size_t size)
-{
-    if (size > i->capacity) {
-        size_t capacity = i->capacity ? i->capacity : 65536;
-        while (capacity < size) {
-            capacity *= 2;
-        }
-        i->bytes = grown(i->bytes, capacity);
-        memset(i->bytes + i->capacity, 0, capacity - i->capacity);
-        i->capacity = capacity;
-    }
-}
-
-static void image_write(struct image *i, const void *data, size_t length, size_t offset)
-{
-    image_reserve(i, offset + length);
-    memcpy(i->bytes + offset, data, length);
-    i->size = i->size > offset + length ? i->size : offset + length;
-}
-
-static void image_truncate(struct image *i, size_t size)
-{
-    if (size < i->size) {
-        memset(i->bytes + size, 0, i->size - size);
-    } else {
-        image_reserve(i, size);
-    }
-    i->size = size;
-}
-
 static void copy_durable(struct file *f, size_t offset, size_t length)
 {
     if (offset >= f->now.size) {
@@ -166,7 +132,27 @@ static void copy_durable(struct file *f, size_t offset, size_t length)
     if (offset + length > f->now.size) {
         length = f->now.size - offset;
     }
-    image_write(&f->durable, f->now.bytes + offset, length, offset);
+    image_copy(&f->durable, &f->now, length, offset);
+}
+
+/* What the machine has of a file is what is durable. The two differ in what was not synced; only that is touched, so that
+ * a forked run copies few pages. */
+static void read_back(struct file *f)
+{
+    if (f->torn || f->now.size < f->durable.size) {
+        image_truncate(&f->now, 0);
+        image_copy(&f->now, &f->durable, f->durable.size, 0);
+        f->torn = false;
+        return;
+    }
+    for (size_t i = 0; i < f->dirty_count; i++) {
+        size_t at = f->dirty[i].offset, end = at + f->dirty[i].length;
+        end = end < f->durable.size ? end : f->durable.size;
+        if (at < end) {
+            image_copy(&f->now, &f->durable, end - at, at);
+        }
+    }
+    image_truncate(&f->now, f->durable.size);
 }
 
 /* What is left of the unsynced writes after a loss of power. */
@@ -191,12 +177,8 @@ static void lose(struct file *f)
             offset = next;
         }
     }
+    read_back(f);
     f->dirty_count = 0;
-    memset(f->now.bytes, 0, f->now.size);
-    f->now.size = 0;
-    if (f->durable.size > 0) {
-        image_write(&f->now, f->durable.bytes, f->durable.size, 0);
-    }
 }
 
 static struct file *file_of(const char *path, bool make)
@@ -335,8 +317,8 @@ void sim_disks_begin(bool installed)
             f->dirty_count = 0;
             f->created = installed && f->installed.size > 0;
             if (f->created) {
-                image_write(&f->now, f->installed.bytes, f->installed.size, 0);
-                image_write(&f->durable, f->installed.bytes, f->installed.size, 0);
+                image_copy(&f->now, &f->installed, f->installed.size, 0);
+                image_copy(&f->durable, &f->installed, f->installed.size, 0);
             }
         }
     }
@@ -348,7 +330,7 @@ void sim_disks_install(void)
         for (struct file *f = d->files; f; f = f->next) {
             image_truncate(&f->installed, 0);
             if (f->created && f->durable.size > 0) {
-                image_write(&f->installed, f->durable.bytes, f->durable.size, 0);
+                image_copy(&f->installed, &f->durable, f->durable.size, 0);
             }
         }
     }
@@ -373,11 +355,11 @@ static int x_read(sqlite3_file *base, void *buffer, int amount, sqlite3_int64 of
     size_t at = (size_t)offset, want = (size_t)amount;
     size_t have = at < i->size ? i->size - at : 0;
     if (have >= want) {
-        memcpy(buffer, i->bytes + at, want);
+        image_read(i, buffer, want, at);
         return SQLITE_OK;
     }
     if (have > 0) {
-        memcpy(buffer, i->bytes + at, have);
+        image_read(i, buffer, have, at);
     }
     memset((char *)buffer + have, 0, want - have);
     return SQLITE_IOERR_SHORT_READ;
@@ -413,6 +395,7 @@ static int x_write(sqlite3_file *base, const void *data, int amount, sqlite3_int
 
 static int x_truncate(sqlite3_file *base, sqlite3_int64 size)
 {
+    sim_changes();
     struct file *f = of(base)->file;
     image_truncate(&f->now, (size_t)size);
     if (f->durable.size > (size_t)size) {
@@ -429,6 +412,7 @@ static int x_sync(sqlite3_file *base, int flags)
     enum sim_fate fate = sim_observe(SIM_POINT_SYNC);
     if (f->disk->broken || fate == SIM_FATE_FAIL) {
         f->dirty_count = 0; /* the kernel has forgotten that they were dirty */
+        f->torn = true;
         counts.failed++;
         return SQLITE_IOERR_FSYNC;
     }
@@ -600,6 +584,7 @@ static const sqlite3_io_methods methods = {
 
 static int x_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *base, int flags, int *ret_flags)
 {
+    sim_changes();
     (void)vfs;
     struct handle *h = of(base);
     memset(h, 0, sizeof *h);
@@ -624,6 +609,7 @@ static int x_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *base, int fl
 
 static int x_delete(sqlite3_vfs *vfs, const char *path, int sync)
 {
+    sim_changes();
     (void)vfs;
     (void)sync;
     struct file *f = file_of(path, false);

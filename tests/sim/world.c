@@ -1,5 +1,6 @@
 /* world.c - hypervisors and their jobs, guests and their writes (world.h). */
 #include "world.h"
+#include "sim_private.h"
 
 #include "base/assert.h"
 
@@ -211,6 +212,7 @@ enum lmo_run_state world_state(const struct w_guest *g, unsigned host)
 
 void world_changed(void)
 {
+    sim_changes();
     check_world();
     sim_wake(&world.changed);
 }

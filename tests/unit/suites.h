@@ -20,6 +20,7 @@
     X(volume_nbd)     \
     X(tools)          \
     X(base)           \
+    X(fault)          \
     X(core)           \
     X(engine)         \
     X(engine_many)    \

@@ -340,6 +340,59 @@ START_TEST(guest_at_source_is_refused_while_a_copy_is_or_may_be_at_the_destinati
 }
 END_TEST
 
+START_TEST(guest_at_source_with_a_copy_that_waits__names_the_decision_that_leads_there)
+{
+    to_attention();
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE, view(LMO_RUN_RUNNING, "ran", LMO_RUN_LOADED, "asking")),
+                     LMO_E_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(err.text, "Use retry"));
+    ck_assert_int_eq(decide(LMO_RESOLVE_RETRY, view(LMO_RUN_RUNNING, "ran", LMO_RUN_LOADED, "asking")), 0);
+    ck_assert_ptr_nonnull(sent(LMO_OP_RELAY_FREEZE));
+    says_kind(LMO_WEV_BACK);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+/* It would be asked to discard, refuse for the fence that it has sent, and another deadline would pass. */
+START_TEST(guest_at_source_with_a_copy_lost__is_refused_until_it_is_known_that_nothing_was_fenced)
+{
+    to_attention();
+    ck_assert_int_eq(m.cutover.fenced_us, 0); /* sent, and not reported */
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE, view(LMO_RUN_PAUSED_MIGRATION, "frozen", LMO_RUN_ABSENT, "lost")),
+                     LMO_E_CONFLICT);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = true});
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE, view(LMO_RUN_PAUSED_MIGRATION, "frozen", LMO_RUN_ABSENT, "lost")),
+                     LMO_E_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(err.text, "cold"));
+    /* Nothing was: its report leads back by itself, and a roll-back that came to rest may be tried again. */
+    to_attention();
+    says((struct lmo_worker_event){.kind = LMO_WEV_COPY_LOST, .ok = false});
+    ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+    done(LMO_OP_JOB_ABORT);
+    done(LMO_OP_DISCARD);
+    answered(sent(LMO_OP_REVIVE), LMO_E_REFUSED);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+    ck_assert_int_eq(decide(LMO_RESOLVE_GUEST_AT_SOURCE, view(LMO_RUN_PAUSED_MIGRATION, "frozen", LMO_RUN_ABSENT, "lost")),
+                     0);
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
+START_TEST(a_question_that_comes_after_a_person_has_seen_the_guest_there__is_not_relayed)
+{
+    to_attention();
+    ck_assert_int_eq(
+        decide(LMO_RESOLVE_GUEST_AT_DESTINATION, view(LMO_RUN_ABSENT, "killed", LMO_RUN_RUNNING, "resumed")), 0);
+    time_out();
+    says_kind(LMO_WEV_FREEZE_WANTED);
+    says_kind(LMO_WEV_PERMIT_WANTED);
+    ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+    ck_assert_ptr_null(sent(LMO_OP_RELAY_FREEZE));
+    ck_assert_ptr_null(sent(LMO_OP_PERMIT));
+}
+END_TEST
+
 START_TEST(guest_at_source_rolls_back_through_the_destinations_own_word)
 {
     to_attention();
@@ -506,6 +559,9 @@ Suite *attention_suite(void)
     suite_add_tcase(s, t);
     t = tcase_create("decisions");
     tcase_add_test(t, guest_at_source_is_refused_while_a_copy_is_or_may_be_at_the_destination);
+    tcase_add_test(t, guest_at_source_with_a_copy_that_waits__names_the_decision_that_leads_there);
+    tcase_add_test(t, guest_at_source_with_a_copy_lost__is_refused_until_it_is_known_that_nothing_was_fenced);
+    tcase_add_test(t, a_question_that_comes_after_a_person_has_seen_the_guest_there__is_not_relayed);
     tcase_add_test(t, guest_at_source_rolls_back_through_the_destinations_own_word);
     tcase_add_test(t, guest_at_destination_is_refused_while_the_source_runs_or_can_speak_for_itself);
     tcase_add_test(t, guest_at_destination_gives_a_waiting_copy_a_persons_word_in_a_dead_sources_place);

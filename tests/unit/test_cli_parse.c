@@ -149,13 +149,13 @@ START_TEST(migrate__sends_vm_destination_policy_and_a_fresh_key)
     static const struct fake_answer script[] = {{"POST /v1/migrations", 0, 202, accepted}, {0}};
     struct run r = {0};
     run_line(&r, script,
-             "migrate g1 --to hv2 --bandwidth 10 --max-downtime 300 --convergence-timeout 60 "
+             "migrate g1 --to hv2 --from hv1 --bandwidth 10 --max-downtime 300 --convergence-timeout 60 "
              "--accept-stateful-loss");
     ck_assert_int_eq(r.rc, 0);
     ck_assert_str_eq(r.out, "01JABCDEFGHJKMNPQRSTVWXYZ0\n"); /* the id and nothing else: for scripts */
     ck_assert(lmo_ulid_valid(r.fake.key[0]));
     ck_assert_str_eq(r.fake.body[0],
-                     "{\"vm\":\"g1\",\"destination\":\"hv2\",\"policy\":{\"bandwidth_bytes_per_s\":10485760,"
+                     "{\"vm\":\"g1\",\"source\":\"hv1\",\"destination\":\"hv2\",\"policy\":{\"bandwidth_bytes_per_s\":10485760,"
                      "\"max_downtime_ms\":300,\"convergence_timeout_ms\":60000,\"accept_stateful_loss\":true}}");
     run_done(&r);
     run_line(&r, script,

@@ -1094,6 +1094,27 @@ START_TEST(a_guest_that_was_started_meanwhile__stays_and_gets_its_definition_bac
 }
 END_TEST
 
+/* Epochs are few: one roll-back takes one, however often a person has it tried again. */
+START_TEST(a_roll_back_that_is_tried_again__raises_the_epoch_once)
+{
+    const struct lmo_resolve_view seen = {.source = LMO_RUN_SHUT_OFF,
+                                          .destination = LMO_RUN_ABSENT,
+                                          .source_stage = LMO_STAGE_UNSEEN,
+                                          .destination_stage = LMO_STAGE_UNSEEN};
+    run_shut_off_to_cutover();
+    failed(LMO_OP_RELEASE, LMO_E_CONFLICT);
+    for (unsigned i = 0; i < 2 * LMO_EPOCH_STRIDE; i++) {
+        ck_assert_int_eq(m.phase, LMO_PHASE_ROLLBACK);
+        ck_assert_uint_eq(m.epoch, 33);
+        now_ms = m.deadline_ms;
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_TIMER}), 0);
+        ck_assert_int_eq(m.phase, LMO_PHASE_ATTENTION);
+        ck_assert_int_eq(step((struct lmo_event){.kind = LMO_EV_RESOLVE, .resolution = LMO_RESOLVE_RETRY, .view = &seen, .text = "by a person"}), 0);
+    }
+    run_to(LMO_PHASE_ABORTED);
+}
+END_TEST
+
 START_TEST(a_release_whose_outcome_is_unknown__is_asked_again_then_undone)
 {
     run_shut_off_to_cutover();
@@ -1192,6 +1213,7 @@ Suite *core_suite(void)
     tcase_add_test(t, a_guest_that_was_started_meanwhile__stays_and_gets_its_definition_back);
     tcase_add_test(t, a_release_whose_outcome_is_unknown__is_asked_again_then_undone);
     tcase_add_test(t, a_shut_off_guest_whose_source_may_be_fenced__only_goes_forward);
+    tcase_add_test(t, a_roll_back_that_is_tried_again__raises_the_epoch_once);
     suite_add_tcase(s, t);
     return s;
 }

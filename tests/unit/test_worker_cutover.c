@@ -283,6 +283,30 @@ START_TEST(a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived)
 }
 END_TEST
 
+/* Its end is seen before the point of no return, although the hypervisor has not told of it. */
+START_TEST(a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_be_revived)
+{
+    struct cluster *c = ready();
+    fake_delay(c->world, FAKE_FREEZE, 300);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    while (fake_count(c->world, FAKE_FREEZE) == 0) {
+        nap(5);
+    }
+    fake_lock(c->world);
+    c->world->hosts[1].open = false; /* the event of its end gets lost */
+    fake_unlock(c->world);
+    fake_copy_dies(c->world);
+    struct lmo_worker_event lost;
+    ck_assert(cluster_wait_event(c, HV2, LMO_WEV_COPY_LOST, 5000, &lost));
+    ck_assert(!lost.ok); /* nothing was fenced */
+    ck_assert(!cluster_has_event(c, HV2, LMO_WEV_COMMITTED, NULL));
+    ck_assert_int_eq(cluster_rollback(c), 0);
+    ck_assert_int_eq(fake_runs_at(c->world), 0);
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_frozen_source_is_revived_only_under_a_higher_epoch)
 {
     struct cluster *c = ready();
@@ -367,6 +391,37 @@ START_TEST(a_source_worker_that_is_down_is_asked_until_it_answers)
     ck_assert_int_eq(fake_runs_at(c->world), -1);
     cluster_restart(c, HV1);
     ck_assert(cluster_until_resumed(c, 8000)); /* the fake's watch is never broken: frozen is proven */
+    assert_moved(c);
+    cluster_free(c);
+}
+END_TEST
+
+/* A stopped process keeps its hypervisor silent; what the journal knows needs no hypervisor. */
+START_TEST(a_source_worker_that_restarts_behind_the_freeze__answers_from_its_journal_at_once)
+{
+    struct cluster *c = ready();
+    cluster_stop(c, HV2);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0);
+    ck_assert(fake_guest(c->world, 0)->copies[0].stopped);
+    cluster_stop(c, HV1);
+    fake_fail(c->world, FAKE_STATE, LMO_E_TIMEOUT, 1000000, false);
+    cluster_restart(c, HV1);
+    struct lmo_op_request req;
+    struct lmo_op_reply reply = {0};
+    cluster_fill(c, LMO_OP_RELAY_FREEZE, &req);
+    ck_assert_int_eq(cluster_put(c, HV1, &req, &reply), 0);
+    ck_assert_int_eq(reply.code, 0);
+    ck_assert_str_eq(reply.answer, "frozen");
+    lmo_op_reply_done(&reply);
+    lmo_op_request_done(&req);
+    ck_assert_int_eq(cluster_op(c, HV1, LMO_OP_RELAY_FREEZE, NULL), 0); /* and again */
+    ck_assert_uint_eq(fake_count(c->world, FAKE_FREEZE), 1);
+    /* What the hypervisor has to say is still waited for where it matters. */
+    fake_fail(c->world, FAKE_STATE, 0, 0, false);
+    cluster_restart(c, HV2);
+    ck_assert(cluster_until_resumed(c, 8000));
     assert_moved(c);
     cluster_free(c);
 }
@@ -564,11 +619,13 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, relayed_questions__do_not_pile_up);
     tcase_add_test(t, a_frozen_source_does_not_come_back_when_its_libvirt_gives_up);
     tcase_add_test(t, a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived);
+    tcase_add_test(t, a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_be_revived);
     tcase_add_test(t, a_frozen_source_is_revived_only_under_a_higher_epoch);
     tcase_add_test(t, a_frozen_source_is_thawed_while_its_job_has_not_ended);
     tcase_add_test(t, a_fence_that_fails_is_tried_until_it_holds);
     tcase_add_test(t, a_volume_worker_that_is_down_at_the_cutover_only_delays_it);
     tcase_add_test(t, a_source_worker_that_is_down_is_asked_until_it_answers);
+    tcase_add_test(t, a_source_worker_that_restarts_behind_the_freeze__answers_from_its_journal_at_once);
     tcase_add_test(t, the_way_through_the_coordinator_works_when_workers_cannot_talk);
     tcase_add_test(t, a_destination_worker_that_was_dead_does_not_resume_a_stale_copy);
     tcase_add_test(t, a_worker_that_starts_before_its_hypervisor_waits_for_it);

@@ -161,6 +161,9 @@ struct lmo_hypervisor_ops {
     int (*remove)(struct lmo_hypervisor *hv, const char *uuid, bool expected_dead, uint64_t timeout_ms,
                   struct lmo_err *err) LMO_MUST_CHECK;
 
+    /* Destination: is it certain that the process of the loaded copy has ended? From what is at hand, without waiting for
+     * anybody (it is asked on the worker's loop, with a guest standing still); false also where it is not known. */
+    bool (*copy_ended)(struct lmo_hypervisor *hv, const char *uuid);
     /* Destination: run the loaded guest (or, for a guest its owner had paused, make that state final: no-op).
      * INVALID if the domain is not in LMO_RUN_LOADED and not already running. */
     int (*resume)(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;

@@ -251,6 +251,7 @@ static const struct lmo_hypervisor_ops ops = {
     .job_abort = lmo_lv_job_abort,
     .measure_dirty = lmo_lv_measure_dirty,
     .freeze = lmo_lv_freeze,
+    .copy_ended = lmo_lv_copy_ended,
     .thaw = lmo_lv_thaw,
     .kill = lmo_lv_kill,
     .remove = remove_domain,

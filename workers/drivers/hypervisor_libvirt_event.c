@@ -231,8 +231,10 @@ static void saw_started(struct lmo_lv *lv, struct lmo_lv_guest *g, int detail, s
     g->incoming = detail == VIR_DOMAIN_EVENT_STARTED_MIGRATED;
     ret->kind = g->incoming ? LMO_HV_EV_INCOMING : LMO_HV_EV_RESUMED;
     ret->reason = g->incoming ? "migrated" : "started";
-    if (g->incoming)
+    if (g->incoming) {
         lmo_lv_chore_add(lv, LMO_LV_CHORE_MARK, g->uuid);
+        lmo_lv_chore_add(lv, LMO_LV_CHORE_PIN, g->uuid); /* its end is then seen without libvirt */
+    }
 }
 
 static void saw_stopped(struct lmo_lv *lv, struct lmo_lv_guest *g, int detail, struct told *ret)

@@ -90,6 +90,16 @@ bool lmo_lv_pin(struct lmo_lv *lv, const char *uuid, const char *name)
     return g != NULL;
 }
 
+bool lmo_lv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
+{
+    struct lmo_lv *lv = (struct lmo_lv *)hv;
+    pthread_mutex_lock(&lv->lock);
+    const struct lmo_lv_guest *g = lmo_lv_guest_find(lv, uuid);
+    bool ended = g && g->loaded && g->qemu.pidfd >= 0 && lmo_qemu_ended(&g->qemu);
+    pthread_mutex_unlock(&lv->lock);
+    return ended;
+}
+
 /* ------------------------------------------------------------------ was every event seen? */
 
 bool lmo_lv_all_events_seen(struct lmo_lv *lv, const struct lmo_qemu *qemu, const char *name, uint64_t generation,

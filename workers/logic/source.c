@@ -162,10 +162,34 @@ static void on_job_end(struct lmo_src *s, struct lmo_src_actions *a, const struc
     r->duration_us = ev->duration_us;
 }
 
+bool lmo_src_answer_stands(const struct lmo_src *s, enum lmo_freeze_answer *ret)
+{
+    switch (s->stage) {
+    case LMO_SRC_FROZEN: *ret = LMO_FREEZE_FROZEN; return true;
+    case LMO_SRC_GONE:
+    case LMO_SRC_KILLING:
+    case LMO_SRC_KILLED: *ret = LMO_FREEZE_GONE; return true;
+    case LMO_SRC_RAN: *ret = LMO_FREEZE_RUNNING; return true;
+    case LMO_SRC_IDLE:
+    case LMO_SRC_JOB:
+    case LMO_SRC_SUSPENDED:
+    case LMO_SRC_FREEZING:
+    case LMO_SRC_REVIVING:
+    case LMO_SRC_REVIVED:
+    case LMO_SRC_STAGE_COUNT: break;
+    }
+    return false;
+}
+
 static void on_freeze(struct lmo_src *s, struct lmo_src_actions *a, const struct lmo_src_event *ev)
 {
     if (ev->epoch < s->epoch) {
         a->refused = LMO_E_STALE_EPOCH;
+        return;
+    }
+    enum lmo_freeze_answer answer;
+    if (lmo_src_answer_stands(s, &answer)) {
+        tell(a, answer);
         return;
     }
     switch (s->stage) {
@@ -179,11 +203,11 @@ static void on_freeze(struct lmo_src *s, struct lmo_src_actions *a, const struct
             begin_freeze(s, a, ev);
         }
         break; /* under way: its result answers everybody who waits */
-    case LMO_SRC_FROZEN: tell(a, LMO_FREEZE_FROZEN); break;
+    case LMO_SRC_FROZEN:
     case LMO_SRC_GONE:
     case LMO_SRC_KILLING:
-    case LMO_SRC_KILLED: tell(a, LMO_FREEZE_GONE); break;
-    case LMO_SRC_RAN: tell(a, LMO_FREEZE_RUNNING); break;
+    case LMO_SRC_KILLED:
+    case LMO_SRC_RAN:
     case LMO_SRC_IDLE:
     case LMO_SRC_REVIVING:
     case LMO_SRC_REVIVED:

@@ -113,6 +113,10 @@ struct lmo_src_actions {
     struct lmo_worker_event report[4];
 };
 
+/* Does the stage answer a freeze for itself? Such an answer is durable and no look at the guest changes it (S2, S4), so it
+ * is told before a worker that has just started has seen anything: a stopped process keeps its hypervisor silent for long,
+ * and the guest stands meanwhile. */
+bool lmo_src_answer_stands(const struct lmo_src *s, enum lmo_freeze_answer *ret);
 void lmo_src_step(const struct lmo_src *current, const struct lmo_src_event *ev, struct lmo_src *next,
                   struct lmo_src_actions *out);
 const char *lmo_src_broken(const struct lmo_src *before, const struct lmo_src *after, const struct lmo_src_actions *a);
