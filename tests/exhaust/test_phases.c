@@ -164,7 +164,7 @@ static void one_pair(enum lmo_phase p, enum lmo_op_kind kind, enum lmo_event_kin
     struct lmo_err err = {0};
     pairs++;
     if (lmo_core_step(&before, &ev, &after, &fx, &err) < 0) {
-        ck_assert_msg(e == LMO_EV_CANCEL || e == LMO_EV_RESOLVE, "%s", err.text);
+        ck_assert_msg(e == LMO_EV_CANCEL || e == LMO_EV_RESOLVE || e == LMO_EV_ACKNOWLEDGED, "%s", err.text);
         ck_assert_msg(err.code == LMO_E_CONFLICT || (e == LMO_EV_RESOLVE && err.code == LMO_E_UNAVAILABLE), "%s in %s",
                       err.text, lmo_phase_text(before.phase));
         refused++;

@@ -33,7 +33,7 @@ static inline void receiver_start(const char *cert, const char *key)
         for (int fd = 3; fd < 256; fd++) {
             close(fd);
         }
-        execl("/usr/bin/python3", "python3", script, file, cert, key, (char *)NULL);
+        execl("/usr/bin/python3", "/usr/bin/python3", "-I", script, file, cert, key, (char *)NULL);
         _exit(127);
     }
     close(in[0]);
