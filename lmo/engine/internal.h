@@ -81,7 +81,7 @@ struct entry {
     struct lmo_journal_line *journal;
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
-    int64_t wake_ms;
+    int64_t wake_ms, timer_ms;       /* when it is to be woken; what `timer` was set for */
     uint64_t timer;
     unsigned waiter_count;
     struct waiter *waiters;
@@ -149,13 +149,15 @@ struct lmo_engine {
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
     struct host *cursors;            /* hosts whose seen_cursor is to be committed */
     struct lmo_migration *spare;     /* what the next step writes to */
-    struct lmo_migration *view;      /* engine_record() of an entry that is not hot */
+    struct lmo_migration *view;      /* engine_record() of an entry that is not hot... */
+    const struct entry *viewed;      /* ...this one; NULL: of none */
     struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
     unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
     atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
+    uint64_t random;                 /* state of the generator of jitter */
 };
 
 /* engine.c */

@@ -65,7 +65,6 @@ static void on_found(void *arg, int code, const char *text, const json_t *body)
     struct find *f = c->find;
     struct lmo_err err = {0};
     static struct lmo_vm_facts facts; /* the loop thread's scratch */
-    memset(&facts, 0, sizeof facts);
     if (code == 0 && lmo_vm_facts_from_json(body, &facts, &err) == 0) {
         f->found.count++;
         if (f->found.count == 1) {

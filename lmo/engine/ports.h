@@ -48,6 +48,10 @@ struct lmo_commit_item {
     const char *xml;                    /* NULL: unchanged; the guest's XML as `describe` gave it */
     const struct lmo_kept_answer *answers; /* to what changed it; or NULL */
 };
+/* The number under which a store keeps line i of a commit: they rise, with gaps. (A store that is older has 1, 2, 3 ...,
+ * which is below what its records' versions give.) */
+#define LMO_JOURNAL_NUMBER(expected_version, i) (((expected_version) << 16) + (i) + 1)
+
 struct lmo_commit_cursor {
     const char *host;
     uint64_t cursor;

@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/fs.h"
 #include "base/str.h"
+#include "engine/record_codec.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@ static void store_close(struct lmo_store *s)
     free(st->audit);
     lmo_sqlite_with_forget(st);
     free(st->epochs);
+    lmo_buf_done(&st->text);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }
@@ -104,6 +106,7 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
     if (!st) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
+    st->text = LMO_BUF_INIT(LMO_RECORD_TEXT_MAX);
     int r = join(db_path, sizeof(db_path), state_dir, "lmod.db", err);
     if (r == 0) {
         r = join(lock_path, sizeof(lock_path), state_dir, "lmod.lock", err);

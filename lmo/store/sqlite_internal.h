@@ -2,6 +2,7 @@
 #ifndef LMO_STORE_SQLITE_INTERNAL_H
 #define LMO_STORE_SQLITE_INTERNAL_H
 
+#include "base/buf.h"
 #include "engine/ports.h"
 #include "sql/sql.h"
 
@@ -9,6 +10,7 @@ struct sqlite_store {
     struct lmo_store base; /* first: a struct lmo_store * of ours is a struct sqlite_store * */
     struct lmo_sql *db;
     struct tidier *tidier; /* NULL: SQLite tidies up by itself, within commits */
+    struct lmo_buf text; /* of the record that is being stored */
     char db_path[LMO_PATH_MAX];
     int lock_fd;
     uint64_t term;

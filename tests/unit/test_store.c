@@ -279,6 +279,47 @@ START_TEST(structs_with_nothing_in_them__are_left_out_and_come_back_empty)
 }
 END_TEST
 
+/* A space is not the usual: such a text is read by way of a tree. */
+static int decode_by_tree(const char *text, struct lmo_migration *ret, struct lmo_err *err)
+{
+    LMO_AUTO_FREE char *spaced = NULL;
+    ck_assert_int_gt(asprintf(&spaced, " %s", text), 0);
+    return lmo_record_decode(spaced, strlen(spaced), ret, err);
+}
+
+START_TEST(a_record_with_a_byte_changed__is_read_or_refused_as_by_way_of_a_tree)
+{
+    static struct lmo_migration in, fast, slow;
+    LMO_AUTO_FREE char *text = NULL;
+    in = sample(1, 1);
+    in.vm.volume_count = in.task_count = in.resource_count = 1;
+    strcpy(in.vm.volumes[0].target, "vda");
+    in.tasks[0] = (struct lmo_task){.kind = LMO_OP_PREPARE, .state = LMO_TASK_SENT, .ordinal = 1, .epoch = 16};
+    in.resources[0] = (struct lmo_resource){LMO_RES_EXPORT, 3, 1, 0};
+    in.dispatched = UINT64_C(1) << LMO_OP_DESCRIBE | UINT64_C(1) << LMO_OP_PREPARE;
+    in.phase_started_boot_us = INT64_MAX;
+    ck_assert_int_eq(lmo_record_encode(&in, &text, NULL), 0);
+    ck_assert_int_eq(lmo_record_decode(text, strlen(text), &fast, NULL), 0);
+    ck_assert_int_eq(decode_by_tree(text, &slow, NULL), 0);
+    ck_assert_mem_eq(&in, &fast, sizeof(in));
+    ck_assert_mem_eq(&in, &slow, sizeof(in));
+    static const char bytes[] = "\",:{}[]01-x \\\x1f\xc3";
+    for (size_t at = 0; text[at]; at++) {
+        for (size_t k = 0; bytes[k]; k++) {
+            struct lmo_err fast_err = {0}, slow_err = {0};
+            char kept = text[at];
+            text[at] = bytes[k];
+            int r = lmo_record_decode(text, strlen(text), &fast, &fast_err);
+            ck_assert_msg(decode_by_tree(text, &slow, &slow_err) == r, "%s", text);
+            if (r == 0) {
+                ck_assert_mem_eq(&fast, &slow, sizeof(fast));
+            }
+            text[at] = kept;
+        }
+    }
+}
+END_TEST
+
 static const struct {
     const char *from, *to, *text;
 } corruptions[] = {
@@ -390,6 +431,52 @@ START_TEST(what_was_committed__is_there_after_a_restart)
 }
 END_TEST
 
+static int count_listed(void *arg, const char *id, const char *summary)
+{
+    (void)summary;
+    ck_assert_ptr_nonnull(id);
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+static unsigned listed(const char *phase, const char *vm)
+{
+    struct lmo_migration_filter f = {0};
+    struct lmo_err err = {0};
+    unsigned n = 0;
+    strcpy(f.phase, phase);
+    strcpy(f.vm, vm);
+    ck_assert_int_eq(store->ops->list(store, &f, 10, count_listed, &n, &err), 0);
+    return n;
+}
+
+/* Only what is searched for, changed without a line that says so: found by the new, not by the old. */
+START_TEST(what_is_searched_for__follows_the_record_whether_or_not_a_phase_was_entered)
+{
+    static struct lmo_migration m, other;
+    struct lmo_err err = {0};
+    m = sample(1, 1);
+    must_put(&m, 0);
+    m.version = 2;
+    must_put(&m, 1); /* nothing that is searched for changed */
+    strcpy(m.vm.name, "renamed");
+    m.version = 3;
+    must_put(&m, 2);
+    ck_assert_uint_eq(listed("queued", "renamed"), 1);
+    m.phase = LMO_PHASE_PRECHECK;
+    m.version = 4;
+    must_put(&m, 3);
+    ck_assert_uint_eq(listed("precheck", ""), 1);
+    ck_assert_uint_eq(listed("queued", ""), 0);
+    m.version = 5; /* and the version that it was made from still has to be the one that is stored */
+    ck_assert_int_eq(put(&m, 3, &err), LMO_E_CONFLICT);
+    other = m;
+    strcpy(other.vm.uuid, "00000000-0000-4000-8000-000000000009");
+    ck_assert_int_eq(put(&other, 4, &err), LMO_E_CONFLICT);
+    must_put(&m, 4);
+}
+END_TEST
+
 static int collect_journal(void *arg, uint64_t n, const struct lmo_journal_line *l)
 {
     char *text = arg;
@@ -419,6 +506,33 @@ START_TEST(journal__keeps_its_order_per_migration)
     text[0] = '\0';
     ck_assert_int_eq(store->ops->journal(store, a.id, 1, 1, collect_journal, text, &err), 0); /* a page */
     ck_assert_str_eq(text, "2/;");
+}
+END_TEST
+
+/* Such a one numbered its lines 1, 2, 3 ... */
+START_TEST(journal_of_an_older_program__goes_on_behind_its_lines)
+{
+    static struct lmo_migration m;
+    struct lmo_journal_line line = {.what = "new"};
+    struct lmo_err err = {0};
+    char path[64], text[256] = "";
+    struct lmo_sql *db;
+    m = sample(1, 1);
+    m.version = 2;
+    must_put(&m, 0);
+    snprintf(path, sizeof(path), "%s/lmod.db", dir);
+    ck_assert_int_eq(lmo_sql_open(path, 0, &db, &err), 0);
+    ck_assert_int_eq(lmo_sql_exec(db,
+                                  "WITH RECURSIVE k(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM k WHERE n < 32)"
+                                  " INSERT INTO journal SELECT id, n, 0, 'queued', 'old', '' FROM migration, k",
+                                  &err),
+                     0);
+    lmo_sql_close(db);
+    m.version = 3;
+    struct lmo_commit_item item = {.record = &m, .expected_version = 2, .journal = &line, .journal_count = 1};
+    ck_assert_msg(store->ops->commit(store, &item, 1, NULL, 0, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(store->ops->journal(store, m.id, 0, 0, collect_journal, text, &err), 0);
+    ck_assert_str_eq(text + 32 * strlen("old/;"), "new/;");
 }
 END_TEST
 
@@ -1007,6 +1121,7 @@ Suite *store_suite(void)
     tcase_add_test(c, the_fullest_record__comes_back_byte_for_byte);
     tcase_add_test(c, every_member_of_the_record__is_in_the_stored_form);
     tcase_add_test(c, structs_with_nothing_in_them__are_left_out_and_come_back_empty);
+    tcase_add_test(c, a_record_with_a_byte_changed__is_read_or_refused_as_by_way_of_a_tree);
     tcase_add_loop_test(c, a_stored_record_that_is_not_understood__is_corrupt_and_named, 0,
                         sizeof(corruptions) / sizeof(corruptions[0]));
     tcase_add_test(c, rest_form__shows_what_is_known_and_null_for_the_rest);
@@ -1017,6 +1132,8 @@ Suite *store_suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_test(t, what_was_committed__is_there_after_a_restart);
     tcase_add_test(t, journal__keeps_its_order_per_migration);
+    tcase_add_test(t, what_is_searched_for__follows_the_record_whether_or_not_a_phase_was_entered);
+    tcase_add_test(t, journal_of_an_older_program__goes_on_behind_its_lines);
     tcase_add_test(t, second_open_migration_of_a_guest__is_a_conflict_naming_the_first);
     tcase_add_test(t, a_stale_version__changes_nothing_of_the_batch);
     tcase_add_test(t, a_terminal_record__never_opens_again);
