@@ -368,5 +368,5 @@ int main(int argc, char **argv)
     (void)putchar('\n');
     json_decref(all);
     (void)fflush(stdout);
-    _exit(0); /* nothing here has to end in order; the directory is its parent's */
+    exit(0); /* without taking the coordinator down in order; the directory goes */
 }
