@@ -30,3 +30,26 @@ enum lmo_run_state lmo_run_state_from_name(const char *s)
     }
     return LMO_RUN_UNKNOWN;
 }
+
+static const char *const blockers[LMO_BLOCKER_COUNT] = {
+    [LMO_BLOCKER_NONE] = "none",
+    [LMO_BLOCKER_PASSTHROUGH] = "passed_through_device",
+    [LMO_BLOCKER_LOCAL_DISK] = "local_disk",
+    [LMO_BLOCKER_HOST_BOUND] = "host_bound_device",
+    [LMO_BLOCKER_STATE] = "state",
+    [LMO_BLOCKER_OTHER] = "other",
+};
+
+const char *lmo_blocker_text(enum lmo_blocker b)
+{
+    return b < LMO_BLOCKER_COUNT ? blockers[b] : NULL;
+}
+
+enum lmo_blocker lmo_blocker_from_text(const char *text)
+{
+    int i = 0;
+    while (i < LMO_BLOCKER_COUNT && strcmp(blockers[i], text) != 0) {
+        i++;
+    }
+    return (enum lmo_blocker)i;
+}

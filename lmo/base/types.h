@@ -39,6 +39,19 @@ enum lmo_run_state {
 const char *lmo_run_state_name(enum lmo_run_state s);
 enum lmo_run_state lmo_run_state_from_name(const char *s);
 
+/* Why a guest cannot move live. */
+enum lmo_blocker {
+    LMO_BLOCKER_NONE = 0,
+    LMO_BLOCKER_PASSTHROUGH, /* a device of the host is the guest's: hostdev, vdpa, TPM */
+    LMO_BLOCKER_LOCAL_DISK,  /* a disk, or other storage, that only this host has */
+    LMO_BLOCKER_HOST_BOUND,  /* something else of this host: shared directory or memory, encryption by its processor */
+    LMO_BLOCKER_STATE,       /* as it stands now: I/O error, saved state, snapshots */
+    LMO_BLOCKER_OTHER,
+    LMO_BLOCKER_COUNT
+};
+const char *lmo_blocker_text(enum lmo_blocker b);
+enum lmo_blocker lmo_blocker_from_text(const char *text); /* COUNT: none */
+
 /* One virtual disk of a guest. */
 struct lmo_volume {
     char volume[LMO_NAME_MAX];      /* its name at the volume service */
@@ -80,6 +93,7 @@ struct lmo_vm_facts {
     struct lmo_volume volumes[LMO_VOLUMES_MAX];
     struct lmo_port ports[LMO_PORTS_MAX];
     char blocker[LMO_TEXT_MAX];     /* why it cannot move live at all; empty: nothing known */
+    enum lmo_blocker blocker_kind;  /* NONE without a text; OTHER where a worker does not say */
 };
 
 /* Progress of the running pre-copy, as sampled. All counters are of the whole job so far. */
