@@ -31,25 +31,32 @@ enum lmo_run_state lmo_run_state_from_name(const char *s)
     return LMO_RUN_UNKNOWN;
 }
 
-static const char *const blockers[LMO_BLOCKER_COUNT] = {
-    [LMO_BLOCKER_NONE] = "none",
-    [LMO_BLOCKER_PASSTHROUGH] = "passed_through_device",
-    [LMO_BLOCKER_LOCAL_DISK] = "local_disk",
-    [LMO_BLOCKER_HOST_BOUND] = "host_bound_device",
-    [LMO_BLOCKER_STATE] = "state",
-    [LMO_BLOCKER_OTHER] = "other",
-};
+static const char *const blockers[] = {"device", "local_disk", "host_bound", "other"}; /* bit by bit */
 
-const char *lmo_blocker_text(enum lmo_blocker b)
+void lmo_blockers_text(uint32_t set, char ret[LMO_BLOCKERS_TEXT_MAX])
 {
-    return b < LMO_BLOCKER_COUNT ? blockers[b] : NULL;
+    ret[0] = '\0';
+    for (size_t i = 0; i < sizeof blockers / sizeof blockers[0]; i++) {
+        if ((set >> i) & 1U) {
+            if (ret[0]) {
+                strcat(ret, " "); /* all four fit */
+            }
+            strcat(ret, blockers[i]);
+        }
+    }
 }
 
-enum lmo_blocker lmo_blocker_from_text(const char *text)
+uint32_t lmo_blockers_from_text(const char *text)
 {
-    int i = 0;
-    while (i < LMO_BLOCKER_COUNT && strcmp(blockers[i], text) != 0) {
-        i++;
+    uint32_t set = 0;
+    while (*text) {
+        size_t len = strcspn(text, " "), i = 0;
+        while (i < sizeof blockers / sizeof blockers[0] && (strlen(blockers[i]) != len || memcmp(blockers[i], text, len) != 0)) {
+            i++;
+        }
+        set |= len == 0 ? 0U : i < sizeof blockers / sizeof blockers[0] ? 1U << i : (uint32_t)LMO_BLOCKER_OTHER;
+        text += len;
+        text += strspn(text, " ");
     }
-    return (enum lmo_blocker)i;
+    return set;
 }

@@ -39,18 +39,17 @@ enum lmo_run_state {
 const char *lmo_run_state_name(enum lmo_run_state s);
 enum lmo_run_state lmo_run_state_from_name(const char *s);
 
-/* Why a guest cannot move live. */
-enum lmo_blocker {
-    LMO_BLOCKER_NONE = 0,
-    LMO_BLOCKER_PASSTHROUGH, /* a device of the host is the guest's: hostdev, vdpa, TPM */
-    LMO_BLOCKER_LOCAL_DISK,  /* a disk, or other storage, that only this host has */
-    LMO_BLOCKER_HOST_BOUND,  /* something else of this host: shared directory or memory, encryption by its processor */
-    LMO_BLOCKER_STATE,       /* as it stands now: I/O error, saved state, snapshots */
-    LMO_BLOCKER_OTHER,
-    LMO_BLOCKER_COUNT
+/* What keeps a guest from moving live, as its description says. */
+enum {
+    LMO_BLOCKER_DEVICE = 1,     /* a device of the host was passed through */
+    LMO_BLOCKER_LOCAL_DISK = 2, /* a disk that only this host has */
+    LMO_BLOCKER_HOST_BOUND = 4, /* another part that exists on this host only */
+    LMO_BLOCKER_OTHER = 8,      /* the hypervisor says no for a reason of its own */
 };
-const char *lmo_blocker_text(enum lmo_blocker b);
-enum lmo_blocker lmo_blocker_from_text(const char *text); /* COUNT: none */
+#define LMO_BLOCKERS_TEXT_MAX 64
+/* "device local_disk": the stored and sent form of a set of LMO_BLOCKER_*. A word that is not known counts as OTHER. */
+void lmo_blockers_text(uint32_t blockers, char ret[LMO_BLOCKERS_TEXT_MAX]);
+uint32_t lmo_blockers_from_text(const char *text);
 
 /* One virtual disk of a guest. */
 struct lmo_volume {
@@ -93,7 +92,7 @@ struct lmo_vm_facts {
     struct lmo_volume volumes[LMO_VOLUMES_MAX];
     struct lmo_port ports[LMO_PORTS_MAX];
     char blocker[LMO_TEXT_MAX];     /* why it cannot move live at all; empty: nothing known */
-    enum lmo_blocker blocker_kind;  /* NONE without a text; OTHER where a worker does not say */
+    char blocker_kinds[LMO_BLOCKERS_TEXT_MAX]; /* of all that keeps it; empty where a worker does not say */
 };
 
 /* Progress of the running pre-copy, as sampled. All counters are of the whole job so far. */

@@ -54,7 +54,7 @@ void lmo_drain_index(struct lmo_drain *d)
     memset(d->guests_in, 0, sizeof d->guests_in);
     memset(d->hosts_in, 0, sizeof d->hosts_in);
     d->touched_guests = d->touched_hosts = LMO_DRAIN_NONE;
-    d->has_depends = false;
+    d->has_after = false;
     for (uint32_t i = 0; i < d->host_count; i++) {
         struct lmo_drain_host *h = &d->hosts[i];
         h->first = LMO_DRAIN_NONE;
@@ -71,7 +71,7 @@ void lmo_drain_index(struct lmo_drain *d)
         h->open += lmo_drain_guest_is(g->state, LMO_DG_OPEN);
         g->touched = g->listed = false;
         d->guests_in[g->state]++;
-        d->has_depends = d->has_depends || g->depends_on != LMO_DRAIN_NONE;
+        d->has_after = d->has_after || g->after_count > 0 || g->after_host != LMO_DRAIN_NONE;
     }
 }
 
@@ -151,6 +151,15 @@ static void set_drain(struct lmo_drain_stepping *s, enum lmo_drain_state to)
 
 /* ------------------------------------------------------------------ where the whole of it stands */
 
+static uint32_t hosts_over(const struct lmo_drain *d)
+{
+    uint32_t over = 0;
+    for (int state = 0; state < LMO_DH_COUNT; state++) {
+        over += lmo_drain_host_is((enum lmo_drain_host_state)state, LMO_DH_TERMINAL) ? d->hosts_in[state] : 0;
+    }
+    return over;
+}
+
 static bool host_works(const struct lmo_drain_host *h)
 {
     return (h->state == LMO_DH_CHECKING || h->state == LMO_DH_HOOK || h->state == LMO_DH_PROBING) && h->wait_ms == 0;
@@ -159,6 +168,8 @@ static bool host_works(const struct lmo_drain_host *h)
 /* What the drain waits for: the first thing that is found, hosts before guests. */
 static void tell_waiting(struct lmo_drain *d)
 {
+    d->waiting_for[0] = '\0';
+    d->waiting_since_ms = 0;
     for (uint32_t i = 0; i < d->host_count; i++) {
         const struct lmo_drain_host *h = &d->hosts[i];
         if (lmo_drain_host_is(h->state, LMO_DH_BEGUN) && h->wait_ms != 0) {
@@ -206,7 +217,7 @@ static void cancelled(struct lmo_drain_stepping *s)
 static void conclude(struct lmo_drain_stepping *s)
 {
     struct lmo_drain *d = s->d;
-    uint32_t children = d->guests_in[LMO_DG_STARTING] + d->guests_in[LMO_DG_MOVING], over = 0;
+    uint32_t children = d->guests_in[LMO_DG_STARTING] + d->guests_in[LMO_DG_MOVING];
     if (lmo_drain_is(d->state, LMO_DRAIN_TERMINAL) || d->state == LMO_DRAIN_PLANNING) {
         return;
     }
@@ -216,10 +227,7 @@ static void conclude(struct lmo_drain_stepping *s)
         }
         return;
     }
-    for (int state = 0; state < LMO_DH_COUNT; state++) {
-        over += lmo_drain_host_is((enum lmo_drain_host_state)state, LMO_DH_TERMINAL) ? d->hosts_in[state] : 0;
-    }
-    if (over == d->host_count) {
+    if (hosts_over(d) == d->host_count) {
         end(s);
         return;
     }
@@ -450,7 +458,7 @@ static bool about_guest(enum lmo_drain_event_kind kind)
 }
 
 /* Those whose guests are all settled go on, and those whose turn has come. */
-static void advance(struct lmo_drain_stepping *s)
+static void advance(struct lmo_drain_stepping *s, uint32_t over_before)
 {
     struct lmo_drain *d = s->d;
     if (!lmo_drain_begins(d)) {
@@ -462,7 +470,13 @@ static void advance(struct lmo_drain_stepping *s)
             lmo_drain_host_settled(s, i);
         }
     }
+    bool turn_over = hosts_over(d) != over_before;
     lmo_drain_begin_hosts(s);
+    for (uint32_t i = 0; turn_over && d->has_after && i < d->host_count; i++) {
+        if (d->hosts[i].state == LMO_DH_EMPTYING) {
+            lmo_drain_go_all(s, i);
+        }
+    }
 }
 
 static int apply(struct lmo_drain_stepping *s, struct lmo_err *err)
@@ -473,6 +487,9 @@ static int apply(struct lmo_drain_stepping *s, struct lmo_err *err)
         lmo_assert(ev->guest < d->guest_count);
         if (d->state != LMO_DRAIN_PLANNING) {
             on_guest(s, ev->guest);
+            if (!lmo_drain_guest_is(d->guests[ev->guest].state, LMO_DG_OPEN)) {
+                lmo_drain_dependents(s, ev->guest);
+            }
         }
         return 0;
     }
@@ -530,11 +547,12 @@ int lmo_drain_step(struct lmo_drain *d, const struct lmo_drain_event *ev, struct
     if (lmo_drain_is(d->state, LMO_DRAIN_TERMINAL)) { /* D7 */
         return asked ? lmo_fail(err, LMO_E_CONFLICT, "drain %s has ended (%s)", d->id, lmo_drain_state_text(d->state)) : 0;
     }
+    uint32_t over = hosts_over(d);
     int r = apply(&s, err);
     if (r < 0) {
         return r;
     }
-    advance(&s);
+    advance(&s, over);
     conclude(&s);
     d->version++;
     d->updated_ms = ev->now_ms;
@@ -590,8 +608,13 @@ static const char *guest_broken(const struct lmo_drain *d, const struct lmo_drai
     if (g->host >= d->host_count) {
         return "a guest of no host";
     }
-    if (g->depends_on != LMO_DRAIN_NONE && g->depends_on >= d->guest_count) {
-        return "a guest that depends on one that is not there";
+    if (g->after_count > LMO_DRAIN_AFTER_MAX || (g->after_host != LMO_DRAIN_NONE && g->after_host >= d->host_count)) {
+        return "a move that comes after too many, or after a host that is not there";
+    }
+    for (unsigned i = 0; i < g->after_count; i++) {
+        if (g->after[i] >= d->guest_count) {
+            return "a move that comes after one that is not there";
+        }
     }
     if (g->try_count > LMO_DRAIN_TRIES_MAX) {
         return "a guest that was tried too often";

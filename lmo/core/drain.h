@@ -24,14 +24,17 @@
 #include "base/err.h"
 #include "base/types.h"
 #include "core/phase.h"
+#include "core/planner.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define LMO_DRAIN_NONE       UINT32_MAX
+#define LMO_DRAIN_PLAN_MAX   33
 #define LMO_DRAIN_HOSTS_MAX  1024
 #define LMO_DRAIN_GUESTS_MAX 32768
 #define LMO_DRAIN_TRIES_MAX  4  /* migrations of one guest, whatever their destinations */
+#define LMO_DRAIN_AFTER_MAX  16 /* of more, the last ones of the plan's order are kept: admission still sees to the room */
 #define LMO_DRAIN_ROUNDS_MAX 10 /* looks at a host's list that found something new, or something that should be gone */
 #define LMO_DRAIN_LOOK_MS    5000      /* what is waited for is looked at so often */
 #define LMO_DRAIN_BACKOFF_MS 2000      /* before the second try of what may just be out of order; four times that then */
@@ -145,21 +148,6 @@ const char *lmo_drain_host_state_text(enum lmo_drain_host_state s);
 enum lmo_drain_host_state lmo_drain_host_state_from_text(const char *text);
 bool lmo_drain_host_is(enum lmo_drain_host_state s, uint32_t attribute);
 
-/* ------------------------------------------------------------------ what cannot move live */
-
-/* What a drain does about a guest that cannot move live. */
-enum lmo_unmovable {
-    LMO_UNMOVABLE_DEFAULT = 0, /* of a guest: the drain's; of a drain: fail */
-    LMO_UNMOVABLE_FAIL,        /* the guest fails, and with it the drain in the end; the others go on */
-    LMO_UNMOVABLE_SKIP,        /* it stays; the drain ends incomplete */
-    LMO_UNMOVABLE_WAIT,        /* until it can move, or has gone, or the wait is over */
-    LMO_UNMOVABLE_OFFLINE,     /* moved if it is shut off; one that runs fails */
-    LMO_UNMOVABLE_BLOCK,       /* its local disks are copied, where a volume driver can; else it fails */
-    LMO_UNMOVABLE_COUNT
-};
-const char *lmo_unmovable_text(enum lmo_unmovable u);
-enum lmo_unmovable lmo_unmovable_from_text(const char *text); /* COUNT: none */
-
 /* ------------------------------------------------------------------ the record */
 
 struct lmo_drain_try {
@@ -168,17 +156,22 @@ struct lmo_drain_try {
     enum lmo_phase failed_in;
 };
 
+/* A guest's part in the turn of one host: one move. A plan that has several moves of one guest (out of the way of a swap, or on from a
+ * host whose turn comes later) has as many of these. */
 struct lmo_drain_guest {
     char uuid[LMO_UUID_MAX], name[LMO_NAME_MAX];
-    uint32_t host;       /* that it is to leave */
+    uint32_t host;       /* in whose turn it moves */
+    enum lmo_move_why why;
     enum lmo_drain_guest_state state;
-    enum lmo_unmovable policy;
+    enum lmo_unmovable policy; /* its own, or the drain's */
     bool shut_off;
-    bool back;           /* it is on its way back, or has been */
-    char at[LMO_NAME_MAX];          /* host that it is on, as far as this drain knows */
+    bool back;           /* it has left, and is on its way back, or has been */
+    char at[LMO_NAME_MAX];          /* host that it is on when its move begins; after it, that it is on */
     char destination[LMO_NAME_MAX]; /* planned, or where it went; empty: to be found */
     uint32_t order;      /* in the plan, of all */
-    uint32_t depends_on; /* guest whose move makes the room; or NONE */
+    unsigned after_count;/* moves that must have ended before: they make its room, or are earlier ones of the same guest */
+    uint32_t after[LMO_DRAIN_AFTER_MAX];
+    uint32_t after_host; /* whose turn must be over; or NONE */
     char migration[LMO_ID_MAX];     /* the present or the last one; in STARTING filled in by the caller before it is stored */
     unsigned try_count;
     struct lmo_drain_try tries[LMO_DRAIN_TRIES_MAX];
@@ -202,6 +195,8 @@ struct lmo_drain_host {
     bool was_cordoned;   /* somebody else had, before: not lifted */
     uint32_t rounds;     /* looks at its list that did not settle it */
     uint32_t hook_tries;
+    unsigned after_count; /* hosts whose turns must be over before its own begins */
+    uint32_t after[LMO_DRAIN_AFTER_MAX];
     int64_t since_ms;
     int64_t wait_ms;     /* since when something is waited for; 0: nothing */
     int64_t look_ms;     /* when it is looked at again; 0: as soon as it can be */
@@ -225,11 +220,11 @@ struct lmo_drain {
     uint32_t keep_free;  /* the fleet must be able to lose so many more hosts */
     bool give_back;      /* guests return to where they came from */
     bool rolling;        /* hosts come back, each before the next one goes */
-    enum lmo_unmovable unmovable;
+    enum lmo_unmovable unmovable; /* for guests that have no policy of their own */
     char hook_url[LMO_URL_MAX], hook_command[LMO_NAME_MAX]; /* at `host-drained`; at most one is given */
     int64_t wait_timeout_ms; /* longest wait for any one thing */
     char principal[LMO_NAME_MAX + 32];
-    char plan[65];       /* digest of the plan that it carries out */
+    char plan[LMO_DRAIN_PLAN_MAX]; /* digest of the plan that it carries out */
     uint64_t low_ms, high_ms; /* expected time of all */
     /* as it goes */
     int64_t created_ms, updated_ms, ended_ms, state_ms;
@@ -245,7 +240,7 @@ struct lmo_drain {
     /* not stored */
     uint32_t guests_in[LMO_DG_COUNT], hosts_in[LMO_DH_COUNT];
     uint32_t touched_guests, touched_hosts; /* first of each list */
-    bool has_depends;
+    bool has_after;
 };
 
 /* ------------------------------------------------------------------ events */
@@ -258,7 +253,7 @@ enum lmo_drain_event_kind {
     LMO_DRAIN_EV_CHILD_ENDED,  /* guest: code 0 if it was moved; else `code`, `failed_in`, `text` */
     LMO_DRAIN_EV_CHILD_RESTS,  /* guest: its migration needs a person: `text` */
     LMO_DRAIN_EV_PLACED,       /* guest: `text` is its destination */
-    LMO_DRAIN_EV_BLOCKED,      /* guest: cannot move live: `blocker`, `text` */
+    LMO_DRAIN_EV_BLOCKED,      /* guest: cannot be moved as it is: `text`; code BUSY: somebody asked that it stay for now */
     LMO_DRAIN_EV_NO_PLACE,     /* guest: `text`; `may_change` */
     LMO_DRAIN_EV_GUEST_GONE,   /* guest: it is not there any more, and no migration of ours took it */
     LMO_DRAIN_EV_LISTED,       /* host: code 0 and the list; else it did not answer, `text` */
@@ -280,11 +275,9 @@ struct lmo_drain_event {
     int code;
     enum lmo_phase failed_in;
     const char *text;         /* borrowed; NULL: "" */
-    enum lmo_blocker blocker;
     bool destination_fault;   /* START_REFUSED: another destination may do */
     bool may_change;          /* NO_PLACE: there may be one later */
     bool acknowledged;
-    bool can_copy;            /* BLOCKED: a volume driver copies local disks */
     /* LISTED: this drain's guests that are in the list, and how many it has in all. Guests that are not this drain's yet
      * have been appended to the array before, as QUEUED. */
     const uint32_t *listed;

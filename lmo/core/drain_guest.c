@@ -25,9 +25,29 @@ void lmo_drain_hold(struct lmo_drain_stepping *s, uint32_t guest, int code, int6
     g->look_ms = s->ev->now_ms + ms;
 }
 
-static bool depends(const struct lmo_drain *d, const struct lmo_drain_guest *g)
+/* The first thing that its move has to wait for, in words; false: nothing. *ret_replan: something that was to make room for it has
+ * not done so. */
+static bool must_wait(const struct lmo_drain *d, const struct lmo_drain_guest *g, char *text, size_t size, bool *ret_replan)
 {
-    return g->depends_on != LMO_DRAIN_NONE && !g->back && lmo_drain_guest_is(d->guests[g->depends_on].state, LMO_DG_OPEN);
+    *ret_replan = false;
+    if (g->back) {
+        return false;
+    }
+    for (unsigned i = 0; i < g->after_count; i++) {
+        const struct lmo_drain_guest *first = &d->guests[g->after[i]];
+        if (lmo_drain_guest_is(first->state, LMO_DG_OPEN)) {
+            bool self = strcmp(first->uuid, g->uuid) == 0;
+            (void)snprintf(text, size, "%s%s", self ? "after its own move to " : "room that is made by moving guest ",
+                           self ? first->destination : first->name);
+            return true;
+        }
+        *ret_replan = *ret_replan || (first->state != LMO_DG_MOVED && first->state != LMO_DG_GONE);
+    }
+    if (g->after_host != LMO_DRAIN_NONE && !lmo_drain_host_is(d->hosts[g->after_host].state, LMO_DH_TERMINAL)) {
+        (void)snprintf(text, size, "host %s to be back", d->hosts[g->after_host].name);
+        return true;
+    }
+    return false;
 }
 
 void lmo_drain_go(struct lmo_drain_stepping *s, uint32_t guest)
@@ -45,11 +65,18 @@ void lmo_drain_go(struct lmo_drain_stepping *s, uint32_t guest)
     if (!lmo_drain_begins(d) || (h != LMO_DH_EMPTYING && h != LMO_DH_REFILLING)) {
         return; /* D3 */
     }
-    if (depends(d, g)) {
-        (void)snprintf(g->reason, sizeof g->reason, "after guest %s, which makes room at %s",
-                       d->guests[g->depends_on].name, g->destination);
-        lmo_drain_touch_guest(d, guest);
+    bool replan = false;
+    char text[LMO_TEXT_MAX];
+    if (must_wait(d, g, text, sizeof text, &replan)) {
+        if (strcmp(g->reason, text) != 0) {
+            memcpy(g->reason, text, sizeof text);
+            lmo_drain_touch_guest(d, guest);
+        }
         return;
+    }
+    if (replan) {
+        g->destination[0] = '\0';
+        g->after_count = 0;
     }
     if (g->try_count >= LMO_DRAIN_TRIES_MAX) { /* D5 */
         lmo_drain_set_guest(s, guest, LMO_DG_FAILED, LMO_E_LIMIT, "tried %u times", g->try_count);
@@ -69,8 +96,15 @@ void lmo_drain_go(struct lmo_drain_stepping *s, uint32_t guest)
 void lmo_drain_dependents(struct lmo_drain_stepping *s, uint32_t guest)
 {
     struct lmo_drain *d = s->d;
-    for (uint32_t i = 0; d->has_depends && i < d->guest_count; i++) {
-        if (d->guests[i].depends_on == guest && d->guests[i].state == LMO_DG_QUEUED) {
+    for (uint32_t i = 0; d->has_after && i < d->guest_count; i++) {
+        bool after = false;
+        for (unsigned a = 0; a < d->guests[i].after_count && !after; a++) {
+            after = d->guests[i].after[a] == guest;
+        }
+        if (after && strcmp(d->guests[i].uuid, d->guests[guest].uuid) == 0) {
+            memcpy(d->guests[i].at, d->guests[guest].at, sizeof d->guests[i].at); /* wherever it went */
+        }
+        if (after && d->guests[i].state == LMO_DG_QUEUED) {
             lmo_drain_go(s, i);
         }
     }
@@ -81,7 +115,6 @@ void lmo_drain_moved(struct lmo_drain_stepping *s, uint32_t guest)
     struct lmo_drain_guest *g = &s->d->guests[guest];
     memcpy(g->at, g->destination, sizeof g->at);
     lmo_drain_set_guest(s, guest, LMO_DG_MOVED, 0, "%s", "");
-    lmo_drain_dependents(s, guest);
 }
 
 static void failed(struct lmo_drain_stepping *s, uint32_t guest, int code, const char *why, const char *text)
@@ -185,23 +218,16 @@ void lmo_drain_start_refused(struct lmo_drain_stepping *s, uint32_t guest)
     }
 }
 
-static enum lmo_unmovable policy_of(const struct lmo_drain *d, const struct lmo_drain_guest *g)
-{
-    enum lmo_unmovable p = g->policy != LMO_UNMOVABLE_DEFAULT ? g->policy : d->unmovable;
-    return p == LMO_UNMOVABLE_DEFAULT ? LMO_UNMOVABLE_FAIL : p;
-}
-
-/* It cannot move live. (A guest that its policy lets move all the same is placed, not blocked.) */
+/* It cannot be moved as it is. (One that its policy lets move all the same, shut off or with its disks, is placed.) */
 void lmo_drain_blocked(struct lmo_drain_stepping *s, uint32_t guest)
 {
-    struct lmo_drain_guest *g = &s->d->guests[guest];
-    enum lmo_unmovable policy = policy_of(s->d, g);
+    const struct lmo_drain_guest *g = &s->d->guests[guest];
     const char *text = s->text[0] ? s->text : "it cannot move live";
-    if (s->ev->code == LMO_E_BUSY) { /* somebody asked that it be left alone for now */
+    if (s->ev->code == LMO_E_BUSY) {
         lmo_drain_hold(s, guest, LMO_E_BUSY, LMO_DRAIN_LOOK_MS, "%s", text);
         return;
     }
-    switch (policy) {
+    switch (g->policy) {
     case LMO_UNMOVABLE_SKIP:
         lmo_drain_set_guest(s, guest, LMO_DG_SKIPPED, LMO_E_REFUSED, "%s", text);
         lmo_drain_dependents(s, guest);
@@ -211,13 +237,8 @@ void lmo_drain_blocked(struct lmo_drain_stepping *s, uint32_t guest)
         failed(s, guest, LMO_E_REFUSED, g->shut_off ? "cannot move even while it is shut off: "
                                                     : "runs, and its policy moves it only while it is shut off: ", text);
         return;
-    case LMO_UNMOVABLE_BLOCK:
-        failed(s, guest, LMO_E_REFUSED, s->ev->blocker == LMO_BLOCKER_LOCAL_DISK ? "no volume driver there copies local disks: "
-                                                                                 : "not a local disk that could be copied: ", text);
-        return;
-    case LMO_UNMOVABLE_DEFAULT:
-    case LMO_UNMOVABLE_FAIL:
-    case LMO_UNMOVABLE_COUNT: break;
+    case LMO_UNMOVABLE_BLOCK: failed(s, guest, LMO_E_REFUSED, "nothing that copying its disks would help: ", text); return;
+    case LMO_UNMOVABLE_FAIL: break;
     }
     failed(s, guest, LMO_E_REFUSED, "", text);
 }

@@ -39,7 +39,7 @@ static void stop_others(struct lmo_drain_stepping *s, const char *name)
     }
 }
 
-static void host_over(struct lmo_drain_stepping *s, uint32_t host, enum lmo_drain_host_state to, const char *text)
+static void leave_open(struct lmo_drain_stepping *s, uint32_t host, const char *text)
 {
     struct lmo_drain *d = s->d;
     for (uint32_t g = d->hosts[host].first; g != LMO_DRAIN_NONE; g = d->guests[g].next) {
@@ -48,10 +48,25 @@ static void host_over(struct lmo_drain_stepping *s, uint32_t host, enum lmo_drai
             lmo_drain_set_guest(s, g, LMO_DG_LEFT, 0, "%s", text);
         }
     }
+}
+
+static void host_over(struct lmo_drain_stepping *s, uint32_t host, enum lmo_drain_host_state to, const char *text)
+{
+    struct lmo_drain *d = s->d;
+    leave_open(s, host, text);
     lmo_drain_set_host(s, host, to, "%s", text);
     if (to != LMO_DH_DONE) {
         stop_others(s, d->hosts[host].name);
     }
+}
+
+static bool turns_are_over(const struct lmo_drain *d, const struct lmo_drain_host *h)
+{
+    bool over = true;
+    for (unsigned i = 0; i < h->after_count; i++) {
+        over = over && lmo_drain_host_is(d->hosts[h->after[i]].state, LMO_DH_TERMINAL);
+    }
+    return over;
 }
 
 void lmo_drain_begin_hosts(struct lmo_drain_stepping *s)
@@ -65,7 +80,7 @@ void lmo_drain_begin_hosts(struct lmo_drain_stepping *s)
         if (d->max_hosts > 0 && begun >= d->max_hosts) { /* D4 */
             return;
         }
-        if (d->hosts[i].state == LMO_DH_WAITING) {
+        if (d->hosts[i].state == LMO_DH_WAITING && turns_are_over(d, &d->hosts[i])) {
             d->hosts[i].cordon = true;
             lmo_drain_set_host(s, i, LMO_DH_CHECKING, "%s", "");
             begun++;
@@ -100,10 +115,11 @@ void lmo_drain_host_settled(struct lmo_drain_stepping *s, uint32_t host)
     host_over(s, host, LMO_DH_DONE, text);
 }
 
-/* It is empty: D1. */
+/* It is empty: D1. Moves that were to make room for its guests are not needed any more. */
 static void emptied(struct lmo_drain_stepping *s, uint32_t host)
 {
     struct lmo_drain *d = s->d;
+    leave_open(s, host, "not needed: its host was empty already");
     if (!d->rolling) {
         host_over(s, host, LMO_DH_DONE, "");
     } else if (d->hook_url[0] || d->hook_command[0]) {
@@ -131,6 +147,9 @@ static uint32_t compare(struct lmo_drain_stepping *s, uint32_t host, uint32_t *r
         struct lmo_drain_guest *g = &d->guests[i];
         bool waits = g->state == LMO_DG_QUEUED || g->state == LMO_DG_HELD || g->state == LMO_DG_PLACING ||
                      g->state == LMO_DG_FAILED || g->state == LMO_DG_SKIPPED;
+        if (strcmp(g->at, h->name) != 0 && g->state != LMO_DG_MOVED) {
+            continue; /* on its way from elsewhere, to make room */
+        }
         if (!g->listed && waits) {
             lmo_drain_set_guest(s, i, LMO_DG_GONE, 0, "it left without this drain");
             lmo_drain_dependents(s, i);
@@ -211,10 +230,9 @@ void lmo_drain_probed(struct lmo_drain_stepping *s, uint32_t host)
     lmo_drain_set_host(s, host, LMO_DH_REFILLING, "%s", "");
     for (uint32_t i = h->first; i != LMO_DRAIN_NONE; i = d->guests[i].next) {
         struct lmo_drain_guest *g = &d->guests[i];
-        if (g->state == LMO_DG_MOVED && !g->back) {
+        if (g->state == LMO_DG_MOVED && !g->back && g->why == LMO_MOVE_EMPTY) {
             g->back = true;
             g->try_count = 0;
-            g->depends_on = LMO_DRAIN_NONE;
             memcpy(g->destination, h->name, sizeof g->destination);
             lmo_drain_set_guest(s, i, LMO_DG_QUEUED, 0, "%s", "");
         }

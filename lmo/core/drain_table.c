@@ -92,22 +92,3 @@ bool lmo_drain_host_is(enum lmo_drain_host_state s, uint32_t attribute)
 {
     return (hosts[s].attributes & attribute) != 0;
 }
-
-static const char *const unmovables[LMO_UNMOVABLE_COUNT] = {
-    [LMO_UNMOVABLE_DEFAULT] = "default", [LMO_UNMOVABLE_FAIL] = "fail",       [LMO_UNMOVABLE_SKIP] = "skip",
-    [LMO_UNMOVABLE_WAIT] = "wait",       [LMO_UNMOVABLE_OFFLINE] = "offline", [LMO_UNMOVABLE_BLOCK] = "block",
-};
-
-const char *lmo_unmovable_text(enum lmo_unmovable u)
-{
-    return u < LMO_UNMOVABLE_COUNT ? unmovables[u] : NULL;
-}
-
-enum lmo_unmovable lmo_unmovable_from_text(const char *text)
-{
-    int i = 0;
-    while (i < LMO_UNMOVABLE_COUNT && strcmp(unmovables[i], text) != 0) {
-        i++;
-    }
-    return (enum lmo_unmovable)i;
-}

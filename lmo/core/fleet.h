@@ -62,14 +62,6 @@ struct lmo_fleet_host {
 
 /* ------------------------------------------------------------------ guests */
 
-/* What keeps a guest from moving live, as its description says. */
-enum {
-    LMO_BLOCKER_DEVICE = 1,     /* a device of the host was passed through */
-    LMO_BLOCKER_LOCAL_DISK = 2, /* a disk that only this host has */
-    LMO_BLOCKER_HOST_BOUND = 4, /* another part that exists on this host only */
-    LMO_BLOCKER_OTHER = 8,      /* the hypervisor says no for a reason of its own */
-};
-
 /* What a drain does about a guest that cannot move live. */
 enum lmo_unmovable {
     LMO_UNMOVABLE_FAIL = 0, /* the drain fails for this guest and goes on with the others */
