@@ -22,6 +22,7 @@
 #define LMO_PORTS_MAX 8          /* per guest */
 #define LMO_LINKS_MAX 8          /* named links per host */
 #define LMO_PAGE_SIZES_MAX 3     /* sizes of huge pages per host */
+#define LMO_DIGEST_MAX 17        /* 16 hexadecimal digits and the terminator: same digest, same thing */
 #define LMO_VCPUS_MAX 512        /* per guest; libvirt's practical ceiling on x86 */
 
 /* How a guest stood when it was last observed. UNKNOWN is a real answer: nobody could be asked. */
@@ -86,6 +87,7 @@ struct lmo_vm_facts {
     uint64_t huge_page_bytes;       /* size of the pages that back its memory; 0: ordinary ones */
     uint32_t vcpus;
     char machine[64];               /* "pc-q35-7.2" */
+    char cpu[LMO_DIGEST_MAX];       /* of the CPU that it has, features included; empty: not said */
     uint64_t dirty_bytes_per_s;     /* memory that it wrote to, as measured last; means something with an age only */
     uint64_t dirty_age_ms;          /* of that measurement; 0: never measured */
     unsigned volume_count, port_count;

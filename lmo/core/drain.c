@@ -612,7 +612,7 @@ static const char *guest_broken(const struct lmo_drain *d, const struct lmo_drai
         return "a move that comes after too many, or after a host that is not there";
     }
     for (unsigned i = 0; i < g->after_count; i++) {
-        if (g->after[i] >= d->guest_count) {
+        if (g->after[i].n >= d->guest_count) {
             return "a move that comes after one that is not there";
         }
     }

@@ -150,6 +150,10 @@ bool lmo_drain_host_is(enum lmo_drain_host_state s, uint32_t attribute);
 
 /* ------------------------------------------------------------------ the record */
 
+struct lmo_drain_ref {
+    uint32_t n;
+};
+
 struct lmo_drain_try {
     char destination[LMO_NAME_MAX];
     int code;                /* of its end; 0: not ended yet, or well */
@@ -170,7 +174,7 @@ struct lmo_drain_guest {
     char destination[LMO_NAME_MAX]; /* planned, or where it went; empty: to be found */
     uint32_t order;      /* in the plan, of all */
     unsigned after_count;/* moves that must have ended before: they make its room, or are earlier ones of the same guest */
-    uint32_t after[LMO_DRAIN_AFTER_MAX];
+    struct lmo_drain_ref after[LMO_DRAIN_AFTER_MAX];
     uint32_t after_host; /* whose turn must be over; or NONE */
     char migration[LMO_ID_MAX];     /* the present or the last one; in STARTING filled in by the caller before it is stored */
     unsigned try_count;
@@ -196,7 +200,7 @@ struct lmo_drain_host {
     uint32_t rounds;     /* looks at its list that did not settle it */
     uint32_t hook_tries;
     unsigned after_count; /* hosts whose turns must be over before its own begins */
-    uint32_t after[LMO_DRAIN_AFTER_MAX];
+    struct lmo_drain_ref after[LMO_DRAIN_AFTER_MAX];
     int64_t since_ms;
     int64_t wait_ms;     /* since when something is waited for; 0: nothing */
     int64_t look_ms;     /* when it is looked at again; 0: as soon as it can be */
@@ -220,6 +224,7 @@ struct lmo_drain {
     uint32_t keep_free;  /* the fleet must be able to lose so many more hosts */
     bool give_back;      /* guests return to where they came from */
     bool rolling;        /* hosts come back, each before the next one goes */
+    bool balance;        /* not a drain: moves all over the fleet, in the turn of one host that stands for all and is none */
     enum lmo_unmovable unmovable; /* for guests that have no policy of their own */
     char hook_url[LMO_URL_MAX], hook_command[LMO_NAME_MAX]; /* at `host-drained`; at most one is given */
     int64_t wait_timeout_ms; /* longest wait for any one thing */

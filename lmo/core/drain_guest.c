@@ -34,7 +34,7 @@ static bool must_wait(const struct lmo_drain *d, const struct lmo_drain_guest *g
         return false;
     }
     for (unsigned i = 0; i < g->after_count; i++) {
-        const struct lmo_drain_guest *first = &d->guests[g->after[i]];
+        const struct lmo_drain_guest *first = &d->guests[g->after[i].n];
         if (lmo_drain_guest_is(first->state, LMO_DG_OPEN)) {
             bool self = strcmp(first->uuid, g->uuid) == 0;
             (void)snprintf(text, size, "%s%s", self ? "after its own move to " : "room that is made by moving guest ",
@@ -99,7 +99,7 @@ void lmo_drain_dependents(struct lmo_drain_stepping *s, uint32_t guest)
     for (uint32_t i = 0; d->has_after && i < d->guest_count; i++) {
         bool after = false;
         for (unsigned a = 0; a < d->guests[i].after_count && !after; a++) {
-            after = d->guests[i].after[a] == guest;
+            after = d->guests[i].after[a].n == guest;
         }
         if (after && strcmp(d->guests[i].uuid, d->guests[guest].uuid) == 0) {
             memcpy(d->guests[i].at, d->guests[guest].at, sizeof d->guests[i].at); /* wherever it went */
@@ -237,7 +237,7 @@ void lmo_drain_blocked(struct lmo_drain_stepping *s, uint32_t guest)
         failed(s, guest, LMO_E_REFUSED, g->shut_off ? "cannot move even while it is shut off: "
                                                     : "runs, and its policy moves it only while it is shut off: ", text);
         return;
-    case LMO_UNMOVABLE_BLOCK: failed(s, guest, LMO_E_REFUSED, "nothing that copying its disks would help: ", text); return;
+    case LMO_UNMOVABLE_BLOCK: failed(s, guest, LMO_E_REFUSED, "its disks are not copied, as no volume driver here can: ", text); return;
     case LMO_UNMOVABLE_FAIL: break;
     }
     failed(s, guest, LMO_E_REFUSED, "", text);

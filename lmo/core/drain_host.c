@@ -64,7 +64,7 @@ static bool turns_are_over(const struct lmo_drain *d, const struct lmo_drain_hos
 {
     bool over = true;
     for (unsigned i = 0; i < h->after_count; i++) {
-        over = over && lmo_drain_host_is(d->hosts[h->after[i]].state, LMO_DH_TERMINAL);
+        over = over && lmo_drain_host_is(d->hosts[h->after[i].n].state, LMO_DH_TERMINAL);
     }
     return over;
 }
@@ -81,9 +81,13 @@ void lmo_drain_begin_hosts(struct lmo_drain_stepping *s)
             return;
         }
         if (d->hosts[i].state == LMO_DH_WAITING && turns_are_over(d, &d->hosts[i])) {
-            d->hosts[i].cordon = true;
+            d->hosts[i].cordon = !d->balance;
             lmo_drain_set_host(s, i, LMO_DH_CHECKING, "%s", "");
             begun++;
+            if (d->balance) { /* nothing that could be asked */
+                lmo_drain_set_host(s, i, LMO_DH_EMPTYING, "%s", "");
+                lmo_drain_go_all(s, i);
+            }
         }
     }
 }
@@ -100,6 +104,15 @@ void lmo_drain_host_settled(struct lmo_drain_stepping *s, uint32_t host)
 {
     struct lmo_drain *d = s->d;
     struct lmo_drain_host *h = &d->hosts[host];
+    if (d->balance) {
+        char text[LMO_TEXT_MAX] = "";
+        if (h->failed + h->skipped > 0) {
+            (void)snprintf(text, sizeof text, "%u guests could not be moved, %u were left by their policy", h->failed, h->skipped);
+        }
+        lmo_drain_set_host(s, host, LMO_DH_CHECKING, "%s", "");
+        host_over(s, host, h->failed > 0 ? LMO_DH_FAILED : h->skipped > 0 ? LMO_DH_INCOMPLETE : LMO_DH_DONE, text);
+        return;
+    }
     if (h->state == LMO_DH_EMPTYING) {
         lmo_drain_set_host(s, host, LMO_DH_CHECKING, "%s", "");
         return;

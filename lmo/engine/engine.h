@@ -29,6 +29,7 @@ struct lmo_engine_config {
     struct lmo_store *store;                 /* borrowed */
     const struct lmo_permit_key *permit_key; /* borrowed */
     const struct lmo_limits *limits;         /* copied; NULL: lmo_limits_default */
+    const struct lmo_hooks *hooks;           /* borrowed; NULL: there are none */
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;

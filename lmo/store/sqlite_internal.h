@@ -19,6 +19,7 @@ struct sqlite_store {
         uint64_t epoch;
     } *epochs;
     unsigned epoch_count, epoch_room;
+    struct pending_object *objects; /* that the next commit writes down, by their names */
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)
@@ -53,6 +54,14 @@ int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char
 int lmo_sqlite_quarantine(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_quarantine_list(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
                                struct lmo_err *err) LMO_MUST_CHECK;
+
+/* sqlite_objects.c */
+int lmo_sqlite_put(struct lmo_store *s, const struct lmo_object *o) LMO_MUST_CHECK;
+int lmo_sqlite_objects(struct lmo_store *s, const struct lmo_object_query *q,
+                       int (*cb)(void *arg, const struct lmo_object *o), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+/* In the caller's transaction; afterwards, when that is on disk. */
+int lmo_sqlite_objects_write(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_sqlite_objects_written(struct sqlite_store *st);
 
 /* sqlite_tidy.c: ends the thread. NULL is fine. */
 void lmo_sqlite_tidy_stop(struct tidier *t);

@@ -266,6 +266,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_objects_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < count; i++) {
         r = commit_item(st, &items[i], err);
     }
@@ -279,6 +282,7 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
         lmo_sql_rollback(st->db);
     } else {
         lmo_sqlite_audit_written(st);
+        lmo_sqlite_objects_written(st);
         st->epoch_count = 0;
     }
     return r;

@@ -358,7 +358,7 @@ START_TEST(every_event_in_every_state_keeps_the_invariants)
         }
         if (worlds[i].after) {
             w.guests[1].after_count = 1;
-            w.guests[1].after[0] = 0;
+            w.guests[1].after[0].n = 0;
             lmo_drain_index(&w.d);
         }
         few = worlds[i].hosts + worlds[i].guests > 2;
