@@ -42,6 +42,9 @@
     X(convergence)    \
     X(admission)      \
     X(engine_admission) \
+    X(placement)      \
+    X(planner)        \
+    X(parallel)       \
     X(worker_host)    \
     X(destination)
 
