@@ -87,6 +87,9 @@ void lmo_drain_begin_hosts(struct lmo_drain_stepping *s)
             if (d->balance) { /* nothing that could be asked */
                 lmo_drain_set_host(s, i, LMO_DH_EMPTYING, "%s", "");
                 lmo_drain_go_all(s, i);
+                if (d->hosts[i].open == 0) {
+                    lmo_drain_host_settled(s, i);
+                }
             }
         }
     }

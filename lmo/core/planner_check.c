@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define STEPS_MAX 20000 /* of a search for places: much more than the planner's own */
+#define STEPS_MAX 2000 /* of a search for places: much more than the planner's own */
 
 struct check {
     const struct lmo_fleet *f;

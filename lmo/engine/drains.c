@@ -66,6 +66,8 @@ static void drain_free(struct drain *dr)
     lmo_loop_cancel(e->loop, &dr->timer);
     HASH_DEL(e->drains, dr);
     engine_drain_free_arrays(&dr->d);
+    free(dr->guests.list);
+    free(dr->hosts.list);
     free(dr->runs);
     free(dr);
 }
@@ -215,11 +217,45 @@ static int put_all(struct drain *dr, struct lmo_err *err)
     return r;
 }
 
+static void add(struct drain_todo *to, uint32_t n)
+{
+    if (to->count == to->size) {
+        uint32_t size = to->size ? 2 * to->size : 16;
+        uint32_t *grown = realloc(to->list, size * sizeof *grown);
+        lmo_assert(grown); /* what is to be done must not be forgotten; a restart starts from the store */
+        to->list = grown;
+        to->size = size;
+    }
+    to->list[to->count++] = n;
+}
+
+/* What this step touched is what is to be done once it is stored; in the order of the plan. */
+static void note_todo(struct drain *dr)
+{
+    struct lmo_drain *d = &dr->d;
+    uint32_t from = dr->guests.count;
+    for (uint32_t i = d->touched_guests; i != LMO_DRAIN_NONE; i = d->guests[i].next_touched) {
+        add(&dr->guests, i);
+    }
+    for (uint32_t a = from, b = dr->guests.count; a + 1 < b; a++, b--) { /* the list is newest first */
+        uint32_t x = dr->guests.list[a];
+        dr->guests.list[a] = dr->guests.list[b - 1];
+        dr->guests.list[b - 1] = x;
+    }
+    for (uint32_t i = d->touched_hosts; i != LMO_DRAIN_NONE; i = d->hosts[i].next_touched) {
+        add(&dr->hosts, i);
+    }
+    lmo_drain_settled(d);
+}
+
 void engine_drains_store(struct lmo_engine *e)
 {
-    for (struct drain *dr = e->dirty_drains; dr; dr = dr->next_dirty) {
+    while (e->dirty_drains) {
+        struct drain *dr = e->dirty_drains;
         struct lmo_err err = {0};
         const char *broken = lmo_drain_broken(&dr->d);
+        e->dirty_drains = dr->next_dirty;
+        dr->dirty = false;
         if (broken) {
             lmo_log(LMO_LOG_ERROR, "drain broke an invariant", "drain=%s why=%s", dr->d.id, broken);
             lmo_unreachable("a drain broke an invariant");
@@ -227,6 +263,12 @@ void engine_drains_store(struct lmo_engine *e)
         if (put_all(dr, &err) < 0) { /* a step that was taken cannot be taken back; a restart starts from the store */
             lmo_log(LMO_LOG_ERROR, "drain cannot be stored", "drain=%s why=%s", dr->d.id, err.text);
             lmo_unreachable("a drain's record cannot be put");
+        }
+        note_todo(dr);
+        if (!dr->acting) {
+            dr->acting = true;
+            dr->next_acting = e->acting_drains;
+            e->acting_drains = dr;
         }
     }
 }
@@ -266,40 +308,28 @@ static void tell_creator(struct drain *dr)
 /* What the stored states want done. The lists are taken first: what is done may step the drain again. */
 static void act(struct drain *dr)
 {
-    struct lmo_drain *d = &dr->d;
-    uint32_t guests = 0, hosts = 0;
-    for (uint32_t i = d->touched_guests; i != LMO_DRAIN_NONE; i = d->guests[i].next_touched) {
-        guests++;
+    struct drain_todo guests = dr->guests, hosts = dr->hosts;
+    dr->guests = dr->hosts = (struct drain_todo){0};
+    for (uint32_t i = 0; i < hosts.count; i++) {
+        engine_drain_do_host(dr, hosts.list[i]);
     }
-    for (uint32_t i = d->touched_hosts; i != LMO_DRAIN_NONE; i = d->hosts[i].next_touched) {
-        hosts++;
-    }
-    uint32_t *list = calloc(guests + hosts + 1, sizeof *list);
-    lmo_assert(list);
-    uint32_t n = guests;
-    for (uint32_t i = d->touched_guests; i != LMO_DRAIN_NONE; i = d->guests[i].next_touched) {
-        list[--n] = i; /* the list is newest first */
-    }
-    n = guests;
-    for (uint32_t i = d->touched_hosts; i != LMO_DRAIN_NONE; i = d->hosts[i].next_touched) {
-        list[n++] = i;
-    }
-    lmo_drain_settled(d);
-    for (uint32_t i = 0; i < hosts; i++) {
-        engine_drain_do_host(dr, list[guests + i]);
-    }
-    engine_drain_do_guests(dr, list, guests);
+    engine_drain_do_guests(dr, guests.list, guests.count);
     dr->recovering = false;
-    free(list);
+    free(guests.list);
+    free(hosts.list);
 }
 
+/* One that was stepped since it was put (by the end of a migration, in the same turn) has its turn after the next commit. */
 void engine_drains_act(struct lmo_engine *e)
 {
-    struct drain *list = e->dirty_drains, *next;
-    e->dirty_drains = NULL;
+    struct drain *list = e->acting_drains, *next;
+    e->acting_drains = NULL;
     for (; list; list = next) {
-        next = list->next_dirty;
-        list->dirty = false;
+        next = list->next_acting;
+        list->acting = false;
+        if (list->dirty) {
+            continue; /* it comes back with the next commit */
+        }
         list->stored = true;
         tell_creator(list);
         wake_waiters(list);
@@ -498,5 +528,5 @@ void engine_drains_done(struct lmo_engine *e)
         }
         drain_free(dr);
     }
-    e->dirty_drains = NULL;
+    e->dirty_drains = e->acting_drains = NULL;
 }

@@ -34,13 +34,21 @@ struct drain_run { /* of each host, not stored */
     bool asking;   /* a list, a hook or a probe is under way */
 };
 
+/* Indices of what was touched by steps that are put, and not acted upon yet. */
+struct drain_todo {
+    uint32_t count, size;
+    uint32_t *list;
+};
+
 struct drain {
     struct lmo_engine *engine;
     struct lmo_drain d;
     uint32_t guest_size;     /* allocated */
     struct drain_run *runs;
     bool dirty, stored, recovering;
-    struct drain *next_dirty;
+    bool acting;             /* put, and not acted upon yet */
+    struct drain *next_dirty, *next_acting;
+    struct drain_todo guests, hosts;
     uint64_t timer;
     lmo_engine_reply_fn *created_fn; /* until its first commit: who asked for it */
     void *created_arg;

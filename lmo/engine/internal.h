@@ -144,7 +144,8 @@ struct lmo_engine {
     struct after_commit *after_commit, **after_commit_last; /* answers that the next commit lets go */
     struct fleet fleet;
     struct drain *drains;            /* that are not over */
-    struct drain *dirty_drains;      /* that the next commit holds something of */
+    struct drain *dirty_drains;      /* that have been stepped since they were put */
+    struct drain *acting_drains;     /* that are put, and acted upon after the next commit */
     struct entry *creations;         /* those whose insert is not committed yet */
     struct admission admission;
     unsigned creating;               /* migrate requests that are being resolved */

@@ -20,6 +20,7 @@
     X(base)           \
     X(core)           \
     X(engine)         \
+    X(engine_drains)  \
     X(engine_many)    \
     X(loop)           \
     X(sql)            \
