@@ -410,7 +410,7 @@ static void on_guest(struct lmo_drain_stepping *s, uint32_t guest)
         return;
     case LMO_DRAIN_EV_NO_PLACE:
         if (placing && ev->may_change) {
-            lmo_drain_hold(s, guest, LMO_E_LIMIT, LMO_DRAIN_LOOK_MS, "%s", s->text);
+            lmo_drain_hold(s, guest, ev->code < 0 ? ev->code : LMO_E_LIMIT, LMO_DRAIN_LOOK_MS, "%s", s->text);
         } else if (placing) {
             lmo_drain_set_guest(s, guest, LMO_DG_FAILED, LMO_E_REFUSED, "%s", s->text);
         }
@@ -425,6 +425,7 @@ static void on_guest(struct lmo_drain_stepping *s, uint32_t guest)
     case LMO_DRAIN_EV_LISTED:
     case LMO_DRAIN_EV_HOOKED:
     case LMO_DRAIN_EV_ACKNOWLEDGED:
+    case LMO_DRAIN_EV_HOST_UP:
     case LMO_DRAIN_EV_PROBED:
     case LMO_DRAIN_EV_PAUSE:
     case LMO_DRAIN_EV_RESUME:
@@ -516,6 +517,7 @@ static int apply(struct lmo_drain_stepping *s, struct lmo_err *err)
         }
         return 0;
     case LMO_DRAIN_EV_ACKNOWLEDGED: return on_acknowledged(s, ev->host, err);
+    case LMO_DRAIN_EV_HOST_UP: lmo_drain_host_up(s, ev->host); return 0;
     case LMO_DRAIN_EV_PROBED:
         if (d->hosts[ev->host].state == LMO_DH_PROBING) {
             lmo_drain_probed(s, ev->host);

@@ -256,6 +256,25 @@ void lmo_drain_probed(struct lmo_drain_stepping *s, uint32_t host)
     lmo_drain_go_all(s, host);
 }
 
+void lmo_drain_host_up(struct lmo_drain_stepping *s, uint32_t host)
+{
+    struct lmo_drain *d = s->d;
+    struct lmo_drain_host *h = &d->hosts[host];
+    bool asks = h->state == LMO_DH_CHECKING || h->state == LMO_DH_PROBING;
+    if (!lmo_drain_begins(d)) {
+        return;
+    }
+    if (asks && h->look_ms != 0) {
+        h->look_ms = 0;
+        lmo_drain_touch_host(d, host);
+    }
+    for (uint32_t g = h->first; g != LMO_DRAIN_NONE; g = d->guests[g].next) {
+        if (d->guests[g].state == LMO_DG_HELD && d->guests[g].code == LMO_E_UNAVAILABLE) {
+            lmo_drain_set_guest(s, g, LMO_DG_PLACING, LMO_E_UNAVAILABLE, "%s", d->guests[g].reason);
+        }
+    }
+}
+
 void lmo_drain_host_timer(struct lmo_drain_stepping *s, uint32_t host)
 {
     struct lmo_drain *d = s->d;

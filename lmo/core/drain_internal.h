@@ -43,6 +43,7 @@ void lmo_drain_host_settled(struct lmo_drain_stepping *s, uint32_t host); /* non
 void lmo_drain_go_all(struct lmo_drain_stepping *s, uint32_t host);
 void lmo_drain_listed(struct lmo_drain_stepping *s, uint32_t host);
 void lmo_drain_hooked(struct lmo_drain_stepping *s, uint32_t host);
+void lmo_drain_host_up(struct lmo_drain_stepping *s, uint32_t host);
 void lmo_drain_probed(struct lmo_drain_stepping *s, uint32_t host);
 void lmo_drain_host_timer(struct lmo_drain_stepping *s, uint32_t host);
 

@@ -3,6 +3,7 @@
 #include "engine/drains_internal.h"
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -83,11 +84,15 @@ static void on_relisted(void *arg, struct host *h, int code, const char *text, c
     struct drain *dr = engine_drain(a.engine, a.drain);
     (void)vms;
     free(arg);
-    if (!dr || a.guest >= dr->d.guest_count || dr->d.guests[a.guest].state != LMO_DG_STARTING) {
+    enum lmo_drain_guest_state state = dr && a.guest < dr->d.guest_count ? dr->d.guests[a.guest].state : LMO_DG_COUNT;
+    if (state != LMO_DG_STARTING && state != LMO_DG_PLACING) {
         return;
     }
-    if (!h || code < 0) {
+    if ((!h || code < 0) && state == LMO_DG_STARTING) {
         refuse(dr, a.guest, LMO_E_UNAVAILABLE, false, text);
+    } else if (!h || code < 0) {
+        struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_NO_PLACE, .guest = a.guest, .code = LMO_E_UNAVAILABLE, .may_change = true, .text = text};
+        engine_drain_event(dr, &ev);
     } else {
         engine_drain_do_guests(dr, &a.guest, 1);
     }
@@ -277,6 +282,23 @@ static void place(struct drain *dr, struct snapshot *s, uint32_t guest)
     free(avoid);
 }
 
+/* What is known of it was shown too long ago to decide by: its host is asked first. */
+static bool is_old(const struct drain *dr, uint32_t guest)
+{
+    const struct host *at = engine_host(dr->engine, dr->d.guests[guest].at);
+    return at && at->up && lmo_now_ns() - at->shown_ns > LMO_SEEN_FRESH_MS * LMO_NS_PER_MS;
+}
+
+static bool ask_first(struct drain *dr, uint32_t guest)
+{
+    const struct lmo_drain_guest *g = &dr->d.guests[guest];
+    bool ask = g->state == LMO_DG_PLACING && is_old(dr, guest);
+    if (ask) {
+        engine_fleet_ask(engine_host(dr->engine, g->at), on_relisted, ask_for(dr, g->host, guest));
+    }
+    return ask;
+}
+
 static void place_all(struct drain *dr, const uint32_t *guests, uint32_t count)
 {
     struct snapshot s;
@@ -288,9 +310,12 @@ static void place_all(struct drain *dr, const uint32_t *guests, uint32_t count)
     if (!any) {
         return;
     }
+    for (uint32_t i = 0; i < count; i++) {
+        (void)ask_first(dr, guests[i]);
+    }
     int r = engine_snapshot(dr->engine, dr->d.unmovable, &s, &err);
     for (uint32_t i = 0; i < count; i++) {
-        if (dr->d.guests[guests[i]].state != LMO_DG_PLACING) {
+        if (dr->d.guests[guests[i]].state != LMO_DG_PLACING || is_old(dr, guests[i])) {
             continue;
         }
         if (r == 0) {

@@ -185,6 +185,10 @@ static void sync_cordon(struct drain *dr, const struct lmo_drain_host *dh)
         engine_mark_cordon(h, false, "", dr->d.principal, "");
         engine_admission_host_changed(e, h);
     }
+    if (strcmp(h->mark.drain, dr->d.id) == 0 && strcmp(h->mark.drain_state, lmo_drain_host_state_text(dh->state)) != 0) {
+        LMO_COPY(h->mark.drain_state, lmo_drain_host_state_text(dh->state));
+        (void)engine_mark_store(h);
+    }
 }
 
 static int put_all(struct drain *dr, struct lmo_err *err)
@@ -375,8 +379,12 @@ void engine_drains_host_up(struct host *h)
     for (struct drain *dr = e->drains; dr; dr = dr->hh.next) {
         for (uint32_t i = 0; i < dr->d.host_count; i++) {
             const struct lmo_drain_host *dh = &dr->d.hosts[i];
-            bool away = dh->state == LMO_DH_AWAY && strcmp(dh->name, h->row.name) == 0;
-            if (away && dh->boot[0] && strcmp(dh->boot, h->facts.boot) != 0) {
+            bool this = strcmp(dh->name, h->row.name) == 0, away = dh->state == LMO_DH_AWAY;
+            if (this && lmo_drain_host_is(dh->state, LMO_DH_BEGUN) && !away) {
+                struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_HOST_UP, .host = i};
+                engine_drain_event(dr, &ev);
+            }
+            if (this && away && dh->boot[0] && strcmp(dh->boot, h->facts.boot) != 0) {
                 struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_ACKNOWLEDGED, .host = i};
                 engine_drain_event(dr, &ev);
             }

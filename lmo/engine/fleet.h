@@ -30,6 +30,7 @@ struct entry;
 struct host_mark {
     bool cordoned;
     char drain[LMO_ID_MAX];             /* that keeps the cordon; empty: a person did it */
+    char drain_state[32];               /* where it stands in that drain; or empty */
     char by[LMO_NAME_MAX + 32], reason[LMO_TEXT_MAX];
     int64_t since_ms;
     char labels[LMO_LABELS_TEXT_MAX];   /* "rack=3 zone=a", in order */

@@ -30,6 +30,7 @@ const struct lmo_words engine_unmovable_words = {unmovable_text, unmovable_from_
 static const struct lmo_field mark_fields[] = {
     LMO_F_BOOL(host_mark, cordoned),   LMO_F_TEXT(host_mark, drain, LMO_FIELD_ULID), LMO_F_TEXT(host_mark, by, 0),
     LMO_F_TEXT(host_mark, reason, 0), LMO_F_INT(host_mark, since_ms),               LMO_F_TEXT(host_mark, labels, 0),
+    LMO_F_TEXT(host_mark, drain_state, 0),
 };
 static const struct lmo_table mark_table = LMO_TABLE(mark_fields);
 
@@ -99,6 +100,7 @@ void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const ch
     m->cordoned = cordon;
     m->since_ms = cordon ? engine_now_ms(h->engine) : 0;
     LMO_COPY(m->drain, cordon ? drain : "");
+    m->drain_state[0] = '\0';
     LMO_COPY(m->by, cordon ? by : "");
     LMO_COPY(m->reason, cordon ? reason : "");
     lmo_log(LMO_LOG_INFO, cordon ? "host cordoned" : "cordon lifted", "host=%s by=%s drain=%s reason=%s", h->row.name, by, drain,
@@ -194,6 +196,8 @@ int engine_mark_json(const struct host *h, json_t *to)
 {
     const struct host_mark *m = &h->mark;
     int r = lmo_json_put(to, "labels", engine_labels_json(m->labels));
+    r |= lmo_json_put_bool(to, "cordoned", m->cordoned);
+    r |= lmo_json_put(to, "drain_state", m->drain_state[0] ? json_string(m->drain_state) : json_null());
     json_t *c = m->cordoned ? json_object() : json_null();
     if (m->cordoned) {
         r |= lmo_json_put_i64(c, "since_ms", m->since_ms);

@@ -250,6 +250,7 @@ static void about_host(const struct world *w, uint32_t h, int64_t now)
         {.kind = LMO_DRAIN_EV_HOOKED, .host = h, .acknowledged = true},
         {.kind = LMO_DRAIN_EV_HOOKED, .host = h, .code = LMO_E_UNAVAILABLE, .text = "no answer"},
         {.kind = LMO_DRAIN_EV_ACKNOWLEDGED, .host = h},
+        {.kind = LMO_DRAIN_EV_HOST_UP, .host = h},
         {.kind = LMO_DRAIN_EV_PROBED, .host = h},
         {.kind = LMO_DRAIN_EV_PROBED, .host = h, .code = LMO_E_UNAVAILABLE, .text = "not back"},
     };
