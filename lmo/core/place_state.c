@@ -82,8 +82,7 @@ static void rank(uint32_t *ret, uint32_t *scratch, uint32_t count, place_before_
 
 struct lmo_place *place_lay_out(const struct lmo_fleet *f, uint32_t avoid_count, struct place_arena *a)
 {
-    struct lmo_place *p = place_take(a, 1, sizeof *p), counted;
-    p = p ? p : &counted;
+    struct lmo_place counted, *at = place_take(a, 1, sizeof *at), *p = at ? at : &counted;
     size_t hosts = f->host_count, guests = f->guest_count, cells = hosts * f->pool_count;
     *p = (struct lmo_place){.f = f, .pools = f->pool_count, .prepared = LMO_NONE};
     p->closed = place_take(a, hosts, sizeof *p->closed);
@@ -109,7 +108,7 @@ struct lmo_place *place_lay_out(const struct lmo_fleet *f, uint32_t avoid_count,
         p->cases[c].reserved = place_take(a, cells, sizeof(int64_t));
         p->cases[c].spare_buffer = place_take(a, cells, sizeof(int64_t));
     }
-    return p == &counted ? NULL : p;
+    return at;
 }
 
 /* ------------------------------------------------------------------ adding up */

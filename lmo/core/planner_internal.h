@@ -47,6 +47,7 @@ struct planner {
     uint32_t draft_count, draft_max;
     uint32_t *leaving, leaving_count, *failed, failed_count, *order;
     uint32_t stamp, nodes;
+    uint64_t work_max;
     uint64_t *fleet_free;
     uint64_t *shares; /* by draft: what it is expected to get */
     struct lmo_adm_host *adm_hosts;

@@ -15,6 +15,7 @@
 #define SEARCH_HOSTS_MAX  64    /* attempt 2 */
 #define SEARCH_UNITS_MAX  32
 #define SEARCH_NODES      20000
+#define SEARCH_WORK       UINT64_C(1000000) /* hosts looked at for N+1 meanwhile */
 #define PUSH_HOSTS_MAX    12    /* attempt 3: hosts looked at for one guest ... */
 #define PUSH_LOOKED_AT    64    /* ... guests looked at on one host ... */
 #define PUSH_VICTIMS_MAX  8     /* ... and pushed from it ... */
@@ -212,7 +213,7 @@ static bool combine(struct planner *pl, const uint32_t *guests, uint32_t count, 
     }
     uint32_t size = unit_size(pl, guests, count, at), height = pl->draft_count;
     uint64_t mask = 0;
-    for (uint32_t n = 0; n < pl->f->host_count && pl->nodes < SEARCH_NODES; n++) {
+    for (uint32_t n = 0; n < pl->f->host_count && pl->nodes < SEARCH_NODES && pl->p->work < pl->work_max; n++) {
         pl->nodes++;
         uint32_t host = choose(pl, guests[at], mask);
         if (host == LMO_NONE) {
@@ -245,6 +246,7 @@ static bool all_combinations(struct planner *pl)
         }
     }
     pl->nodes = 0;
+    pl->work_max = pl->p->work + SEARCH_WORK;
     if (units > SEARCH_UNITS_MAX || !combine(pl, pl->order, count, 0)) {
         planner_back(pl, 0);
         return false;

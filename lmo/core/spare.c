@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-#define STEPS_HOSTS 20000 /* hosts looked at in one search, beyond best fit */
-#define WORK_MAX    UINT64_C(400000000) /* in all: from then on nothing but best fit */
+#define STEPS_HOSTS 4000 /* hosts looked at in one search, beyond best fit */
+#define WORK_MAX    UINT64_C(20000000) /* in all: from then on nothing but best fit */
 
 /* A guest that nothing could restart elsewhere is not helped by room kept for it. */
 #define NOWHERE_ELSE (LMO_BLOCKER_DEVICE | LMO_BLOCKER_LOCAL_DISK | LMO_BLOCKER_HOST_BOUND)
