@@ -4,10 +4,14 @@
  * Pure and deterministic: same snapshot and options, same plan, whatever the order of the arrays (hosts are told apart by
  * name, guests by uuid). Time is about moves x hosts. docs/placement.md has the rules and formulas.
  *
+ * Flags of the snapshot hold for the whole plan: a host that is cordoned or draining there never becomes a destination, not
+ * even after its own stage. Whoever plans a drain leaves that drain's own cordon out.
+ *
  * A stage is one host being emptied. Stages run in lanes, at most `max_hosts`: a stage begins when the stages that it comes
  * after are over, and a stage is over when its host was empty AND is back and ready (and, with give_back, its guests are
- * back). So a host that takes long holds up its own lane only. In the list the moves of one stage stand together, stages in
- * the order in which they are expected to begin.
+ * back). One with guests that are blocked is over when its moves have ended, and its host is not used again. So a host that
+ * takes long holds up its own lane only. In the list the moves of one stage stand together, stages in the order in which
+ * they are expected to begin.
  *
  * Invariants (lmo_plan_broken checks a plan from outside):
  *  N1  Whatever needs something names it: room that another move makes (`after`), the end of a stage (`after_stage`), an

@@ -203,7 +203,7 @@ END_TEST
 START_TEST(explain_gives_every_host_in_order_and_the_order_of_arrays_does_not_matter)
 {
     static struct lmo_verdict verdicts[FLEET_HOSTS];
-    for (uint32_t round = 0; round < 2000; round++) {
+    for (uint32_t round = 0; round < 800; round++) {
         random_state = 7919U * round + 5;
         random_fleet(2 + draw(12), 20 + draw(70), draw(40));
         if (fleet.guest_count == 0) {
@@ -313,7 +313,7 @@ Suite *placement_suite(void)
     tcase_add_test(t, spare_room_for_the_fullest_host_is_kept);
     suite_add_tcase(s, t);
     TCase *p = tcase_create("by chance");
-    tcase_set_timeout(p, 60);
+    tcase_set_timeout(p, 300);
     tcase_add_test(p, explain_gives_every_host_in_order_and_the_order_of_arrays_does_not_matter);
     tcase_add_test(p, spare_room_is_what_exhaustive_search_says_it_is);
     suite_add_tcase(s, p);

@@ -354,6 +354,73 @@ START_TEST(same_snapshot_same_plan)
 }
 END_TEST
 
+struct told {
+    const char *guest, *from, *to;
+};
+
+/* Hosts and guests the other way round, whatever refers to them likewise. */
+static void turn_round(uint32_t *targets, struct lmo_plan_options *o)
+{
+    static struct lmo_plan_avoid avoid[4];
+    uint32_t last_host = fleet.host_count - 1, last_guest = fleet.guest_count - 1;
+    for (uint32_t h = 0; h <= last_host / 2; h++) {
+        struct lmo_fleet_host t = hosts[h];
+        hosts[h] = hosts[last_host - h];
+        hosts[last_host - h] = t;
+    }
+    for (uint32_t g = 0; fleet.guest_count && g <= last_guest / 2; g++) {
+        struct lmo_fleet_guest t = guests[g];
+        guests[g] = guests[last_guest - g];
+        guests[last_guest - g] = t;
+    }
+    for (uint32_t g = 0; g < fleet.guest_count; g++) {
+        guests[g].host = last_host - guests[g].host;
+    }
+    for (uint32_t m = 0; m < fleet.move_count; m++) {
+        moves[m] = (struct lmo_fleet_move){last_guest - moves[m].guest, last_host - moves[m].to};
+    }
+    for (uint32_t n = 0; n < o->host_count; n++) {
+        targets[n] = last_host - targets[n];
+    }
+    for (uint32_t n = 0; n < o->avoid_count; n++) {
+        avoid[n] = (struct lmo_plan_avoid){last_guest - o->avoid[n].guest, last_host - o->avoid[n].host};
+    }
+    o->avoid = avoid;
+}
+
+START_TEST(order_of_the_arrays_makes_no_difference)
+{
+    static struct told told[4096];
+    uint32_t targets[FLEET_HOSTS];
+    for (uint32_t round = 0; round < 300; round++) {
+        random_state = 86028121U * round + 13;
+        random_fleet(2 + draw(10), 20 + draw(70), draw(40));
+        struct lmo_plan_options o = random_options(targets);
+        if (round % 5 == 0) {
+            o = (struct lmo_plan_options){.kind = round % 2 ? LMO_PLAN_SPREAD : LMO_PLAN_PACK, .spare_hosts = 1};
+        }
+        struct made made = make_plan(&o);
+        uint32_t count = made.plan.move_count;
+        ck_assert_uint_lt(count, sizeof told / sizeof told[0]);
+        for (uint32_t m = 0; m < count; m++) {
+            const struct lmo_plan_move *move = &made.plan.moves[m];
+            told[m] = (struct told){guests[move->guest].uuid, hosts[move->from].name, hosts[move->to].name};
+        }
+        plan_done(&made);
+        turn_round(targets, &o);
+        made = make_plan(&o);
+        ck_assert_msg(made.plan.move_count == count, "round %u: %u moves, %u before", round, made.plan.move_count, count);
+        for (uint32_t m = 0; m < count; m++) {
+            const struct lmo_plan_move *move = &made.plan.moves[m];
+            ck_assert_str_eq(told[m].guest, guests[move->guest].uuid);
+            ck_assert_str_eq(told[m].from, hosts[move->from].name);
+            ck_assert_str_eq(told[m].to, hosts[move->to].name);
+        }
+        plan_done(&made);
+    }
+}
+END_TEST
+
 /* The size that was promised: a campaign over a thousand hosts with twenty guests each. Every guest moves, at most one in
  * fifty twice. */
 START_TEST(a_thousand_hosts_are_planned_and_guests_move_once)
@@ -440,13 +507,14 @@ Suite *planner_suite(void)
     tcase_add_test(t, wrong_snapshots_and_options_are_named);
     suite_add_tcase(s, t);
     TCase *o = tcase_create("against others");
-    tcase_set_timeout(o, 120);
+    tcase_set_timeout(o, 300);
     tcase_add_test(o, a_host_that_can_be_emptied_is_emptied);
     tcase_add_test(o, same_snapshot_same_plan);
+    tcase_add_test(o, order_of_the_arrays_makes_no_difference);
     tcase_add_test(o, a_thousand_hosts_are_planned_and_guests_move_once);
     suite_add_tcase(s, o);
     TCase *p = tcase_create("by chance");
-    tcase_set_timeout(p, 120);
+    tcase_set_timeout(p, 300);
     tcase_add_test(p, no_invariant_is_ever_broken);
     tcase_add_test(p, a_rebalance_breaks_no_invariant_and_does_improve);
     suite_add_tcase(s, p);
