@@ -35,7 +35,8 @@ struct lmo_parallel {
     uint32_t max;    /* slots: 1 to LMO_PARALLEL_MAX */
     uint32_t wanted; /* so many at once now */
     uint32_t best;   /* of those known; 0: none yet */
-    uint32_t low, high; /* what is left to be tried lies between: low is known to be worse or the best, high to be no better */
+    uint32_t low,
+        high; /* what is left to be tried lies between: low is known to be worse or the best, high to be no better */
     bool settled;
     uint32_t samples, drifts, steps;
     uint64_t sum_bytes_per_s;

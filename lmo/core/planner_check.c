@@ -298,7 +298,8 @@ const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_opt
             }
             if (n == 0 || back != (plan->moves[at - 1].why == LMO_MOVE_GIVE_BACK)) {
                 set_open(&c, s, back);
-                broken = broken || place_spare_holds(c.p) ? broken : "N2: N+1 does not hold before a stage's first move";
+                broken =
+                    broken || place_spare_holds(c.p) ? broken : "N2: N+1 does not hold before a stage's first move";
             }
             broken = broken ? broken : broken_move(&c, at, first_room);
         }

@@ -12,18 +12,18 @@
 
 #include <string.h>
 
-#define SEARCH_HOSTS_MAX  64    /* attempt 2 */
-#define SEARCH_UNITS_MAX  32
-#define SEARCH_NODES      20000
-#define SEARCH_WORK       UINT64_C(1000000) /* hosts looked at for N+1 meanwhile */
-#define PUSH_HOSTS_MAX    12    /* attempt 3: hosts looked at for one guest ... */
-#define PUSH_LOOKED_AT    64    /* ... guests looked at on one host ... */
-#define PUSH_VICTIMS_MAX  8     /* ... and pushed from it ... */
-#define PUSH_DEPTH        2     /* ... and how far that goes on */
-#define PUSH_NODES        4000  /* steps for one stage */
-#define SPARE_TRIES       16    /* destinations of a large fleet for which N+1 is worked out, for one guest */
-#define SPARE_WORK_MAX    UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
-#define OTHER_LANE        2000U /* points off a host that another lane's stage has to be over for */
+#define SEARCH_HOSTS_MAX 64 /* attempt 2 */
+#define SEARCH_UNITS_MAX 32
+#define SEARCH_NODES     20000
+#define SEARCH_WORK      UINT64_C(1000000) /* hosts looked at for N+1 meanwhile */
+#define PUSH_HOSTS_MAX   12                /* attempt 3: hosts looked at for one guest ... */
+#define PUSH_LOOKED_AT   64                /* ... guests looked at on one host ... */
+#define PUSH_VICTIMS_MAX 8                 /* ... and pushed from it ... */
+#define PUSH_DEPTH       2                 /* ... and how far that goes on */
+#define PUSH_NODES       4000              /* steps for one stage */
+#define SPARE_TRIES      16 /* destinations of a large fleet for which N+1 is worked out, for one guest */
+#define SPARE_WORK_MAX   UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
+#define OTHER_LANE       2000U               /* points off a host that another lane's stage has to be over for */
 
 /* ------------------------------------------------------------------ drafts */
 
@@ -413,8 +413,7 @@ static bool push(struct planner *pl, uint32_t guest, uint32_t depth, enum lmo_mo
     uint32_t hosts[PUSH_HOSTS_MAX], count = 0;
     place_prepare(pl->p, guest);
     for (uint32_t h = 0; h < pl->f->host_count; h++) {
-        if (!pl->f->hosts[h].memory_known || pointless(pl, guest, h) ||
-            place_allowed(pl->p, h) != LMO_NOT_REJECTED ||
+        if (!pl->f->hosts[h].memory_known || pointless(pl, guest, h) || place_allowed(pl->p, h) != LMO_NOT_REJECTED ||
             (count == PUSH_HOSTS_MAX && !lacks_less(pl, guest, h, hosts[count - 1]))) {
             continue;
         }

@@ -118,7 +118,7 @@ struct execution {
     double *left;      /* by item: bytes still to be sent, what it dirties meanwhile not counted */
     bool *done;        /* by move */
     uint32_t *stage_left;
-    bool *begun;       /* by stage */
+    bool *begun; /* by stage */
     uint64_t evaluations, violations;
     uint32_t item_max, finished;
     double now_s;
@@ -327,15 +327,16 @@ int main(int argc, char **argv)
     }
     struct execution x;
     execute(&x, &plan);
-    json_t *j = json_pack(
-        "{s:i, s:i, s:i, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:I, s:b}", "hosts", (int)host_count, "guests",
-        (int)fleet.guest_count, "max_hosts", (int)at_once, "plan_cpu_ms",
-        rounded((double)samples_percentile(&took, 50) / 1e6, 1), "moves", (int)plan.move_count, "stages",
-        (int)plan.stage_count, "blocked", (int)plan.blocked_count, "bound_s", rounded((double)plan.bound_ms / 1e3, 1),
-        "planned_s", rounded((double)plan.expected_ms / 1e3, 1), "makespan_s", rounded(x.now_s, 1),
-        "makespan_over_bound", plan.bound_ms ? rounded(x.now_s * 1e3 / (double)plan.bound_ms, 3) : 0.0, "evaluations",
-        (json_int_t)x.evaluations, "limit_violations", (json_int_t)x.violations, "complete",
-        x.finished == plan.move_count);
+    json_t *j =
+        json_pack("{s:i, s:i, s:i, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:I, s:b}", "hosts", (int)host_count,
+                  "guests", (int)fleet.guest_count, "max_hosts", (int)at_once, "plan_cpu_ms",
+                  rounded((double)samples_percentile(&took, 50) / 1e6, 1), "moves", (int)plan.move_count, "stages",
+                  (int)plan.stage_count, "blocked", (int)plan.blocked_count, "bound_s",
+                  rounded((double)plan.bound_ms / 1e3, 1), "planned_s", rounded((double)plan.expected_ms / 1e3, 1),
+                  "makespan_s", rounded(x.now_s, 1), "makespan_over_bound",
+                  plan.bound_ms ? rounded(x.now_s * 1e3 / (double)plan.bound_ms, 3) : 0.0, "evaluations",
+                  (json_int_t)x.evaluations, "limit_violations", (json_int_t)x.violations, "complete",
+                  x.finished == plan.move_count);
     lmo_assert(j);
     json_dumpf(j, stdout, JSON_INDENT(2));
     puts("");

@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GIB            (UINT64_C(1) << 30)
-#define FLEET_HOSTS    1024
-#define FLEET_GUESTS   24000
-#define FLEET_GROUPS   64
-#define FLEET_MOVES    64
-#define FLEET_CPUS     4
+#define GIB          (UINT64_C(1) << 30)
+#define FLEET_HOSTS  1024
+#define FLEET_GUESTS 24000
+#define FLEET_GROUPS 64
+#define FLEET_MOVES  64
+#define FLEET_CPUS   4
 
 static struct lmo_fleet_host hosts[FLEET_HOSTS];
 static struct lmo_fleet_guest guests[FLEET_GUESTS];

@@ -231,7 +231,8 @@ START_TEST(explain_gives_every_host_in_order_and_the_order_of_arrays_does_not_ma
         uint32_t best = lmo_place_best(begin(spare, NULL, 0), g, NULL);
         ck_assert_uint_eq(best, verdicts[0].why == LMO_NOT_REJECTED ? verdicts[0].host : LMO_NONE);
         const char *name = best == LMO_NONE ? "" : hosts[best].name;
-        struct lmo_fleet_host swapped = hosts[0]; /* the same fleet, the first and the last host in each other's place */
+        struct lmo_fleet_host swapped =
+            hosts[0]; /* the same fleet, the first and the last host in each other's place */
         hosts[0] = hosts[count - 1];
         hosts[count - 1] = swapped;
         for (uint32_t n = 0; n < fleet.guest_count; n++) {

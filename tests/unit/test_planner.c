@@ -108,7 +108,8 @@ START_TEST(full_hosts_are_swapped_through_a_third_one)
     uint32_t a = guest_on(0, 12 * GIB), b = guest_on(1, 6 * GIB);
     (void)guest_on(1, 6 * GIB);
     (void)guest_on(2, 4 * GIB);
-    ck_assert(lmo_set_add(&guests[a].labels, 0) && lmo_set_add(&hosts[0].labels, 0) && lmo_set_add(&hosts[1].labels, 0));
+    ck_assert(lmo_set_add(&guests[a].labels, 0) && lmo_set_add(&hosts[0].labels, 0) &&
+              lmo_set_add(&hosts[1].labels, 0));
     hosts[2].pools[0] = (struct lmo_fleet_pool){30 * GIB, 26 * GIB, GIB};
     struct made made = drain(FIRST, 1, 0, 0, false);
     ck_assert_uint_eq(made.plan.blocked_count, 0);
@@ -409,7 +410,8 @@ START_TEST(order_of_the_arrays_makes_no_difference)
         plan_done(&made);
         turn_round(targets, &o);
         made = make_plan(&o);
-        ck_assert_msg(made.plan.move_count == count, "round %u: %u moves, %u before", round, made.plan.move_count, count);
+        ck_assert_msg(made.plan.move_count == count, "round %u: %u moves, %u before", round, made.plan.move_count,
+                      count);
         for (uint32_t m = 0; m < count; m++) {
             const struct lmo_plan_move *move = &made.plan.moves[m];
             ck_assert_str_eq(told[m].guest, guests[move->guest].uuid);
