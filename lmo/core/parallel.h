@@ -10,8 +10,8 @@
  * Hill climbing with hysteresis. At each count LMO_PARALLEL_SAMPLES samples are averaged, then:
  *   up    first by doubling, then halving the interval, while that gives LMO_PARALLEL_GAIN_PERCENT more than the best so far
  *   back  to the best one if it does not; what was tried counts as known
- *   stay  until throughput at the best one has changed by LMO_PARALLEL_DRIFT_PERCENT, LMO_PARALLEL_DRIFTS samples in a row; then
- *         what was learned is forgotten and the search begins again at the present count
+ *   stay  until throughput at the best one has changed by LMO_PARALLEL_DRIFT_PERCENT, LMO_PARALLEL_DRIFTS samples in a
+ *         row; then what was learned is forgotten and the search begins again at the present count
  * A lower number is tried too: of two that give the same, within the gain, the lower one is kept.
  *
  * Invariants:

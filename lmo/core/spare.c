@@ -1,8 +1,8 @@
 /* spare.c - N+1: would the guests of the hosts that carry most find a place on the others?
  *
  * A case is one kind of memory and the hosts that have given most of it. For each case places are found by best fit, the
- * largest guest first and with a bounded number of steps back, and what they take is remembered as reserved. A move that leaves all of that in place needs no
- * new search: it is what makes thousands of moves cheap. Rules: placement.h. */
+ * largest guest first and with a bounded number of steps back, and what they take is remembered as reserved. A move that
+ * leaves all of that in place needs no new search: it is what makes thousands of moves cheap. Rules: placement.h. */
 #include "core/place_internal.h"
 
 #include <string.h>
