@@ -116,7 +116,7 @@ enum lmo_not place_suits(const struct lmo_place *p, uint32_t guest, uint32_t hos
     const struct lmo_fleet_guest *g = &p->f->guests[guest];
     const struct lmo_fleet_host *h = &p->f->hosts[host];
     enum lmo_not cpu = cpu_suits(p->f, g, h);
-    return cpu != LMO_NOT_REJECTED                                        ? cpu
+    return cpu != LMO_NOT_REJECTED                                            ? cpu
            : g->machine != LMO_NONE && !lmo_set_has(&h->machines, g->machine) ? LMO_NOT_MACHINE
            : !covers(&g->services, &h->services)                              ? LMO_NOT_SERVICE
            : !covers(&g->fabrics, &h->fabrics)                                ? LMO_NOT_FABRIC
@@ -180,10 +180,10 @@ enum lmo_not place_filter(const struct lmo_place *p, uint32_t host)
         return why;
     }
     bool needs = g->memory_bytes > 0 || g->huge_bytes > 0;
-    return !needs                             ? LMO_NOT_REJECTED
+    return !needs                            ? LMO_NOT_REJECTED
            : !p->f->hosts[host].memory_known ? LMO_NOT_MEMORY_UNKNOWN
-           : !fits                            ? LMO_NOT_MEMORY
-                                              : LMO_NOT_HUGE_PAGES;
+           : !fits                           ? LMO_NOT_MEMORY
+                                             : LMO_NOT_HUGE_PAGES;
 }
 
 /* ------------------------------------------------------------------ the score */

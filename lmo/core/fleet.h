@@ -20,7 +20,7 @@
 #define LMO_FLEET_HOSTS_MAX  4096
 #define LMO_FLEET_GUESTS_MAX 100000
 #define LMO_FLEET_GROUPS_MAX 65536
-#define LMO_FLEET_POOLS_MAX  8   /* pool 0: ordinary memory; the others: one size of huge pages each, fleet-wide */
+#define LMO_FLEET_POOLS_MAX  8    /* pool 0: ordinary memory; the others: one size of huge pages each, fleet-wide */
 #define LMO_FLEET_CPUS_MAX   1024 /* kinds of CPU, of guests and of hosts each */
 #define LMO_GUEST_GROUPS_MAX 4
 #define LMO_SET_WORDS        4
@@ -51,8 +51,8 @@ struct lmo_fleet_host {
     bool draining;    /* by a drain that is under way */
     bool linked;      /* has the link that guests' memory takes */
     bool memory_known;
-    uint32_t cpu;  /* index of a host CPU; LMO_NONE: not known, and then it takes no guest that has needs of that kind */
-    uint32_t cpus; /* hardware threads; 0: not known */
+    uint32_t cpu; /* index of a host CPU; LMO_NONE: not known, and then it takes no guest that has needs of that kind */
+    uint32_t cpus;                                      /* hardware threads; 0: not known */
     struct lmo_set machines, services, fabrics, labels; /* what it offers */
     uint32_t max_incoming, max_outgoing;                /* slots, 0: none */
     uint64_t rate_bytes_per_s;                          /* of that link, both directions together; 0: not stated */
@@ -82,18 +82,18 @@ struct lmo_fleet_guest {
     uint64_t huge_bytes;   /* and huge pages of pool `huge_pool`; 0: none */
     uint8_t huge_pool;
     uint32_t vcpus;
-    uint64_t move_bytes;                         /* memory that pre-copy has to send; 0 when it is shut off */
-    uint64_t disk_bytes;                         /* of local disks, in case they are copied along */
-    uint64_t dirty_bytes_per_s, dirty_age_ms;    /* age 0: never measured */
-    const struct lmo_policy *policy;             /* NULL: the fleet's */
-    uint32_t cpu, machine;                       /* LMO_NONE: no needs of that kind */
-    struct lmo_set services, fabrics, labels;    /* what a host must offer */
-    uint32_t group_count;                        /* different ones */
+    uint64_t move_bytes;                      /* memory that pre-copy has to send; 0 when it is shut off */
+    uint64_t disk_bytes;                      /* of local disks, in case they are copied along */
+    uint64_t dirty_bytes_per_s, dirty_age_ms; /* age 0: never measured */
+    const struct lmo_policy *policy;          /* NULL: the fleet's */
+    uint32_t cpu, machine;                    /* LMO_NONE: no needs of that kind */
+    struct lmo_set services, fabrics, labels; /* what a host must offer */
+    uint32_t group_count;                     /* different ones */
     uint32_t groups[LMO_GUEST_GROUPS_MAX];
-    bool leased;                                 /* somebody asked that it stay; */
-    const char *lease_text;                      /* who and why, or NULL */
-    uint32_t blockers;                           /* LMO_BLOCKER_* */
-    const char *blocker_text;                    /* in words, or NULL */
+    bool leased;              /* somebody asked that it stay; */
+    const char *lease_text;   /* who and why, or NULL */
+    uint32_t blockers;        /* LMO_BLOCKER_* */
+    const char *blocker_text; /* in words, or NULL */
     enum lmo_unmovable unmovable;
 };
 
@@ -126,7 +126,7 @@ struct lmo_fleet {
     const struct lmo_fleet_group *groups;
     const struct lmo_fleet_move *moves;
     uint32_t host_count, guest_count, group_count, move_count;
-    uint32_t pool_count; /* 1 or more */
+    uint32_t pool_count;                      /* 1 or more */
     uint64_t page_bytes[LMO_FLEET_POOLS_MAX]; /* size of each pool's pages; of pool 0: not read */
     const uint8_t *cpu_runs;                  /* [guest's cpu * host_cpu_count + host's cpu] */
     uint32_t guest_cpu_count, host_cpu_count;

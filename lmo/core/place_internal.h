@@ -41,10 +41,10 @@ struct lmo_place {
     /* N+1 */
     uint32_t spare, case_count;
     struct place_case cases[LMO_FLEET_POOLS_MAX];
-    uint32_t *lost_guests, *lost_at; /* guests to find places for, and those found */
-    int64_t *lost_left;              /* room that those places have left */
-    uint32_t spare_steps;            /* how often a place may be given up for another in one search */
-    uint64_t work;                   /* spent on it, in hosts looked at */
+    uint32_t *lost_guests, *lost_at;  /* guests to find places for, and those found */
+    int64_t *lost_left;               /* room that those places have left */
+    uint32_t spare_steps;             /* how often a place may be given up for another in one search */
+    uint64_t work;                    /* spent on it, in hosts looked at */
     uint32_t stuck_host, stuck_guest; /* what the last failure was about */
 };
 

@@ -115,12 +115,12 @@ struct lmo_place *place_lay_out(const struct lmo_fleet *f, uint32_t avoid_count,
 
 enum lmo_not place_closed_by(const struct lmo_fleet_host *h)
 {
-    return !h->up                  ? LMO_NOT_DOWN
-           : h->cordoned           ? LMO_NOT_CORDONED
-           : h->draining           ? LMO_NOT_DRAINING
-           : h->max_incoming == 0  ? LMO_NOT_SLOTS
-           : !h->linked            ? LMO_NOT_LINK
-                                   : LMO_NOT_REJECTED;
+    return !h->up                 ? LMO_NOT_DOWN
+           : h->cordoned          ? LMO_NOT_CORDONED
+           : h->draining          ? LMO_NOT_DRAINING
+           : h->max_incoming == 0 ? LMO_NOT_SLOTS
+           : !h->linked           ? LMO_NOT_LINK
+                                  : LMO_NOT_REJECTED;
 }
 
 static void link_guest(struct lmo_place *p, uint32_t guest, uint32_t host)

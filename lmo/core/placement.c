@@ -15,19 +15,32 @@
 /* ------------------------------------------------------------------ words */
 
 static const char *const not_words[] = {
-    [LMO_NOT_REJECTED] = "none",           [LMO_NOT_MIGRATING] = "migrating",
-    [LMO_NOT_LEASED] = "leased",           [LMO_NOT_BLOCKED] = "blocked",
-    [LMO_NOT_STATE] = "state",             [LMO_NOT_HERE] = "here",
-    [LMO_NOT_DOWN] = "down",               [LMO_NOT_CORDONED] = "cordoned",
-    [LMO_NOT_DRAINING] = "draining",       [LMO_NOT_AVOIDED] = "avoided",
-    [LMO_NOT_LINK] = "link",               [LMO_NOT_SLOTS] = "slots",
-    [LMO_NOT_CPU] = "cpu",                 [LMO_NOT_CPU_UNKNOWN] = "cpu_unknown",
-    [LMO_NOT_MACHINE] = "machine",         [LMO_NOT_SERVICE] = "service",
-    [LMO_NOT_FABRIC] = "fabric",           [LMO_NOT_LABEL] = "label",
-    [LMO_NOT_ANTI_AFFINITY] = "anti_affinity", [LMO_NOT_AFFINITY] = "affinity",
-    [LMO_NOT_MEMORY_UNKNOWN] = "memory_unknown", [LMO_NOT_MEMORY] = "memory",
-    [LMO_NOT_HUGE_PAGES] = "huge_pages",   [LMO_NOT_SPARE] = "spare",
-    [LMO_NOT_NOWHERE] = "nowhere",         [LMO_NOT_OVER] = "over",
+    [LMO_NOT_REJECTED] = "none",
+    [LMO_NOT_MIGRATING] = "migrating",
+    [LMO_NOT_LEASED] = "leased",
+    [LMO_NOT_BLOCKED] = "blocked",
+    [LMO_NOT_STATE] = "state",
+    [LMO_NOT_HERE] = "here",
+    [LMO_NOT_DOWN] = "down",
+    [LMO_NOT_CORDONED] = "cordoned",
+    [LMO_NOT_DRAINING] = "draining",
+    [LMO_NOT_AVOIDED] = "avoided",
+    [LMO_NOT_LINK] = "link",
+    [LMO_NOT_SLOTS] = "slots",
+    [LMO_NOT_CPU] = "cpu",
+    [LMO_NOT_CPU_UNKNOWN] = "cpu_unknown",
+    [LMO_NOT_MACHINE] = "machine",
+    [LMO_NOT_SERVICE] = "service",
+    [LMO_NOT_FABRIC] = "fabric",
+    [LMO_NOT_LABEL] = "label",
+    [LMO_NOT_ANTI_AFFINITY] = "anti_affinity",
+    [LMO_NOT_AFFINITY] = "affinity",
+    [LMO_NOT_MEMORY_UNKNOWN] = "memory_unknown",
+    [LMO_NOT_MEMORY] = "memory",
+    [LMO_NOT_HUGE_PAGES] = "huge_pages",
+    [LMO_NOT_SPARE] = "spare",
+    [LMO_NOT_NOWHERE] = "nowhere",
+    [LMO_NOT_OVER] = "over",
 };
 _Static_assert(sizeof not_words / sizeof not_words[0] == LMO_NOT_COUNT, "a reason without a word");
 
@@ -113,7 +126,7 @@ static enum lmo_way not_at_all(enum lmo_not why, enum lmo_not *ret_why, char *te
 
 static const char *blocker_of(const struct lmo_fleet_guest *g)
 {
-    return g->blocker_text && g->blocker_text[0]      ? g->blocker_text
+    return g->blocker_text && g->blocker_text[0]  ? g->blocker_text
            : g->blockers & LMO_BLOCKER_DEVICE     ? "a device of its host was passed through to it"
            : g->blockers & LMO_BLOCKER_LOCAL_DISK ? "it has a disk that only its host has"
            : g->blockers & LMO_BLOCKER_HOST_BOUND ? "a part of it exists on its host only"
@@ -134,8 +147,8 @@ enum lmo_way lmo_place_way_of(const struct lmo_fleet_guest *g, bool migrating, e
         return not_at_all(LMO_NOT_MIGRATING, ret_why, text, size, "a migration of it is under way", NULL);
     }
     if (g->leased) {
-        return not_at_all(LMO_NOT_LEASED, ret_why, text, size, "leased, it is not to be moved: ",
-                          g->lease_text ? g->lease_text : "no reason given");
+        return not_at_all(LMO_NOT_LEASED, ret_why, text, size,
+                          "leased, it is not to be moved: ", g->lease_text ? g->lease_text : "no reason given");
     }
     if (!shut_off && g->state != LMO_RUN_RUNNING && g->state != LMO_RUN_PAUSED_BY_USER) {
         return not_at_all(LMO_NOT_STATE, ret_why, text, size,
@@ -196,8 +209,8 @@ static void name_of(const struct lmo_fleet_names *n, uint32_t which, char *ret, 
     }
 }
 
-static void lacking_text(const char *host, const char *what, const struct lmo_set *needs,
-                         const struct lmo_set *offers, const struct lmo_fleet_names *names, char *ret)
+static void lacking_text(const char *host, const char *what, const struct lmo_set *needs, const struct lmo_set *offers,
+                         const struct lmo_fleet_names *names, char *ret)
 {
     char name[128];
     name_of(names, lmo_set_lacks(needs, offers), name, sizeof name);
@@ -295,9 +308,7 @@ static void reject_text(const struct lmo_place *p, uint32_t guest, uint32_t host
     case LMO_NOT_HERE: (void)snprintf(ret, LMO_TEXT_MAX, "%s: the guest is there already", h->name); break;
     case LMO_NOT_DOWN: (void)snprintf(ret, LMO_TEXT_MAX, "%s: down, its worker does not answer", h->name); break;
     case LMO_NOT_AVOIDED: (void)snprintf(ret, LMO_TEXT_MAX, "%s: it refused this guest before", h->name); break;
-    case LMO_NOT_LINK:
-        (void)snprintf(ret, LMO_TEXT_MAX, "%s: has no link '%s'", h->name, f->limits->link);
-        break;
+    case LMO_NOT_LINK: (void)snprintf(ret, LMO_TEXT_MAX, "%s: has no link '%s'", h->name, f->limits->link); break;
     case LMO_NOT_SLOTS: (void)snprintf(ret, LMO_TEXT_MAX, "%s: its max_incoming is 0", h->name); break;
     case LMO_NOT_MEMORY_UNKNOWN:
         (void)snprintf(ret, LMO_TEXT_MAX, "%s: its worker does not tell its memory", h->name);
@@ -332,9 +343,8 @@ static void describe(struct lmo_place *p, uint32_t host, enum lmo_not why, struc
     }
     char left[32];
     ret->score = place_score(p, host, 0, ret->parts);
-    (void)snprintf(
-        ret->text, sizeof ret->text, "%s: can take it, %s of memory free then", p->f->hosts[host].name,
-        amount(place_room(p, host)[0] - (int64_t)p->f->guests[p->prepared].memory_bytes, left, sizeof left));
+    (void)snprintf(ret->text, sizeof ret->text, "%s: can take it, %s of memory free then", p->f->hosts[host].name,
+                   amount(place_room(p, host)[0] - (int64_t)p->f->guests[p->prepared].memory_bytes, left, sizeof left));
 }
 
 void lmo_place_judge(struct lmo_place *p, uint32_t guest, uint32_t host, struct lmo_verdict *ret)

@@ -99,7 +99,8 @@ struct lmo_verdict {
     enum lmo_not why; /* LMO_NOT_REJECTED (0): it can take the guest */
     uint32_t score;   /* 0 if rejected */
     uint32_t parts[LMO_SCORE_PARTS];
-    char text[LMO_TEXT_MAX]; /* one sentence, figures included: "hv2: needs 4.0 GiB, 2.1 GiB free after 1.0 GiB is kept" */
+    char text
+        [LMO_TEXT_MAX]; /* one sentence, figures included: "hv2: needs 4.0 GiB, 2.1 GiB free after 1.0 GiB is kept" */
 };
 
 struct lmo_place_options {

@@ -82,8 +82,8 @@ static void lay_out(struct planner *pl, const struct lmo_plan_sizes *s, struct p
     pl->p = place_lay_out(f, pl->o->avoid_count, a);
     pl->target = place_take(a, hosts, sizeof *pl->target);
     pl->listed = place_take(a, hosts * f->pool_count, sizeof *pl->listed);
-    uint32_t **by_host[] = {&pl->stage_of, &pl->over, &pl->left_last, &pl->tried, &pl->local, &pl->queue,
-                            &pl->came_last};
+    uint32_t **by_host[] = {&pl->stage_of, &pl->over,  &pl->left_last, &pl->tried,
+                            &pl->local,    &pl->queue, &pl->came_last};
     for (size_t n = 0; n < sizeof by_host / sizeof by_host[0]; n++) {
         *by_host[n] = place_take(a, hosts, sizeof(uint32_t));
     }
@@ -202,8 +202,10 @@ static void block(struct planner *pl, uint32_t stage, uint32_t guest, enum lmo_n
     struct lmo_plan *plan = pl->plan;
     lmo_assert(plan->blocked_count < plan->blocked_max);
     struct lmo_plan_blocked *b = &plan->blocked[plan->blocked_count++];
-    *b = (struct lmo_plan_blocked){
-        .guest = guest, .stage = stage, .why = why, .unmovable = pl->f->guests[guest].unmovable};
+    *b = (struct lmo_plan_blocked){.guest = guest,
+                                   .stage = stage,
+                                   .why = why,
+                                   .unmovable = pl->f->guests[guest].unmovable};
     (void)snprintf(b->text, sizeof b->text, "%s", text);
     plan->stages[stage].blocked++;
 }
@@ -345,7 +347,8 @@ static void range_of(struct planner *pl, struct lmo_plan_stage *stage)
     uint32_t slots = pl->f->hosts[stage->host].max_outgoing;
     stage->low_ms = low / (slots ? slots : 1) > longest ? low / (slots ? slots : 1) : longest;
     stage->low_ms = stage->low_ms < stage->expected_ms ? stage->low_ms : stage->expected_ms;
-    stage->high_ms = high > stage->expected_ms ? high : stage->expected_ms; /* one after the other, each at its slowest */
+    stage->high_ms =
+        high > stage->expected_ms ? high : stage->expected_ms; /* one after the other, each at its slowest */
 }
 
 /* Writes the stage down as its drafts are. */
@@ -355,8 +358,11 @@ static void list_stage(struct planner *pl, bool barrier)
     uint32_t s = plan->stage_count++, host = pl->host;
     struct lmo_plan_stage *stage = &plan->stages[s];
     uint64_t end_ms;
-    *stage = (struct lmo_plan_stage){
-        .host = host, .lane = pl->lane, .move_first = plan->move_count, .parallel = 1, .start_ms = pl->lane_end[pl->lane]};
+    *stage = (struct lmo_plan_stage){.host = host,
+                                     .lane = pl->lane,
+                                     .move_first = plan->move_count,
+                                     .parallel = 1,
+                                     .start_ms = pl->lane_end[pl->lane]};
     pl->stage_of[host] = s;
     pl->barrier = barrier ? s : pl->barrier;
     find_order(pl, s, barrier);
@@ -397,7 +403,8 @@ static uint32_t all_over(struct planner *pl)
     uint32_t count = 0;
     for (uint32_t l = 0; l < pl->lane_count; l++) {
         uint32_t last = pl->lane_last[l];
-        if (last != LMO_NONE && pl->over[pl->plan->stages[last].host] == LMO_NONE && complete(&pl->plan->stages[last])) {
+        if (last != LMO_NONE && pl->over[pl->plan->stages[last].host] == LMO_NONE &&
+            complete(&pl->plan->stages[last])) {
             stage_is_over(pl, last);
             count++;
         }

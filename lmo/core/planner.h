@@ -4,10 +4,14 @@
  * Pure and deterministic: same snapshot and options, same plan, whatever the order of the arrays (hosts are told apart by
  * name, guests by uuid). Time is about moves x hosts. docs/placement.md has the rules and formulas.
  *
+ * Flags of the snapshot hold for the whole plan: a host that is cordoned or draining there never becomes a destination, not
+ * even after its own stage. Whoever plans a drain leaves that drain's own cordon out.
+ *
  * A stage is one host being emptied. Stages run in lanes, at most `max_hosts`: a stage begins when the stages that it comes
  * after are over, and a stage is over when its host was empty AND is back and ready (and, with give_back, its guests are
- * back). So a host that takes long holds up its own lane only. In the list the moves of one stage stand together, stages in
- * the order in which they are expected to begin.
+ * back). One with guests that are blocked is over when its moves have ended, and its host is not used again. So a host that
+ * takes long holds up its own lane only. In the list the moves of one stage stand together, stages in the order in which
+ * they are expected to begin.
  *
  * Invariants (lmo_plan_broken checks a plan from outside):
  *  N1  Whatever needs something names it: room that another move makes (`after`), the end of a stage (`after_stage`), an
@@ -45,11 +49,11 @@ struct lmo_plan_options {
     enum lmo_plan_kind kind;
     const uint32_t *hosts; /* EMPTY: to be emptied, each once. Others: NULL */
     uint32_t host_count;
-    uint32_t max_hosts;      /* being emptied or away at the same time; 0: all */
-    uint32_t spare_hosts;    /* 1: N+1; 0: not looked at */
-    bool as_given;           /* hosts in the order given; else in the order that is over soonest */
-    bool give_back;          /* guests return to their host when it is ready again */
-    uint32_t tolerance_percent; /* SPREAD: hosts that are so near to the mean are left alone; 0: 5 */
+    uint32_t max_hosts;                 /* being emptied or away at the same time; 0: all */
+    uint32_t spare_hosts;               /* 1: N+1; 0: not looked at */
+    bool as_given;                      /* hosts in the order given; else in the order that is over soonest */
+    bool give_back;                     /* guests return to their host when it is ready again */
+    uint32_t tolerance_percent;         /* SPREAD: hosts that are so near to the mean are left alone; 0: 5 */
     const struct lmo_plan_avoid *avoid; /* in any order; may be NULL */
     uint32_t avoid_count;               /* at most guest_count */
 };
@@ -69,13 +73,13 @@ struct lmo_plan_move {
     enum lmo_way way;
     uint32_t stage;                    /* LMO_NONE: a rebalance has none */
     uint32_t after_first, after_count; /* of lmo_plan.after: moves that must have ended well before this one starts */
-    uint32_t after_stage;              /* must be over: LMO_NONE or an earlier stage; GIVE_BACK: its own stage's host is ready */
-    uint64_t bytes;                    /* memory, and disks that are copied */
-    uint64_t bandwidth_bytes_per_s;    /* that it is expected to get; 0: not known */
-    uint64_t start_ms;                 /* expected, from the beginning of the plan, hosts ready again at once */
-    uint64_t expected_ms;              /* how long it should take */
-    uint64_t low_ms, high_ms;          /* alone on its links; at the least share it starts with, or at its time-out */
-    enum lmo_outlook outlook;          /* core/convergence.h, with the bandwidth that it is expected to get */
+    uint32_t after_stage; /* must be over: LMO_NONE or an earlier stage; GIVE_BACK: its own stage's host is ready */
+    uint64_t bytes;       /* memory, and disks that are copied */
+    uint64_t bandwidth_bytes_per_s; /* that it is expected to get; 0: not known */
+    uint64_t start_ms;              /* expected, from the beginning of the plan, hosts ready again at once */
+    uint64_t expected_ms;           /* how long it should take */
+    uint64_t low_ms, high_ms;       /* alone on its links; at the least share it starts with, or at its time-out */
+    enum lmo_outlook outlook;       /* core/convergence.h, with the bandwidth that it is expected to get */
 };
 
 struct lmo_plan_stage {
@@ -108,7 +112,7 @@ struct lmo_plan {
     bool spare_kept;      /* with spare_hosts: N+1 holds before the first move; if not, nothing is moved */
     uint64_t expected_ms; /* makespan: from the first start to the last end, hosts ready again at once */
     uint64_t low_ms, high_ms;
-    uint64_t bound_ms; /* no execution within the limits is faster: lmo_plan_bound */
+    uint64_t bound_ms;       /* no execution within the limits is faster: lmo_plan_bound */
     char text[LMO_TEXT_MAX]; /* one sentence: what it will do */
 };
 

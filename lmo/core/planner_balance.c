@@ -77,10 +77,9 @@ static void try_guest(struct planner *pl, uint32_t guest, uint32_t from, int64_t
         int64_t there = load_with(pl, h, need), here = load_with(pl, from, -need);
         int64_t higher = there > here ? there : here;
         bool improves = before - load_with(pl, h, 0) > 2 * tolerance && higher < before;
-        bool nearer = higher < best->higher ||
-                      (higher == best->higher && best->guest != LMO_NONE &&
-                       (guest != best->guest ? pl->p->turn[guest] < pl->p->turn[best->guest]
-                                             : pl->p->rank[h] < pl->p->rank[best->to]));
+        bool nearer = higher < best->higher || (higher == best->higher && best->guest != LMO_NONE &&
+                                                (guest != best->guest ? pl->p->turn[guest] < pl->p->turn[best->guest]
+                                                                      : pl->p->rank[h] < pl->p->rank[best->to]));
         if (improves && (best->guest == LMO_NONE || nearer) && place_filter(pl->p, h) == LMO_NOT_REJECTED) {
             *best = (struct step){guest, h, higher};
         }

@@ -260,8 +260,11 @@ static const char *broken_move(struct check *c, uint32_t m, const int64_t *first
     }
     place_move(c->p, move->guest, move->to);
     broken = broken ? broken : broken_groups(c, move->guest, move->to);
-    place_spare_forget(c->p);
-    return !broken && !place_spare_holds(c->p) ? "N2: N+1 does not hold after a prefix" : broken;
+    if (!broken && !place_spare_holds(c->p)) { /* places known from the prefix before count, and else a search anew */
+        place_spare_forget(c->p);
+        broken = place_spare_holds(c->p) ? NULL : "N2: N+1 does not hold after a prefix";
+    }
+    return broken;
 }
 
 const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan *plan,
@@ -293,7 +296,11 @@ const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_opt
                 broken = broken_end_of_stage(&c, s);
                 checked = true;
             }
-            set_open(&c, s, back);
+            if (n == 0 || back != (plan->moves[at - 1].why == LMO_MOVE_GIVE_BACK)) {
+                set_open(&c, s, back);
+                broken =
+                    broken || place_spare_holds(c.p) ? broken : "N2: N+1 does not hold before a stage's first move";
+            }
             broken = broken ? broken : broken_move(&c, at, first_room);
         }
         broken = broken || checked ? broken : broken_end_of_stage(&c, s);

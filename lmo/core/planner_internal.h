@@ -24,10 +24,10 @@ struct planner {
     struct lmo_plan *plan;
     struct lmo_place *p;
     /* by host */
-    bool *target;        /* to be emptied */
-    uint32_t *stage_of;  /* its stage, or LMO_NONE */
-    uint32_t *over;      /* its stage, once that is over and it takes guests again */
-    int64_t *listed;     /* [host * pools + pool]: room less all arrivals listed; what leaves is not added, see list.c */
+    bool *target;       /* to be emptied */
+    uint32_t *stage_of; /* its stage, or LMO_NONE */
+    uint32_t *over;     /* its stage, once that is over and it takes guests again */
+    int64_t *listed;    /* [host * pools + pool]: room less all arrivals listed; what leaves is not added, see list.c */
     uint32_t *left_last; /* the last listed move off it since it was empty, or LMO_NONE */
     uint32_t *came_last; /* likewise the last one onto it */
     uint32_t *tried, *local, *queue;

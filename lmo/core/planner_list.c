@@ -37,6 +37,7 @@ static bool longer(const void *arg, uint32_t a, uint32_t b)
 static bool replay(struct planner *pl, const struct draft *from, const uint32_t *order, uint32_t count)
 {
     planner_back(pl, 0);
+    place_spare_forget(pl->p);
     for (uint32_t n = 0; n < count; n++) {
         const struct draft *d = &from[order ? order[n] : n];
         place_prepare(pl->p, d->guest);
@@ -94,7 +95,7 @@ static void put_in_order(struct planner *pl)
         uint32_t fewer = shortened(pl, copy);
         struct draft *whole = copy + pl->draft_max;
         memcpy(whole, pl->drafts, count * sizeof *whole);
-        if (fewer < count && !replay(pl, copy, NULL, fewer)) {
+        if ((fewer < count || pl->p->spare) && !replay(pl, copy, NULL, fewer)) {
             as_it_was(pl, whole, count);
         }
         return; /* who makes room stands before who needs it: left as it was found */

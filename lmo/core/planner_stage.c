@@ -12,18 +12,18 @@
 
 #include <string.h>
 
-#define SEARCH_HOSTS_MAX  64    /* attempt 2 */
-#define SEARCH_UNITS_MAX  32
-#define SEARCH_NODES      20000
-#define SEARCH_WORK       UINT64_C(1000000) /* hosts looked at for N+1 meanwhile */
-#define PUSH_HOSTS_MAX    12    /* attempt 3: hosts looked at for one guest ... */
-#define PUSH_LOOKED_AT    64    /* ... guests looked at on one host ... */
-#define PUSH_VICTIMS_MAX  8     /* ... and pushed from it ... */
-#define PUSH_DEPTH        2     /* ... and how far that goes on */
-#define PUSH_NODES        4000  /* steps for one stage */
-#define SPARE_TRIES       16    /* destinations of a large fleet for which N+1 is worked out, for one guest */
-#define SPARE_WORK_MAX    UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
-#define OTHER_LANE        2000U /* points off a host that another lane's stage has to be over for */
+#define SEARCH_HOSTS_MAX 64 /* attempt 2 */
+#define SEARCH_UNITS_MAX 32
+#define SEARCH_NODES     20000
+#define SEARCH_WORK      UINT64_C(1000000) /* hosts looked at for N+1 meanwhile */
+#define PUSH_HOSTS_MAX   12                /* attempt 3: hosts looked at for one guest ... */
+#define PUSH_LOOKED_AT   64                /* ... guests looked at on one host ... */
+#define PUSH_VICTIMS_MAX 8                 /* ... and pushed from it ... */
+#define PUSH_DEPTH       2                 /* ... and how far that goes on */
+#define PUSH_NODES       4000              /* steps for one stage */
+#define SPARE_TRIES      16 /* destinations of a large fleet for which N+1 is worked out, for one guest */
+#define SPARE_WORK_MAX   UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
+#define OTHER_LANE       2000U               /* points off a host that another lane's stage has to be over for */
 
 /* ------------------------------------------------------------------ drafts */
 
@@ -68,28 +68,57 @@ static bool pointless(const struct planner *pl, uint32_t guest, uint32_t host)
     return pl->target[host] && pl->stage_of[host] == LMO_NONE && !pl->target[pl->f->guests[guest].host];
 }
 
-/* The best of those not in `mask` (hosts below 64) nor marked as tried. */
+/* With nothing else to be said against it, a host that is still to be emptied itself has at most this. */
+static uint32_t most_of_later(void)
+{
+    uint32_t sum = 0;
+    for (int n = 0; n < LMO_SCORE_PARTS; n++) {
+        sum += (n == LMO_SCORE_BYTES ? 501 : 1000) * lmo_score_weight((enum lmo_score_part)n);
+    }
+    return sum;
+}
+
+struct choice {
+    uint32_t host, score;
+};
+
+static void consider(struct planner *pl, uint32_t guest, uint32_t h, struct choice *best)
+{
+    bool out = pl->tried[h] == pl->stamp || pl->p->closed[h] == LMO_NOT_DRAINING || !room_for(pl, guest, h) ||
+               pointless(pl, guest, h);
+    if (out || place_filter(pl->p, h) != LMO_NOT_REJECTED) {
+        return;
+    }
+    uint32_t score = place_score(pl->p, h, caused_by(pl, guest, h), NULL);
+    bool waits = pl->over[h] != LMO_NONE && pl->host != LMO_NONE && pl->plan->stages[pl->over[h]].lane != pl->lane;
+    score -= waits ? (score > OTHER_LANE ? OTHER_LANE : score) : 0;
+    if (best->host == LMO_NONE || score > best->score ||
+        (score == best->score && pl->p->rank[h] < pl->p->rank[best->host])) {
+        *best = (struct choice){h, score};
+    }
+}
+
+/* The best of those not in `mask` (hosts below 64) nor marked as tried. The host that the lane has emptied last comes first:
+ * it mostly is the best, and then those that are still to be emptied need not be looked at. */
 static uint32_t choose(struct planner *pl, uint32_t guest, uint64_t mask)
 {
-    uint32_t best = LMO_NONE, best_score = 0;
+    struct choice best = {.host = LMO_NONE};
+    uint32_t most = planner_bytes(&pl->f->guests[guest]) ? most_of_later() : UINT32_MAX;
+    uint32_t last = pl->host != LMO_NONE && pl->lane_last[pl->lane] != LMO_NONE
+                        ? pl->plan->stages[pl->lane_last[pl->lane]].host
+                        : LMO_NONE;
     place_prepare(pl->p, guest);
+    if (last != LMO_NONE && !(last < 64 && (mask >> last & 1))) {
+        consider(pl, guest, last, &best);
+    }
     for (uint32_t h = 0; h < pl->f->host_count; h++) {
-        bool out = pl->tried[h] == pl->stamp || (h < 64 && (mask >> h & 1)) ||
-                   pl->p->closed[h] == LMO_NOT_DRAINING || !room_for(pl, guest, h) || pointless(pl, guest, h);
-        if (out || place_filter(pl->p, h) != LMO_NOT_REJECTED) {
-            continue;
-        }
-        uint32_t score = place_score(pl->p, h, caused_by(pl, guest, h), NULL);
-        bool waits = pl->over[h] != LMO_NONE && pl->host != LMO_NONE && pl->plan->stages[pl->over[h]].lane != pl->lane;
-        score -= waits ? (score > OTHER_LANE ? OTHER_LANE : score) : 0;
-        if (best == LMO_NONE || score > best_score ||
-            (score == best_score && pl->p->rank[h] < pl->p->rank[best])) {
-            best = h;
-            best_score = score;
+        bool later = pl->target[h] && pl->stage_of[h] == LMO_NONE && best.host != LMO_NONE && best.score > most;
+        if (!later && h != last && !(h < 64 && (mask >> h & 1))) {
+            consider(pl, guest, h, &best);
         }
     }
     place_forget(pl->p);
-    return best;
+    return best.host;
 }
 
 static bool allowed(struct planner *pl, uint32_t guest, uint32_t host)
@@ -384,8 +413,7 @@ static bool push(struct planner *pl, uint32_t guest, uint32_t depth, enum lmo_mo
     uint32_t hosts[PUSH_HOSTS_MAX], count = 0;
     place_prepare(pl->p, guest);
     for (uint32_t h = 0; h < pl->f->host_count; h++) {
-        if (!pl->f->hosts[h].memory_known || pointless(pl, guest, h) ||
-            place_allowed(pl->p, h) != LMO_NOT_REJECTED ||
+        if (!pl->f->hosts[h].memory_known || pointless(pl, guest, h) || place_allowed(pl->p, h) != LMO_NOT_REJECTED ||
             (count == PUSH_HOSTS_MAX && !lacks_less(pl, guest, h, hosts[count - 1]))) {
             continue;
         }

@@ -8,11 +8,11 @@
 
 #include <string.h>
 
-#define OVERHEAD_MS   500  /* of a migration, beside its memory: checks, preparation, switch-over, clearing up */
-#define PARALLEL_MAX  PLANNER_SLOTS
+#define OVERHEAD_MS         500 /* of a migration, beside its memory: checks, preparation, switch-over, clearing up */
+#define PARALLEL_MAX        PLANNER_SLOTS
 #define PARALLEL_IF_UNKNOWN 2
-#define MARGIN_PERCENT 25 /* of what a steady guest needs: on the high end */
-#define MARGIN_MS      1000
+#define MARGIN_PERCENT      25 /* of what a steady guest needs: on the high end */
+#define MARGIN_MS           1000
 
 static uint64_t lower(uint64_t a, uint64_t b)
 {
@@ -68,7 +68,8 @@ uint64_t planner_alone_ms(const struct lmo_fleet *f, const struct lmo_fleet_gues
 {
     const struct lmo_fleet_host *h = &f->hosts[g->host];
     const struct lmo_policy *policy = policy_of(f, g);
-    uint64_t rate = h->rate_bytes_per_s, best = limit(limit(rate, h->stream_bytes_per_s), policy->bandwidth_bytes_per_s);
+    uint64_t rate = h->rate_bytes_per_s,
+             best = limit(limit(rate, h->stream_bytes_per_s), policy->bandwidth_bytes_per_s);
     *ret_link_ms = 0;
     if (best == 0 || planner_bytes(g) == 0) {
         return 0;
@@ -105,7 +106,7 @@ uint64_t lmo_plan_bound(const struct lmo_fleet *f, const struct lmo_plan_options
         link_ms[g->host] += on_link * times;
         slot_ms[g->host] += ms * times;
         longest[g->host] = (uint32_t)(lower(ms * times, UINT32_MAX) > longest[g->host] ? lower(ms * times, UINT32_MAX)
-                                                                                      : longest[g->host]);
+                                                                                       : longest[g->host]);
         bytes += (double)on_link * (double)f->hosts[g->host].rate_bytes_per_s / 1000.0 * (double)times;
         all += ms * times;
     }
@@ -181,13 +182,12 @@ void planner_shares(struct planner *pl, uint32_t parallel)
         const struct draft *d = &pl->drafts[n];
         const struct lmo_fleet_guest *g = &pl->f->guests[d->guest];
         uint32_t source = local_host(pl, d->from, &hosts, parallel), to = local_host(pl, d->to, &hosts, parallel);
-        pl->adm_items[n] =
-            (struct lmo_adm_item){.state = LMO_ADM_QUEUED,
-                                  .source = source,
-                                  .destination = to,
-                                  .next = n + 1 < count ? n + 1 : LMO_NONE,
-                                  .cap_bytes_per_s = policy_of(pl->f, g)->bandwidth_bytes_per_s,
-                                  .demand_bytes_per_s = pl->f->hosts[d->from].stream_bytes_per_s};
+        pl->adm_items[n] = (struct lmo_adm_item){.state = LMO_ADM_QUEUED,
+                                                 .source = source,
+                                                 .destination = to,
+                                                 .next = n + 1 < count ? n + 1 : LMO_NONE,
+                                                 .cap_bytes_per_s = policy_of(pl->f, g)->bandwidth_bytes_per_s,
+                                                 .demand_bytes_per_s = pl->f->hosts[d->from].stream_bytes_per_s};
     }
     struct lmo_adm_fleet fleet = {.limits = pl->f->limits,
                                   .hosts = pl->adm_hosts,
@@ -247,9 +247,8 @@ void planner_times(const struct planner *pl, struct lmo_plan_move *m)
     uint64_t most = m->bytes && m->way == LMO_WAY_LIVE && g->dirty_age_ms == 0 && g->state == LMO_RUN_RUNNING
                         ? patience_ms(f, g, pessimistic)
                         : takes_ms(f, g, pessimistic);
-    m->high_ms = lower(most + most / 100 * MARGIN_PERCENT, most > patience_ms(f, g, pessimistic)
-                                                               ? most
-                                                               : patience_ms(f, g, pessimistic)) +
+    m->high_ms = lower(most + most / 100 * MARGIN_PERCENT,
+                       most > patience_ms(f, g, pessimistic) ? most : patience_ms(f, g, pessimistic)) +
                  OVERHEAD_MS + MARGIN_MS;
     m->low_ms = lower(m->low_ms, m->expected_ms);
     m->high_ms = m->high_ms > m->expected_ms ? m->high_ms : m->expected_ms;

@@ -1,13 +1,13 @@
 /* spare.c - N+1: would the guests of the hosts that carry most find a place on the others?
  *
  * A case is one kind of memory and the hosts that have given most of it. For each case places are found by best fit, the
- * largest guest first and with a bounded number of steps back, and what they take is remembered as reserved. A move that leaves all of that in place needs no
- * new search: it is what makes thousands of moves cheap. Rules: placement.h. */
+ * largest guest first and with a bounded number of steps back, and what they take is remembered as reserved. A move that
+ * leaves all of that in place needs no new search: it is what makes thousands of moves cheap. Rules: placement.h. */
 #include "core/place_internal.h"
 
 #include <string.h>
 
-#define STEPS_HOSTS 4000 /* hosts looked at in one search, beyond best fit */
+#define STEPS_HOSTS 4000               /* hosts looked at in one search, beyond best fit */
 #define WORK_MAX    UINT64_C(20000000) /* in all: from then on nothing but best fit */
 
 /* A guest that nothing could restart elsewhere is not helped by room kept for it. */
@@ -147,8 +147,8 @@ static uint32_t next_fit(struct lmo_place *p, const struct place_case *c, uint32
         const int64_t *room = place_room(p, h), *reserved = c->spare_buffer + (size_t)h * p->pools;
         int64_t left = room[by] - reserved[by] - place_need(g, by);
         bool fits = left >= 0 && (by == 0 || room[0] - reserved[0] >= (int64_t)g->memory_bytes);
-        bool had = given != LMO_NONE && (left < p->lost_left[n] ||
-                                         (left == p->lost_left[n] && p->rank[h] <= p->rank[given]));
+        bool had =
+            given != LMO_NONE && (left < p->lost_left[n] || (left == p->lost_left[n] && p->rank[h] <= p->rank[given]));
         if (!fits || had || !is_refuge(p, c, h) || (best != LMO_NONE && left > best_left) ||
             (best != LMO_NONE && left == best_left && p->rank[h] > p->rank[best]) ||
             place_suits(p, guest, h) != LMO_NOT_REJECTED || apart_from(p, c, guest, h, n)) {
@@ -261,9 +261,8 @@ static bool untouched(const struct lmo_place *p, const struct place_case *c, uin
     if (is_lost(c, from) || is_lost(c, to) || has_hard_apart(p, guest)) {
         return false;
     }
-    bool now_most =
-        remains(p, to) && used(p, to, c->pool) > 0 &&
-        (c->lost_count < p->spare || carries_more(p, c->pool, to, c->lost[c->lost_count - 1]));
+    bool now_most = remains(p, to) && used(p, to, c->pool) > 0 &&
+                    (c->lost_count < p->spare || carries_more(p, c->pool, to, c->lost[c->lost_count - 1]));
     const int64_t *room = place_room(p, to), *reserved = c->reserved + (size_t)to * p->pools;
     for (uint32_t pool = 0; pool < p->pools; pool++) {
         if (reserved[pool] > 0 && room[pool] < reserved[pool]) {

@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GIB            (UINT64_C(1) << 30)
-#define FLEET_HOSTS    1024
-#define FLEET_GUESTS   24000
-#define FLEET_GROUPS   64
-#define FLEET_MOVES    64
-#define FLEET_CPUS     4
+#define GIB          (UINT64_C(1) << 30)
+#define FLEET_HOSTS  1024
+#define FLEET_GUESTS 24000
+#define FLEET_GROUPS 64
+#define FLEET_MOVES  64
+#define FLEET_CPUS   4
 
 static struct lmo_fleet_host hosts[FLEET_HOSTS];
 static struct lmo_fleet_guest guests[FLEET_GUESTS];
@@ -34,12 +34,12 @@ __attribute__((unused)) static uint32_t draw(uint32_t below)
     return below ? (uint32_t)(random_state >> 33) % below : 0;
 }
 
+/* Guests and hosts are written whole as they come: nothing of a fleet before is left. */
 static void fleet_begin(uint32_t host_count, uint64_t memory_bytes)
 {
     lmo_limits_default(&limits);
     policy = (struct lmo_policy){.max_downtime_ms = 300};
-    memset(hosts, 0, sizeof hosts);
-    memset(guests, 0, sizeof guests);
+    memset(hosts, 0, host_count * sizeof *hosts);
     memset(groups, 0, sizeof groups);
     memset(cpu_runs, LMO_CPU_RUNS, sizeof cpu_runs);
     fleet = (struct lmo_fleet){.limits = &limits,
