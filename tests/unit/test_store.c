@@ -83,7 +83,7 @@ static void fill(struct lmo_migration *m)
     m->phase_started_ms = 6;
     m->phase_started_boot_us = 7;
     m->deadline_ms = 8;
-    m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE};
+    m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE, true, true};
     m->held_since_ms = 16;
     m->held_until_ms = 17;
     struct lmo_convergence *c = &m->convergence;
@@ -110,6 +110,9 @@ static void fill(struct lmo_migration *m)
     m->vm.persistent = m->vm.autostart = true;
     strcpy(m->vm.machine, "pc-q35-7.2");
     strcpy(m->vm.blocker, "none that is known");
+    strcpy(m->vm.blocker_kinds, "other");
+    strcpy(m->vm.cpu, "0123456789abcdef");
+    strcpy(m->drain, "01J00000000000000000000000");
     m->vm.memory_bytes = 1U << 30;
     m->vm.vcpus = 4;
     m->vm.volume_count = LMO_VOLUMES_MAX;
