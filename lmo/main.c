@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "rpc/hooks.h"
 #include "rpc/workers.h"
 
 #include <argp.h>
@@ -36,6 +37,7 @@ static const struct lmo_conf_key keys[] = {
     {"limits", "memory_overhead_percent", LMO_CONF_UINT, false, NULL, 0, 100, "and in proportion to that memory"},
     {"limits", "queue_timeout", LMO_CONF_UINT, false, NULL, 1, 31536000,
      "seconds after which a migration that still waits is given up"},
+    LMO_HOOK_KEYS,
     {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
     {"tls", "crl", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA's revocation list"},
     {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "the coordinator's certificate"},
@@ -82,6 +84,7 @@ struct lmod {
     struct lmo_permit_key *permit_key;
     struct lmo_engine *engine;
     struct lmo_workers *workers;
+    struct lmo_hook_caller *hooks;
     struct lmo_api *api;
     struct lmo_tls_files tls;
 };
@@ -174,9 +177,13 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
         (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
         return r;
     }
+    if ((r = lmo_hooks_open(d->loop, conf, &d->tls, &d->hooks, err)) < 0) {
+        return r;
+    }
     struct lmo_limits limits;
     read_limits(conf, &limits);
-    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits};
+    struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits,
+                                    .hooks = lmo_hooks_port(d->hooks)};
     if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
         (r = lmo_workers_http_open(d->loop, &d->tls, lmo_engine_callbacks(d->engine), &d->workers, err)) < 0) {
         return r;
@@ -199,6 +206,7 @@ static void stop(struct lmod *d)
     if (d->workers) {
         d->workers->ops->close(d->workers);
     }
+    d->hooks = lmo_hooks_close(d->hooks); /* what it answers finds an engine that has stopped */
     d->engine = lmo_engine_free(d->engine);
     if (d->store) {
         d->store->ops->close(d->store);
