@@ -60,9 +60,11 @@ bool read_keep_free(struct lmo_http_request *req, const char *text, uint32_t *re
     if (text[0] == '\0') {
         return true;
     }
-    bool good = strncmp(text, "N+", 2) == 0 && text[2] >= '0' && text[2] <= '0' + LMO_SPARE_HOSTS_MAX && text[3] == '\0';
+    bool good =
+        strncmp(text, "N+", 2) == 0 && text[2] >= '0' && text[2] <= '0' + LMO_SPARE_HOSTS_MAX && text[3] == '\0';
     if (!good) {
-        refuse(req, LMO_E_INVALID, "keep_free", "keep_free: must be N+0 to N+%d: so many hosts may be lost, and all guests still have room",
+        refuse(req, LMO_E_INVALID, "keep_free",
+               "keep_free: must be N+0 to N+%d: so many hosts may be lost, and all guests still have room",
                LMO_SPARE_HOSTS_MAX);
         return false;
     }
@@ -96,7 +98,8 @@ static bool read_hosts(struct lmo_http_request *req, json_t *root, struct lmo_dr
             twice = twice || strcmp(q->hosts[n], name) == 0;
         }
         if (!name || !lmo_name_valid(name) || twice) {
-            refuse(req, LMO_E_INVALID, "hosts", twice ? "hosts[%zu]: named twice" : "hosts[%zu]: must be the name of a host", i);
+            refuse(req, LMO_E_INVALID, "hosts",
+                   twice ? "hosts[%zu]: named twice" : "hosts[%zu]: must be the name of a host", i);
             return false;
         }
         memcpy(q->hosts[q->host_count++], name, strlen(name) + 1);
@@ -120,7 +123,8 @@ static bool fill(struct lmo_http_request *req, const struct drain_body *b, struc
         return false;
     }
     if (b->wait_timeout_ms > LMO_DRAIN_WAIT_MAX_MS) {
-        refuse(req, LMO_E_INVALID, "wait_timeout_ms", "wait_timeout_ms: at most %lld", (long long)LMO_DRAIN_WAIT_MAX_MS);
+        refuse(req, LMO_E_INVALID, "wait_timeout_ms", "wait_timeout_ms: at most %lld",
+               (long long)LMO_DRAIN_WAIT_MAX_MS);
         return false;
     }
     q->unmovable = (enum lmo_unmovable)unmovable;
@@ -215,12 +219,14 @@ static void act(void *api, struct lmo_http_request *req, const struct lmo_http_p
     char principal[LMO_NAME_MAX + 32];
     struct act_body body = {0};
     const char *id = drain_id(req, params);
-    if (!id || !read_body(req, what == LMO_DRAIN_ACT_ACKNOWLEDGE ? &acknowledge_table : &plain_act_table, &body, NULL)) {
+    if (!id ||
+        !read_body(req, what == LMO_DRAIN_ACT_ACKNOWLEDGE ? &acknowledge_table : &plain_act_table, &body, NULL)) {
         return;
     }
     principal_of(req, principal, sizeof(principal));
     lmo_http_set_timeout(req, REPLY_MAX_MS);
-    asked(req, lmo_engine_drain_act(engine_of(api), id, what, body.host, body.dry_run, principal, reply_to_request, req));
+    asked(req,
+          lmo_engine_drain_act(engine_of(api), id, what, body.host, body.dry_run, principal, reply_to_request, req));
 }
 
 void drain_pause(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)

@@ -40,7 +40,8 @@ static void set_cordon(void *api, struct lmo_http_request *req, const struct lmo
         return;
     }
     principal_of(req, principal, sizeof(principal));
-    asked(req, lmo_engine_host_cordon(engine_of(api), name, on, body.reason, body.dry_run, principal, reply_to_request, req));
+    asked(req, lmo_engine_host_cordon(engine_of(api), name, on, body.reason, body.dry_run, principal, reply_to_request,
+                                      req));
 }
 
 void host_cordon(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
@@ -68,7 +69,8 @@ static bool read_labels(struct lmo_http_request *req, const json_t *labels, char
     {
         int n = json_is_string(value) ? snprintf(ret + used, size - used, "%s=%s ", key, json_string_value(value)) : -1;
         if (n < 0 || used + (size_t)n >= size) {
-            refuse(req, LMO_E_INVALID, "labels", n < 0 ? "labels: '%.40s' must be a text" : "labels: too many of them at '%.40s'", key);
+            refuse(req, LMO_E_INVALID, "labels",
+                   n < 0 ? "labels: '%.40s' must be a text" : "labels: too many of them at '%.40s'", key);
             return false;
         }
         used += (size_t)n;
@@ -110,7 +112,9 @@ void host_labels(void *api, struct lmo_http_request *req, const struct lmo_http_
     }
     (void)json_object_del(root, "labels");
     if (decode_body(req, &labels_table, root, &body) && read_labels(req, labels, text, sizeof text)) {
-        asked_or_refused(req, lmo_engine_host_labels(engine_of(api), name, text, body.dry_run, reply_to_request, req, &err), &err);
+        asked_or_refused(req,
+                         lmo_engine_host_labels(engine_of(api), name, text, body.dry_run, reply_to_request, req, &err),
+                         &err);
     }
 }
 
@@ -129,7 +133,8 @@ void vm_explain(void *api, struct lmo_http_request *req, const struct lmo_http_p
 static const char *uuid_of(struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     if (!lmo_uuid_valid(params->value[0])) {
-        refuse(req, LMO_E_NOT_FOUND, "vm", "policies and leases belong to a guest's UUID: 8-4-4-4-12 hexadecimal digits in lower case");
+        refuse(req, LMO_E_NOT_FOUND, "vm",
+               "policies and leases belong to a guest's UUID: 8-4-4-4-12 hexadecimal digits in lower case");
         return NULL;
     }
     return params->value[0];
@@ -154,7 +159,8 @@ static bool read_group(struct lmo_http_request *req, const json_t *o, size_t i, 
     r = r < 0 ? r : lmo_json_bool(o, "hard", &hard, false, &err);
     bool together = strcmp(kind, "together") == 0;
     if (r < 0 || !lmo_name_valid(p->groups[n].name) || (!together && strcmp(kind, "apart") != 0)) {
-        refuse(req, LMO_E_INVALID, "groups", "groups[%zu]: %s", i, r < 0 ? err.text : "needs a name, and apart or together as its kind");
+        refuse(req, LMO_E_INVALID, "groups", "groups[%zu]: %s", i,
+               r < 0 ? err.text : "needs a name, and apart or together as its kind");
         return false;
     }
     p->groups[n].together = together;
@@ -241,7 +247,8 @@ void vm_lease_set(void *api, struct lmo_http_request *req, const struct lmo_http
         return;
     }
     principal_of(req, principal, sizeof(principal));
-    asked(req, lmo_engine_vm_lease_set(engine_of(api), vm, body.reason, body.seconds, principal, reply_to_request, req));
+    asked(req,
+          lmo_engine_vm_lease_set(engine_of(api), vm, body.reason, body.seconds, principal, reply_to_request, req));
 }
 
 void vm_lease_drop(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)

@@ -33,7 +33,8 @@ static int path_of(struct lmo_cli *cli, const char *before, const char *after, c
 }
 
 /* One call about the thing that the first argument names. */
-static int call(struct lmo_cli *cli, const char *method, const char *before, const char *after, const json_t *body, json_t **ret)
+static int call(struct lmo_cli *cli, const char *method, const char *before, const char *after, const json_t *body,
+                json_t **ret)
 {
     char path[LMO_API_PATH_MAX];
     int rc = path_of(cli, before, after, path);
@@ -87,7 +88,8 @@ static int ask(struct lmo_cli *cli, const char *id, uint64_t hold, uint64_t *los
     if (away && *record) {
         uint64_t now = lmo_now_ns(), patience = cli->patience_ms ? cli->patience_ms : PATIENCE_MS;
         if (*lost_ns == 0) {
-            lmo_cli_message(cli, "the coordinator does not answer (%s); the drain goes on, trying again", err.text[0] ? err.text : "busy");
+            lmo_cli_message(cli, "the coordinator does not answer (%s); the drain goes on, trying again",
+                            err.text[0] ? err.text : "busy");
             *lost_ns = now;
         }
         free(reply.body);
@@ -126,8 +128,9 @@ static int wait_and_report(struct lmo_cli *cli, const char *id, const json_t *fi
             break;
         uint64_t left = deadline_ns ? lmo_ms_until(deadline_ns) : HOLD_MS;
         if (record && left == 0) {
-            lmo_cli_message(cli, "still %s when the time was up; the drain goes on. `lmo drain wait %s` or `lmo drain cancel %s`.",
-                            lmo_api_text(record, "state"), id, id);
+            lmo_cli_message(
+                cli, "still %s when the time was up; the drain goes on. `lmo drain wait %s` or `lmo drain cancel %s`.",
+                lmo_api_text(record, "state"), id, id);
             return LMO_EXIT_WAIT_OVER;
         }
         int rc = ask(cli, id, left < HOLD_MS ? left : HOLD_MS, &lost_ns, &record);
@@ -136,8 +139,8 @@ static int wait_and_report(struct lmo_cli *cli, const char *id, const json_t *fi
     }
     int printed = print(cli, record, lmo_render_drain);
     if (end != LMO_EXIT_OK)
-        lmo_cli_message(cli, "drain %s ended %s%s%s", id, lmo_api_text(record, "outcome"), *lmo_api_text(record, "reason") ? ": " : "",
-                        lmo_api_text(record, "reason"));
+        lmo_cli_message(cli, "drain %s ended %s%s%s", id, lmo_api_text(record, "outcome"),
+                        *lmo_api_text(record, "reason") ? ": " : "", lmo_api_text(record, "reason"));
     return end == LMO_EXIT_OK ? printed : end;
 }
 
@@ -156,7 +159,10 @@ static json_t *drain_body(const struct lmo_cli_args *a)
     static const struct {
         enum lmo_option option;
         const char *member;
-    } texts[] = {{LMO_OPT_ALL_MATCHING, "all_matching"}, {LMO_OPT_KEEP_SPARE, "keep_free"}, {LMO_OPT_UNMOVABLE, "unmovable"}, {LMO_OPT_PLAN, "plan"}};
+    } texts[] = {{LMO_OPT_ALL_MATCHING, "all_matching"},
+                 {LMO_OPT_KEEP_SPARE, "keep_free"},
+                 {LMO_OPT_UNMOVABLE, "unmovable"},
+                 {LMO_OPT_PLAN, "plan"}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         bad |= a->text[texts[i].option] ? lmo_json_put_str(body, texts[i].member, a->text[texts[i].option]) : 0;
     if (LMO_GIVEN(a, MAX_HOSTS))
@@ -224,7 +230,8 @@ int lmo_cmd_rebalance(struct lmo_cli *cli)
         lmo_cli_message(cli, "rebalance: give --spread or --pack");
         return LMO_EXIT_USAGE;
     }
-    LMO_AUTO_JSON json_t *body = json_pack("{s:s, s:b}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread", "dry_run", LMO_GIVEN(a, DRY_RUN));
+    LMO_AUTO_JSON json_t *body =
+        json_pack("{s:s, s:b}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread", "dry_run", LMO_GIVEN(a, DRY_RUN));
     if (body && LMO_GIVEN(a, KEEP_SPARE))
         (void)lmo_json_put_str(body, "keep_free", a->text[LMO_OPT_KEEP_SPARE]);
     LMO_AUTO_JSON json_t *answer = NULL;
@@ -308,7 +315,8 @@ static int set_cordon(struct lmo_cli *cli, const char *what)
     if (rc != 0 || LMO_GIVEN(&cli->args, JSON))
         return rc != 0 ? rc : lmo_cli_print_json(cli, answer);
     lmo_cli_message(cli, "%s is %s", cli->args.positional[0],
-                    json_is_true(json_object_get(answer, "cordoned")) ? "cordoned: it takes no guests" : "not cordoned: it takes guests");
+                    json_is_true(json_object_get(answer, "cordoned")) ? "cordoned: it takes no guests"
+                                                                      : "not cordoned: it takes guests");
     return 0;
 }
 
@@ -393,7 +401,8 @@ static bool add_groups(struct lmo_cli *cli, json_t *to, const char *text)
         char group[200];
         size_t n = strcspn(text, ",");
         snprintf(group, sizeof group, "%.*s", (int)n, text);
-        char *save = NULL, *name = strtok_r(group, ":", &save), *kind = strtok_r(NULL, ":", &save), *hard = strtok_r(NULL, ":", &save);
+        char *save = NULL, *name = strtok_r(group, ":", &save), *kind = strtok_r(NULL, ":", &save),
+             *hard = strtok_r(NULL, ":", &save);
         if (!name || !kind || (hard && strcmp(hard, "hard") != 0)) {
             lmo_cli_message(cli, "--group: NAME:apart or NAME:together, and :hard after it for a rule");
             return false;

@@ -46,15 +46,18 @@ const char *lmo_render_drain_progress(const json_t *drain, char buf[LMO_RENDER_L
     uint64_t open = lmo_api_u64(n, "queued") + lmo_api_u64(n, "waiting") + lmo_api_u64(n, "placing");
     if (json_is_object(eta)) {
         char r[100];
-        snprintf(left, sizeof left, ", %s left", range(lmo_api_u64(eta, "low_ms"), lmo_api_u64(eta, "high_ms"), r, sizeof r));
+        snprintf(left, sizeof left, ", %s left",
+                 range(lmo_api_u64(eta, "low_ms"), lmo_api_u64(eta, "high_ms"), r, sizeof r));
     }
     if (*lmo_api_text(drain, "waiting_for"))
         snprintf(text, sizeof text, "; waiting for %.180s", lmo_api_text(drain, "waiting_for"));
     snprintf(buf, LMO_RENDER_LINE_MAX,
-             "%-10s %3" PRIu64 " %%  %" PRIu64 " moved, %" PRIu64 " moving, %" PRIu64 " to go, %" PRIu64 " failed, %s%s%s",
+             "%-10s %3" PRIu64 " %%  %" PRIu64 " moved, %" PRIu64 " moving, %" PRIu64 " to go, %" PRIu64
+             " failed, %s%s%s",
              lmo_api_text(drain, "state"), lmo_api_u64(drain, "percent"), lmo_api_u64(n, "moved"),
              lmo_api_u64(n, "moving") + lmo_api_u64(n, "starting"), open, lmo_api_u64(n, "failed"),
-             lmo_format_rate(lmo_api_u64(drain, "rate_bytes_per_s"), rate), left, lmo_format_safe(text, safe, sizeof safe));
+             lmo_format_rate(lmo_api_u64(drain, "rate_bytes_per_s"), rate), left,
+             lmo_format_safe(text, safe, sizeof safe));
     return buf;
 }
 
@@ -72,8 +75,14 @@ void lmo_render_drains(const json_t *answer, const struct lmo_style *style, FILE
         snprintf(percent, sizeof percent, "%" PRIu64, lmo_api_u64(d, "percent"));
         snprintf(hosts, sizeof hosts, "%" PRIu64, lmo_api_u64(d, "host_count"));
         snprintf(guests, sizeof guests, "%" PRIu64, lmo_api_u64(d, "guest_count"));
-        const char *cells[] = {lmo_api_text(d, "id"), lmo_api_text(d, "kind"), lmo_api_text(d, "state"), percent, hosts, guests,
-                               lmo_format_time(lmo_api_u64(d, "created_ms"), begun), why};
+        const char *cells[] = {lmo_api_text(d, "id"),
+                               lmo_api_text(d, "kind"),
+                               lmo_api_text(d, "state"),
+                               percent,
+                               hosts,
+                               guests,
+                               lmo_format_time(lmo_api_u64(d, "created_ms"), begun),
+                               why};
         row(&t, cells, 8);
     }
     finish(&t, style, out, "no drains");
@@ -92,7 +101,8 @@ static void drain_hosts(const json_t *drain, const struct lmo_style *style, FILE
         static const char *const members[] = {"guests", "moved", "failed", "skipped"};
         for (unsigned m = 0; m < 4; m++)
             snprintf(n[m], sizeof n[m], "%" PRIu64, lmo_api_u64(h, members[m]));
-        const char *cells[] = {lmo_api_text(h, "name"), lmo_api_text(h, "state"), n[0], n[1], n[2], n[3], lmo_api_text(h, "reason")};
+        const char *cells[] = {lmo_api_text(h, "name"),  lmo_api_text(h, "state"), n[0], n[1], n[2], n[3],
+                               lmo_api_text(h, "reason")};
         row(&t, cells, 7);
     }
     finish(&t, style, out, "no hosts");
@@ -116,10 +126,22 @@ static void drain_guests(const json_t *drain, const struct lmo_style *style, FIL
             lmo_format_rate(speed, rate);
         if (json_is_object(eta))
             range(lmo_api_u64(eta, "low_ms"), lmo_api_u64(eta, "high_ms"), left, sizeof left);
-        const char *reason = lmo_api_text(g, "reason"), *waits = lmo_api_text(g, "waiting_for"), *phase = lmo_api_text(g, "phase");
-        snprintf(why, sizeof why, "%s%s%s", *waits ? "waiting for " : "", *waits ? waits : *reason ? reason : phase, "");
-        const char *cells[] = {lmo_api_text(g, "name"), lmo_api_text(g, "host"), lmo_api_text(g, "destination"),
-                               lmo_api_text(g, "state"), percent, rate, left, tries, why};
+        const char *reason = lmo_api_text(g, "reason"), *waits = lmo_api_text(g, "waiting_for"),
+                   *phase = lmo_api_text(g, "phase");
+        snprintf(why, sizeof why, "%s%s%s", *waits ? "waiting for " : "",
+                 *waits    ? waits
+                 : *reason ? reason
+                           : phase,
+                 "");
+        const char *cells[] = {lmo_api_text(g, "name"),
+                               lmo_api_text(g, "host"),
+                               lmo_api_text(g, "destination"),
+                               lmo_api_text(g, "state"),
+                               percent,
+                               rate,
+                               left,
+                               tries,
+                               why};
         row(&t, cells, 9);
     }
     finish(&t, style, out, "no guests");
@@ -166,11 +188,18 @@ void lmo_render_plan(const json_t *plan, const struct lmo_style *style, FILE *ou
         json_array_foreach(json_object_get(m, "after"), n, a)
         {
             if (used < sizeof after)
-                used += (size_t)snprintf(after + used, sizeof after - used, "%s%" JSON_INTEGER_FORMAT, used ? "," : "", json_integer_value(a));
+                used += (size_t)snprintf(after + used, sizeof after - used, "%s%" JSON_INTEGER_FORMAT, used ? "," : "",
+                                         json_integer_value(a));
         }
         snprintf(order, sizeof order, "%" PRIu64, lmo_api_u64(m, "order"));
-        const char *cells[] = {order, lmo_api_text(m, "name"), lmo_api_text(m, "from"), lmo_api_text(m, "to"), lmo_api_text(m, "why"),
-                               lmo_api_text(m, "way"), after, lmo_format_ms(lmo_api_u64(m, "start_ms"), starts),
+        const char *cells[] = {order,
+                               lmo_api_text(m, "name"),
+                               lmo_api_text(m, "from"),
+                               lmo_api_text(m, "to"),
+                               lmo_api_text(m, "why"),
+                               lmo_api_text(m, "way"),
+                               after,
+                               lmo_format_ms(lmo_api_u64(m, "start_ms"), starts),
                                range(lmo_api_u64(m, "low_ms"), lmo_api_u64(m, "high_ms"), takes, sizeof takes)};
         row(&t, cells, 9);
     }
@@ -178,7 +207,8 @@ void lmo_render_plan(const json_t *plan, const struct lmo_style *style, FILE *ou
     row(&b, none, 4);
     json_array_foreach(json_object_get(plan, "blocked"), i, m)
     {
-        const char *cells[] = {lmo_api_text(m, "name"), lmo_api_text(m, "host"), lmo_api_text(m, "unmovable"), lmo_api_text(m, "text")};
+        const char *cells[] = {lmo_api_text(m, "name"), lmo_api_text(m, "host"), lmo_api_text(m, "unmovable"),
+                               lmo_api_text(m, "text")};
         row(&b, cells, 4);
     }
     if (b.rows > 1) {
@@ -218,8 +248,8 @@ void lmo_render_explain(const json_t *answer, const struct lmo_style *style, FIL
             json_object_foreach(json_object_get(h, "parts"), key, part)
             {
                 if (used < sizeof why)
-                    used += (size_t)snprintf(why + used, sizeof why - used, "%s%s %" JSON_INTEGER_FORMAT, used ? ", " : "", key,
-                                             json_integer_value(part));
+                    used += (size_t)snprintf(why + used, sizeof why - used, "%s%s %" JSON_INTEGER_FORMAT,
+                                             used ? ", " : "", key, json_integer_value(part));
             }
         }
         const char *cells[] = {lmo_api_text(h, "host"), possible ? "yes" : "no", score, why};
@@ -238,7 +268,8 @@ void lmo_render_policy(const json_t *policy, const struct lmo_style *style, FILE
     const json_t *g;
     (void)style;
     line(out, "guest", lmo_api_text(policy, "vm"));
-    line(out, "unmovable", *lmo_api_text(policy, "unmovable") ? lmo_api_text(policy, "unmovable") : "as the drain says");
+    line(out, "unmovable",
+         *lmo_api_text(policy, "unmovable") ? lmo_api_text(policy, "unmovable") : "as the drain says");
     json_object_foreach(json_object_get(policy, "labels"), key, value)
     {
         char text[300];

@@ -27,7 +27,8 @@ void lmo_drain_hold(struct lmo_drain_stepping *s, uint32_t guest, int code, int6
 
 /* The first thing that its move has to wait for, in words; false: nothing. *ret_replan: something that was to make room for it has
  * not done so. */
-static bool must_wait(const struct lmo_drain *d, const struct lmo_drain_guest *g, char *text, size_t size, bool *ret_replan)
+static bool must_wait(const struct lmo_drain *d, const struct lmo_drain_guest *g, char *text, size_t size,
+                      bool *ret_replan)
 {
     *ret_replan = false;
     if (g->back) {
@@ -127,9 +128,9 @@ static void failed(struct lmo_drain_stepping *s, uint32_t guest, int code, const
 static bool is_the_destinations(int code, enum lmo_phase failed_in)
 {
     return lmo_err_class_of(code) == LMO_CLASS_REFUSE && code != LMO_E_NOT_CONVERGING &&
-           (failed_in == LMO_PHASE_QUEUED || failed_in == LMO_PHASE_PRECHECK || failed_in == LMO_PHASE_DESTINATION_CREATE ||
-            failed_in == LMO_PHASE_VOLUME_ATTACH || failed_in == LMO_PHASE_NETWORK_PRELOAD ||
-            failed_in == LMO_PHASE_DUAL_INGRESS);
+           (failed_in == LMO_PHASE_QUEUED || failed_in == LMO_PHASE_PRECHECK ||
+            failed_in == LMO_PHASE_DESTINATION_CREATE || failed_in == LMO_PHASE_VOLUME_ATTACH ||
+            failed_in == LMO_PHASE_NETWORK_PRELOAD || failed_in == LMO_PHASE_DUAL_INGRESS);
 }
 
 /* The same failure as before: of the guest itself wherever it was to go, of a destination at that one. */
@@ -162,8 +163,8 @@ static void try_again(struct lmo_drain_stepping *s, uint32_t guest, int code, in
         g->destination[0] = '\0';
     }
     if (again_ms > 0) {
-        lmo_drain_hold(s, guest, code, again_ms, "tried %u of %u times; at %s: %.160s", g->try_count, LMO_DRAIN_TRIES_MAX,
-                       last, s->text);
+        lmo_drain_hold(s, guest, code, again_ms, "tried %u of %u times; at %s: %.160s", g->try_count,
+                       LMO_DRAIN_TRIES_MAX, last, s->text);
     } else if (lmo_drain_begins(d)) {
         lmo_drain_set_guest(s, guest, LMO_DG_PLACING, code, "%s refused: %.180s", last, s->text);
     } else {
@@ -234,10 +235,14 @@ void lmo_drain_blocked(struct lmo_drain_stepping *s, uint32_t guest)
         return;
     case LMO_UNMOVABLE_WAIT: lmo_drain_hold(s, guest, LMO_E_REFUSED, LMO_DRAIN_LOOK_MS, "%s", text); return;
     case LMO_UNMOVABLE_OFFLINE:
-        failed(s, guest, LMO_E_REFUSED, g->shut_off ? "cannot move even while it is shut off: "
-                                                    : "runs, and its policy moves it only while it is shut off: ", text);
+        failed(s, guest, LMO_E_REFUSED,
+               g->shut_off ? "cannot move even while it is shut off: "
+                           : "runs, and its policy moves it only while it is shut off: ",
+               text);
         return;
-    case LMO_UNMOVABLE_BLOCK: failed(s, guest, LMO_E_REFUSED, "its disks are not copied, as no volume driver here can: ", text); return;
+    case LMO_UNMOVABLE_BLOCK:
+        failed(s, guest, LMO_E_REFUSED, "its disks are not copied, as no volume driver here can: ", text);
+        return;
     case LMO_UNMOVABLE_FAIL: break;
     }
     failed(s, guest, LMO_E_REFUSED, "", text);
@@ -247,8 +252,8 @@ void lmo_drain_guest_timer(struct lmo_drain_stepping *s, uint32_t guest)
 {
     struct lmo_drain *d = s->d;
     struct lmo_drain_guest *g = &d->guests[guest];
-    if (g->wait_ms != 0 && lmo_drain_guest_is(g->state, LMO_DG_OPEN) && s->ev->now_ms >= g->wait_ms + d->wait_timeout_ms &&
-        (g->state == LMO_DG_HELD || g->state == LMO_DG_MOVING)) {
+    if (g->wait_ms != 0 && lmo_drain_guest_is(g->state, LMO_DG_OPEN) &&
+        s->ev->now_ms >= g->wait_ms + d->wait_timeout_ms && (g->state == LMO_DG_HELD || g->state == LMO_DG_MOVING)) {
         char text[LMO_TEXT_MAX];
         memcpy(text, g->reason, sizeof text);
         failed(s, guest, LMO_E_TIMEOUT, "waited as long as is allowed: ", text);

@@ -110,7 +110,8 @@ void lmo_drain_host_settled(struct lmo_drain_stepping *s, uint32_t host)
     if (d->balance) {
         char text[LMO_TEXT_MAX] = "";
         if (h->failed + h->skipped > 0) {
-            (void)snprintf(text, sizeof text, "%u guests could not be moved, %u were left by their policy", h->failed, h->skipped);
+            (void)snprintf(text, sizeof text, "%u guests could not be moved, %u were left by their policy", h->failed,
+                           h->skipped);
         }
         lmo_drain_set_host(s, host, LMO_DH_CHECKING, "%s", "");
         host_over(s, host, h->failed > 0 ? LMO_DH_FAILED : h->skipped > 0 ? LMO_DH_INCOMPLETE : LMO_DH_DONE, text);
@@ -126,7 +127,8 @@ void lmo_drain_host_settled(struct lmo_drain_stepping *s, uint32_t host)
     }
     char text[LMO_TEXT_MAX] = "";
     if (away > 0) {
-        (void)snprintf(text, sizeof text, "%u of its guests did not come back to it and run where they were moved to", away);
+        (void)snprintf(text, sizeof text, "%u of its guests did not come back to it and run where they were moved to",
+                       away);
     }
     host_over(s, host, LMO_DH_DONE, text);
 }
@@ -142,7 +144,8 @@ static void emptied(struct lmo_drain_stepping *s, uint32_t host)
         lmo_drain_set_host(s, host, LMO_DH_HOOK, "%s", "");
     } else {
         lmo_drain_set_host(s, host, LMO_DH_AWAY, "%s", "");
-        wait_for(s, host, 0, "it is empty and waits for an acknowledgement that it may be used again, or for its restart");
+        wait_for(s, host, 0,
+                 "it is empty and waits for an acknowledgement that it may be used again, or for its restart");
     }
 }
 
@@ -194,8 +197,8 @@ void lmo_drain_listed(struct lmo_drain_stepping *s, uint32_t host)
     if (s->ev->total == 0) {
         emptied(s, host);
     } else if ((open > 0 || lingering > 0) && h->rounds >= LMO_DRAIN_ROUNDS_MAX) {
-        (void)snprintf(text, sizeof text, "it still shows %u guests after %u looks; what was found last was %s", s->ev->total,
-                       h->rounds, open > 0 ? "new" : "moved away before");
+        (void)snprintf(text, sizeof text, "it still shows %u guests after %u looks; what was found last was %s",
+                       s->ev->total, h->rounds, open > 0 ? "new" : "moved away before");
         host_over(s, host, LMO_DH_FAILED, text);
     } else if (open > 0) {
         h->rounds++;
@@ -207,8 +210,9 @@ void lmo_drain_listed(struct lmo_drain_stepping *s, uint32_t host)
         wait_for(s, host, PROBE_MS, text);
     } else {
         bool failed = h->failed > 0 || h->skipped == 0;
-        (void)snprintf(text, sizeof text, "%u guests are still there: %u could not be moved, %u were left by their policy",
-                       s->ev->total, h->failed, h->skipped);
+        (void)snprintf(text, sizeof text,
+                       "%u guests are still there: %u could not be moved, %u were left by their policy", s->ev->total,
+                       h->failed, h->skipped);
         host_over(s, host, failed ? LMO_DH_FAILED : LMO_DH_INCOMPLETE, text);
     }
 }
@@ -221,7 +225,8 @@ void lmo_drain_hooked(struct lmo_drain_stepping *s, uint32_t host)
         lmo_drain_set_host(s, host, LMO_DH_PROBING, "%s", "");
     } else if (s->ev->code == 0) {
         lmo_drain_set_host(s, host, LMO_DH_AWAY, "%s", "");
-        wait_for(s, host, 0, "its hook was called; it waits for the acknowledgement that it may be used again, or for its restart");
+        wait_for(s, host, 0,
+                 "its hook was called; it waits for the acknowledgement that it may be used again, or for its restart");
     } else if (++h->hook_tries >= HOOK_TRIES_MAX) {
         (void)snprintf(text, sizeof text, "its hook failed %u times: %.180s", h->hook_tries, s->text);
         host_over(s, host, LMO_DH_FAILED, text);

@@ -8,15 +8,15 @@
 
 #define TEXT_MAX 16384
 
-#define WORDS(name, text_fn, from_fn)                            \
-    static const char *name##_text(int v)                        \
-    {                                                            \
-        return text_fn((__typeof__(from_fn("")))v);              \
-    }                                                            \
-    static int name##_from_text(const char *word)                \
-    {                                                            \
-        return (int)from_fn(word);                               \
-    }                                                            \
+#define WORDS(name, text_fn, from_fn)               \
+    static const char *name##_text(int v)           \
+    {                                               \
+        return text_fn((__typeof__(from_fn("")))v); \
+    }                                               \
+    static int name##_from_text(const char *word)   \
+    {                                               \
+        return (int)from_fn(word);                  \
+    }                                               \
     static const struct lmo_words name##_words = {name##_text, name##_from_text}
 
 WORDS(drain_state, lmo_drain_state_text, lmo_drain_state_from_text);
@@ -124,7 +124,8 @@ static const struct lmo_field guest_fields[] = {
 };
 static const struct lmo_table guest_table = LMO_TABLE(guest_fields);
 
-static int put(struct lmo_engine *e, struct lmo_object *o, const struct lmo_table *table, const void *from, struct lmo_err *err)
+static int put(struct lmo_engine *e, struct lmo_object *o, const struct lmo_table *table, const void *from,
+               struct lmo_err *err)
 {
     LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(TEXT_MAX);
     int r = lmo_codec_write(table, from, true, &buf);

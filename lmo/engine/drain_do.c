@@ -65,7 +65,10 @@ static bool look_up(struct drain *dr, uint32_t guest)
     if (!dr->recovering || !g->migration[0] || e->store->ops->get(e->store, g->migration, &m, &err) < 0) {
         return false; /* it was never stored, and so nothing of it was ever sent */
     }
-    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_CHILD_ENDED, .guest = guest, .text = m.reason, .failed_in = m.failed_in};
+    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_CHILD_ENDED,
+                                 .guest = guest,
+                                 .text = m.reason,
+                                 .failed_in = m.failed_in};
     if (!lmo_phase_is(m.phase, LMO_PHASE_TERMINAL)) { /* open, and set aside */
         ev.kind = LMO_DRAIN_EV_CHILD_RESTS;
         ev.text = "its record was set aside; see lmo doctor";
@@ -91,7 +94,11 @@ static void on_relisted(void *arg, struct host *h, int code, const char *text, c
     if ((!h || code < 0) && state == LMO_DG_STARTING) {
         refuse(dr, a.guest, LMO_E_UNAVAILABLE, false, text);
     } else if (!h || code < 0) {
-        struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_NO_PLACE, .guest = a.guest, .code = LMO_E_UNAVAILABLE, .may_change = true, .text = text};
+        struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_NO_PLACE,
+                                     .guest = a.guest,
+                                     .code = LMO_E_UNAVAILABLE,
+                                     .may_change = true,
+                                     .text = text};
         engine_drain_event(dr, &ev);
     } else {
         engine_drain_do_guests(dr, &a.guest, 1);
@@ -140,7 +147,8 @@ static void start(struct drain *dr, uint32_t guest)
     bool destination_fault = false;
     engine_policy_default(&policy);
     policy.accept_host_devices = g->policy == LMO_UNMOVABLE_OFFLINE;
-    int r = engine_create_child(e, &found, g->destination, &policy, dr->d.id, g->migration, &entry, &destination_fault, &err);
+    int r = engine_create_child(e, &found, g->destination, &policy, dr->d.id, g->migration, &entry, &destination_fault,
+                                &err);
     if (r < 0) {
         refuse(dr, guest, r, destination_fault, err.text);
         return;
@@ -197,7 +205,8 @@ static bool may_change(enum lmo_not why)
 }
 
 /* Hosts that this guest is not sent to: those that refused it, those of this drain whose turn is still to come or has begun. */
-static uint32_t avoided(const struct drain *dr, const struct lmo_drain_guest *g, const struct snapshot *s, uint32_t *ret)
+static uint32_t avoided(const struct drain *dr, const struct lmo_drain_guest *g, const struct snapshot *s,
+                        uint32_t *ret)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->fleet.host_count; i++) {
@@ -254,7 +263,10 @@ static void place(struct drain *dr, struct snapshot *s, uint32_t guest)
     g->policy = s->fleet_guests[seen->index].unmovable;
     if (lmo_place_way(&s->fleet, seen->index, &why, text, sizeof text) == LMO_WAY_NONE) {
         bool later = why == LMO_NOT_MIGRATING || why == LMO_NOT_LEASED;
-        struct lmo_drain_event blocked = {.kind = LMO_DRAIN_EV_BLOCKED, .guest = guest, .code = later ? LMO_E_BUSY : LMO_E_REFUSED, .text = text};
+        struct lmo_drain_event blocked = {.kind = LMO_DRAIN_EV_BLOCKED,
+                                          .guest = guest,
+                                          .code = later ? LMO_E_BUSY : LMO_E_REFUSED,
+                                          .text = text};
         engine_drain_event(dr, &blocked);
         return;
     }
@@ -321,7 +333,10 @@ static void place_all(struct drain *dr, const uint32_t *guests, uint32_t count)
         if (r == 0) {
             place(dr, &s, guests[i]);
         } else {
-            struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_NO_PLACE, .guest = guests[i], .may_change = true, .text = err.text};
+            struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_NO_PLACE,
+                                         .guest = guests[i],
+                                         .may_change = true,
+                                         .text = err.text};
             engine_drain_event(dr, &ev);
         }
     }
@@ -335,7 +350,8 @@ void engine_drain_do_guests(struct drain *dr, const uint32_t *guests, uint32_t c
     place_all(dr, guests, count);
     for (uint32_t i = 0; i < count; i++) {
         const struct lmo_drain_guest *g = &dr->d.guests[guests[i]];
-        if (g->state == LMO_DG_STARTING && g->migration[0]) { /* one that has just been placed is named with the next commit */
+        if (g->state == LMO_DG_STARTING &&
+            g->migration[0]) { /* one that has just been placed is named with the next commit */
             start(dr, guests[i]);
         } else if (g->state == LMO_DG_MOVING && dr->recovering) {
             if (!look_up(dr, guests[i])) {
@@ -377,7 +393,10 @@ static void on_host_listed(void *arg, struct host *h, int code, const char *text
     if (dh->state != LMO_DH_CHECKING) {
         return;
     }
-    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_LISTED, .host = a.host, .code = h ? code : LMO_E_NOT_FOUND, .text = text};
+    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_LISTED,
+                                 .host = a.host,
+                                 .code = h ? code : LMO_E_NOT_FOUND,
+                                 .text = text};
     size_t total = ev.code == 0 ? json_array_size(vms) : 0;
     uint32_t *listed = calloc(total + 1, sizeof *listed);
     lmo_assert(listed);
@@ -443,10 +462,12 @@ static void on_probed(void *arg, struct host *h, int code, const char *text, con
         remember(&now, h);
         if (!has_words(now.links, dh->links)) {
             ev.code = LMO_E_UNAVAILABLE;
-            (void)snprintf(why, sizeof why, "not ready: it has the links '%.80s', before it had '%.80s'", now.links, dh->links);
+            (void)snprintf(why, sizeof why, "not ready: it has the links '%.80s', before it had '%.80s'", now.links,
+                           dh->links);
         } else if (!has_words(now.services, dh->services)) {
             ev.code = LMO_E_UNAVAILABLE;
-            (void)snprintf(why, sizeof why, "not ready: it offers '%.80s', before it offered '%.80s'", now.services, dh->services);
+            (void)snprintf(why, sizeof why, "not ready: it offers '%.80s', before it offered '%.80s'", now.services,
+                           dh->services);
         }
     }
     ev.text = why;
@@ -462,7 +483,8 @@ static void on_hooked(void *arg, int code, bool acknowledged, const char *text)
         return;
     }
     dr->runs[a.host].asking = false;
-    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_HOOKED, .host = a.host, .code = code, .acknowledged = acknowledged, .text = text};
+    struct lmo_drain_event ev = {
+        .kind = LMO_DRAIN_EV_HOOKED, .host = a.host, .code = code, .acknowledged = acknowledged, .text = text};
     engine_drain_event(dr, &ev);
 }
 
@@ -471,7 +493,10 @@ static void call_hook(struct drain *dr, uint32_t host)
     struct lmo_engine *e = dr->engine;
     struct lmo_err err = {0};
     struct asked *a = ask_for(dr, host, LMO_DRAIN_NONE);
-    const struct lmo_hook hook = {.url = dr->d.hook_url, .command = dr->d.hook_command, .drain = dr->d.id, .host = dr->d.hosts[host].name};
+    const struct lmo_hook hook = {.url = dr->d.hook_url,
+                                  .command = dr->d.hook_command,
+                                  .drain = dr->d.id,
+                                  .host = dr->d.hosts[host].name};
     dr->runs[host].asking = true;
     int r = e->hooks ? e->hooks->call(e->hooks->arg, &hook, on_hooked, a, &err)
                      : lmo_fail(&err, LMO_E_UNSUPPORTED, "this coordinator calls no hooks");

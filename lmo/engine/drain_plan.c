@@ -175,7 +175,8 @@ static void add_ref(struct lmo_drain_ref *refs, unsigned *count, uint32_t n)
     refs[(*count)++].n = n;
 }
 
-static void fill_guest(struct lmo_drain_guest *to, const struct planned *p, uint32_t guest, uint32_t host, const char *at)
+static void fill_guest(struct lmo_drain_guest *to, const struct planned *p, uint32_t guest, uint32_t host,
+                       const char *at)
 {
     const struct guest *g = p->s.guests[guest];
     *to = (struct lmo_drain_guest){.host = host,
@@ -256,7 +257,8 @@ static int make(struct asking *a, const struct planned *p, struct lmo_err *err)
                           .rolling = a->req.rolling,
                           .balance = balance,
                           .unmovable = a->req.unmovable,
-                          .wait_timeout_ms = a->req.wait_timeout_ms ? a->req.wait_timeout_ms : LMO_DRAIN_WAIT_DEFAULT_MS,
+                          .wait_timeout_ms =
+                              a->req.wait_timeout_ms ? a->req.wait_timeout_ms : LMO_DRAIN_WAIT_DEFAULT_MS,
                           .low_ms = p->plan.low_ms,
                           .high_ms = p->plan.high_ms,
                           .created_ms = engine_now_ms(e),
@@ -288,8 +290,8 @@ static int make(struct asking *a, const struct planned *p, struct lmo_err *err)
     dr->created_arg = a->arg;
     struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_PLANNED};
     engine_drain_event(dr, &ev);
-    lmo_log(LMO_LOG_INFO, "drain accepted", "drain=%s hosts=%u moves=%u blocked=%u by=%s", d.id, d.host_count, p->plan.move_count,
-            p->plan.blocked_count, d.principal);
+    lmo_log(LMO_LOG_INFO, "drain accepted", "drain=%s hosts=%u moves=%u blocked=%u by=%s", d.id, d.host_count,
+            p->plan.move_count, p->plan.blocked_count, d.principal);
     return 0;
 }
 
@@ -316,9 +318,9 @@ static struct drain *overlapping(const struct asking *a, bool *ret_same)
         }
         if (common > 0 && !lmo_drain_is(dr->d.state, LMO_DRAIN_TERMINAL)) {
             *ret_same = common == q->host_count && common == dr->d.host_count && q->max_hosts == dr->d.max_hosts &&
-                        q->spare_hosts == dr->d.keep_free && q->give_back == dr->d.give_back && q->rolling == dr->d.rolling &&
-                        q->unmovable == dr->d.unmovable && strcmp(q->hook_url, dr->d.hook_url) == 0 &&
-                        strcmp(q->hook_command, dr->d.hook_command) == 0;
+                        q->spare_hosts == dr->d.keep_free && q->give_back == dr->d.give_back &&
+                        q->rolling == dr->d.rolling && q->unmovable == dr->d.unmovable &&
+                        strcmp(q->hook_url, dr->d.hook_url) == 0 && strcmp(q->hook_command, dr->d.hook_command) == 0;
             return dr;
         }
     }
@@ -340,8 +342,8 @@ static bool repeated(struct asking *a)
         asking_free(a);
     } else {
         char text[LMO_TEXT_MAX];
-        (void)snprintf(text, sizeof text, "drain %s (%s) has one of these hosts; wait for its end, or cancel it", dr->d.id,
-                       lmo_drain_state_text(dr->d.state));
+        (void)snprintf(text, sizeof text, "drain %s (%s) has one of these hosts; wait for its end, or cancel it",
+                       dr->d.id, lmo_drain_state_text(dr->d.state));
         fail(a, LMO_E_CONFLICT, "hosts", text);
     }
     return true;
@@ -357,7 +359,8 @@ static void on_refreshed(void *arg)
     struct lmo_err err = {0};
     const char *field = "";
     if (e->stopping || e->stalled) {
-        fail(a, LMO_E_UNAVAILABLE, "", e->stopping ? "the coordinator is stopping" : "the coordinator's store cannot be written now");
+        fail(a, LMO_E_UNAVAILABLE, "",
+             e->stopping ? "the coordinator is stopping" : "the coordinator's store cannot be written now");
         return;
     }
     if (repeated(a)) {
@@ -371,7 +374,8 @@ static void on_refreshed(void *arg)
         engine_reply_ok(a->fn, a->arg, 200, engine_plan_json(&p.s, &p.plan, p.digest), "");
         asking_free(a);
     } else if (a->req.plan[0] && strcmp(a->req.plan, p.digest) != 0) {
-        fail(a, LMO_E_CONFLICT, "plan", "the fleet has changed since that plan was made; ask for a new one with dry_run");
+        fail(a, LMO_E_CONFLICT, "plan",
+             "the fleet has changed since that plan was made; ask for a new one with dry_run");
     } else if (a->req.spare_hosts > 0 && !p.plan.spare_kept) {
         fail(a, LMO_E_REFUSED, "keep_free", p.plan.text);
     } else if (HASH_COUNT(e->drains) >= LMO_DRAINS_MAX) {
@@ -445,7 +449,8 @@ static void on_refreshed_explain(void *arg)
     char text[LMO_TEXT_MAX];
     const struct guest *g = engine_guest(a->engine, a->vm, &many);
     if (!g || many) {
-        (void)snprintf(text, sizeof text, many ? "guest %s: several have that name; use the UUID" : "guest %s: no host shows it", a->vm);
+        (void)snprintf(text, sizeof text,
+                       many ? "guest %s: several have that name; use the UUID" : "guest %s: no host shows it", a->vm);
         fail(a, many ? LMO_E_CONFLICT : LMO_E_NOT_FOUND, "vm", text);
         return;
     }
@@ -574,7 +579,8 @@ int lmo_engine_drain(struct lmo_engine *e, struct lmo_drain_request *req, lmo_en
     return r;
 }
 
-int lmo_engine_vm_explain(struct lmo_engine *e, const char *vm, uint32_t spare_hosts, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_vm_explain(struct lmo_engine *e, const char *vm, uint32_t spare_hosts, lmo_engine_reply_fn *fn,
+                          void *arg)
 {
     struct asking a = {.explain = true, .req = {.spare_hosts = spare_hosts}, .fn = fn, .arg = arg};
     LMO_COPY(a.vm, vm);

@@ -59,14 +59,16 @@ static void on_wait_over(void *arg)
         }
     }
     if (w->writes) { /* E3: what it asked for is not on disk */
-        engine_reply_fail(w->fn, w->arg, LMO_E_TIMEOUT, "", "the coordinator's store cannot be written; the request takes effect when it can");
+        engine_reply_fail(w->fn, w->arg, LMO_E_TIMEOUT, "",
+                          "the coordinator's store cannot be written; the request takes effect when it can");
     } else {
         engine_reply_ok(w->fn, w->arg, 200, engine_drain_json(dr->engine, &dr->d, true), "");
     }
     free(w);
 }
 
-static void wait_for(struct drain *dr, uint64_t version, uint32_t wait_ms, bool writes, lmo_engine_reply_fn *fn, void *arg)
+static void wait_for(struct drain *dr, uint64_t version, uint32_t wait_ms, bool writes, lmo_engine_reply_fn *fn,
+                     void *arg)
 {
     struct drain_waiter *w = calloc(1, sizeof *w);
     if (!w || lmo_loop_timer(dr->engine->loop, wait_ms, on_wait_over, w, &w->timer) < 0) {
@@ -89,7 +91,8 @@ static void reply_stored(struct drain_call *c)
     struct lmo_drain d;
     struct lmo_err err = {0};
     if (engine_drain_read(c->engine, c->id, &d, &err) < 0) {
-        engine_reply_fail(c->fn, c->arg, err.code, "id", "%s", err.code == LMO_E_NOT_FOUND ? "no drain has this id" : err.text);
+        engine_reply_fail(c->fn, c->arg, err.code, "id", "%s",
+                          err.code == LMO_E_NOT_FOUND ? "no drain has this id" : err.text);
         return;
     }
     engine_reply_ok(c->fn, c->arg, 200, engine_drain_json(c->engine, &d, true), "");
@@ -108,8 +111,8 @@ static void drain_get(struct drain_call *c)
     }
 }
 
-int lmo_engine_drain_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms, lmo_engine_reply_fn *fn,
-                         void *arg)
+int lmo_engine_drain_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
+                         lmo_engine_reply_fn *fn, void *arg)
 {
     struct drain_call c = {.run = drain_get, .fn = fn, .arg = arg, .version = wait_version, .wait_ms = wait_ms};
     LMO_COPY(c.id, id);
@@ -139,7 +142,10 @@ static int list_one(void *arg, const struct lmo_object *o)
 static void drain_list(struct drain_call *c)
 {
     const struct lmo_store_ops *ops = c->engine->store->ops;
-    const struct lmo_object_query q = {.kind = LMO_OBJECT_DRAIN, .state = c->state, .before = c->before, .limit = c->limit};
+    const struct lmo_object_query q = {.kind = LMO_OBJECT_DRAIN,
+                                       .state = c->state,
+                                       .before = c->before,
+                                       .limit = c->limit};
     struct listing l = {.engine = c->engine, .array = json_array()};
     struct lmo_err err = {0};
     int r = ops->objects ? ops->objects(c->engine->store, &q, list_one, &l, &err) : 0;
@@ -147,14 +153,15 @@ static void drain_list(struct drain_call *c)
     l.failed |= lmo_json_put(body, "drains", l.array);
     if (r < 0 || l.failed) {
         json_decref(body);
-        engine_reply_fail(c->fn, c->arg, r < 0 ? r : LMO_E_NO_MEMORY, "", "%s", r < 0 ? err.text : "no memory for the list");
+        engine_reply_fail(c->fn, c->arg, r < 0 ? r : LMO_E_NO_MEMORY, "", "%s",
+                          r < 0 ? err.text : "no memory for the list");
         return;
     }
     engine_reply_ok(c->fn, c->arg, 200, body, "");
 }
 
-int lmo_engine_drain_list(struct lmo_engine *e, const char *state, const char *before, unsigned limit, lmo_engine_reply_fn *fn,
-                          void *arg)
+int lmo_engine_drain_list(struct lmo_engine *e, const char *state, const char *before, unsigned limit,
+                          lmo_engine_reply_fn *fn, void *arg)
 {
     struct drain_call c = {.run = drain_list, .fn = fn, .arg = arg, .limit = limit};
     LMO_COPY(c.state, state);
@@ -177,9 +184,11 @@ static void drain_act(struct drain_call *c)
     if (!dr) {
         struct lmo_drain d;
         if (engine_drain_read(e, c->id, &d, &err) < 0) {
-            engine_reply_fail(c->fn, c->arg, err.code, "id", "%s", err.code == LMO_E_NOT_FOUND ? "no drain has this id" : err.text);
+            engine_reply_fail(c->fn, c->arg, err.code, "id", "%s",
+                              err.code == LMO_E_NOT_FOUND ? "no drain has this id" : err.text);
         } else {
-            engine_reply_fail(c->fn, c->arg, LMO_E_CONFLICT, "id", "drain %s has ended (%s)", d.id, lmo_drain_state_text(d.state));
+            engine_reply_fail(c->fn, c->arg, LMO_E_CONFLICT, "id", "drain %s has ended (%s)", d.id,
+                              lmo_drain_state_text(d.state));
             engine_drain_free_arrays(&d);
         }
         return;
@@ -188,7 +197,8 @@ static void drain_act(struct drain_call *c)
         engine_reply_fail(c->fn, c->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
         return;
     }
-    while (c->act == LMO_DRAIN_ACT_ACKNOWLEDGE && ev.host < dr->d.host_count && strcmp(dr->d.hosts[ev.host].name, c->host) != 0) {
+    while (c->act == LMO_DRAIN_ACT_ACKNOWLEDGE && ev.host < dr->d.host_count &&
+           strcmp(dr->d.hosts[ev.host].name, c->host) != 0) {
         ev.host++;
     }
     if (ev.host == dr->d.host_count) {

@@ -63,7 +63,8 @@ static int put_child(struct lmo_engine *e, const struct lmo_drain_guest *g, json
         (void)snprintf(text, sizeof text, "%s", m->waiting_for);
     }
     json_t *range = eta ? json_object() : json_null();
-    int r = eta ? lmo_json_put_i64(range, "low_ms", m->convergence.eta.low_ms) | lmo_json_put_i64(range, "high_ms", m->convergence.eta.high_ms)
+    int r = eta ? lmo_json_put_i64(range, "low_ms", m->convergence.eta.low_ms) |
+                      lmo_json_put_i64(range, "high_ms", m->convergence.eta.high_ms)
                 : 0;
     r |= lmo_json_put(o, "phase", m ? json_string(lmo_phase_text(m->phase)) : json_null());
     r |= lmo_json_put_u64(o, "percent", g->state == LMO_DG_MOVED ? 100 : m ? m->percent : 0);
@@ -182,7 +183,9 @@ static int put_speed(struct lmo_engine *e, const struct lmo_drain *d, json_t *o)
     }
     bool known = rate > 0 && d->state == LMO_DRAIN_RUNNING;
     json_t *eta = known ? json_object() : json_null();
-    int r = known ? lmo_json_put_u64(eta, "low_ms", left / rate * 1000) | lmo_json_put_u64(eta, "high_ms", 2 * (left / rate + 1) * 1000) : 0;
+    int r = known ? lmo_json_put_u64(eta, "low_ms", left / rate * 1000) |
+                        lmo_json_put_u64(eta, "high_ms", 2 * (left / rate + 1) * 1000)
+                  : 0;
     r |= lmo_json_put_u64(o, "rate_bytes_per_s", rate);
     r |= lmo_json_put_u64(o, "bytes_left", left);
     return r | lmo_json_put(o, "eta", eta);
@@ -212,7 +215,10 @@ json_t *engine_drain_json(struct lmo_engine *e, const struct lmo_drain *d, bool 
     r |= lmo_json_put_bool(o, "rolling", d->rolling);
     r |= lmo_json_put_str(o, "unmovable", lmo_unmovable_text((int)d->unmovable));
     r |= lmo_json_put_i64(o, "wait_timeout_ms", d->wait_timeout_ms);
-    r |= lmo_json_put(o, "hook", d->hook_url[0] ? TEXT(d->hook_url) : d->hook_command[0] ? TEXT(d->hook_command) : json_null());
+    r |= lmo_json_put(o, "hook",
+                      d->hook_url[0]       ? TEXT(d->hook_url)
+                      : d->hook_command[0] ? TEXT(d->hook_command)
+                                           : json_null());
     r |= lmo_json_put(o, "plan", TEXT(d->plan));
     r |= lmo_json_put_u64(o, "expected_low_ms", d->low_ms);
     r |= lmo_json_put_u64(o, "expected_high_ms", d->high_ms);

@@ -138,7 +138,8 @@ void engine_drain_event(struct drain *dr, struct lmo_drain_event *ev)
 {
     struct lmo_err err = {0};
     if (engine_drain_step(dr, ev, &err) < 0) {
-        lmo_log(LMO_LOG_WARN, "drain takes no notice of an event", "drain=%s event=%d why=%s", dr->d.id, (int)ev->kind, err.text);
+        lmo_log(LMO_LOG_WARN, "drain takes no notice of an event", "drain=%s event=%d why=%s", dr->d.id, (int)ev->kind,
+                err.text);
     }
 }
 
@@ -185,7 +186,8 @@ static void sync_cordon(struct drain *dr, const struct lmo_drain_host *dh)
         engine_mark_cordon(h, false, "", dr->d.principal, "");
         engine_admission_host_changed(e, h);
     }
-    if (strcmp(h->mark.drain, dr->d.id) == 0 && strcmp(h->mark.drain_state, lmo_drain_host_state_text(dh->state)) != 0) {
+    if (strcmp(h->mark.drain, dr->d.id) == 0 &&
+        strcmp(h->mark.drain_state, lmo_drain_host_state_text(dh->state)) != 0) {
         LMO_COPY(h->mark.drain_state, lmo_drain_host_state_text(dh->state));
         (void)engine_mark_store(h);
     }
@@ -363,7 +365,9 @@ void engine_drains_child_changed(struct entry *entry)
         ev.kind = LMO_DRAIN_EV_CHILD_RESTS;
     } else if (lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
         ev.kind = LMO_DRAIN_EV_CHILD_ENDED;
-        ev.code = m->phase == LMO_PHASE_COMPLETED ? 0 : m->phase == LMO_PHASE_ABANDONED ? LMO_E_CANCELLED : m->reason_code;
+        ev.code = m->phase == LMO_PHASE_COMPLETED   ? 0
+                  : m->phase == LMO_PHASE_ABANDONED ? LMO_E_CANCELLED
+                                                    : m->reason_code;
         ev.code = m->phase == LMO_PHASE_ABORTED && ev.code == 0 ? LMO_E_UNKNOWN : ev.code;
         ev.failed_in = m->failed_in;
     } else {
@@ -449,8 +453,8 @@ int engine_drain_read(struct lmo_engine *e, const char *id, struct lmo_drain *re
     q.kind = LMO_OBJECT_DRAIN_GUEST;
     r = r < 0 ? r : ops->objects(e->store, &q, read_guest, &reading, err);
     if (r == 0 && (reading.hosts != ret->host_count || reading.guests != ret->guest_count)) {
-        r = lmo_fail(err, LMO_E_CORRUPT, "stored drain: %u of %u hosts, %u of %u guests", reading.hosts, ret->host_count,
-                     reading.guests, ret->guest_count);
+        r = lmo_fail(err, LMO_E_CORRUPT, "stored drain: %u of %u hosts, %u of %u guests", reading.hosts,
+                     ret->host_count, reading.guests, ret->guest_count);
     }
     if (r == 0) {
         lmo_drain_index(ret);
@@ -503,7 +507,8 @@ int engine_drains_load(struct lmo_engine *e, struct lmo_err *err)
         struct lmo_drain d;
         struct lmo_err why = {0};
         r = engine_drain_read(e, open.ids[i], &d, &why);
-        if (r == LMO_E_CORRUPT) { /* one that cannot be read must not keep the others from going on; its children go on by themselves */
+        if (r ==
+            LMO_E_CORRUPT) { /* one that cannot be read must not keep the others from going on; its children go on by themselves */
             lmo_log(LMO_LOG_ERROR, "stored drain cannot be read: nothing is done about it", "why=%s", why.text);
             r = 0;
             continue;

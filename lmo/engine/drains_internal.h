@@ -43,10 +43,10 @@ struct drain_todo {
 struct drain {
     struct lmo_engine *engine;
     struct lmo_drain d;
-    uint32_t guest_size;     /* allocated */
+    uint32_t guest_size; /* allocated */
     struct drain_run *runs;
     bool dirty, stored, recovering;
-    bool acting;             /* put, and not acted upon yet */
+    bool acting; /* put, and not acted upon yet */
     struct drain *next_dirty, *next_acting;
     struct drain_todo guests, hosts;
     uint64_t timer;
@@ -59,7 +59,8 @@ struct drain {
 
 /* drains.c */
 struct drain *engine_drain(struct lmo_engine *e, const char *id);
-struct drain *engine_drain_new(struct lmo_engine *e, const struct lmo_drain *d); /* takes the arrays; NULL without memory */
+struct drain *engine_drain_new(struct lmo_engine *e,
+                               const struct lmo_drain *d); /* takes the arrays; NULL without memory */
 int engine_drain_step(struct drain *dr, struct lmo_drain_event *ev, struct lmo_err *err);
 /* For events that cannot be refused. */
 void engine_drain_event(struct drain *dr, struct lmo_drain_event *ev);
@@ -83,8 +84,10 @@ void engine_drain_do_host(struct drain *dr, uint32_t host);
 
 /* drain_codec.c */
 int engine_drain_put(struct lmo_engine *e, const struct lmo_drain *d, struct lmo_err *err) LMO_MUST_CHECK;
-int engine_drain_put_host(struct lmo_engine *e, const struct lmo_drain *d, uint32_t host, struct lmo_err *err) LMO_MUST_CHECK;
-int engine_drain_put_guest(struct lmo_engine *e, const struct lmo_drain *d, uint32_t guest, struct lmo_err *err) LMO_MUST_CHECK;
+int engine_drain_put_host(struct lmo_engine *e, const struct lmo_drain *d, uint32_t host,
+                          struct lmo_err *err) LMO_MUST_CHECK;
+int engine_drain_put_guest(struct lmo_engine *e, const struct lmo_drain *d, uint32_t guest,
+                           struct lmo_err *err) LMO_MUST_CHECK;
 int engine_drain_decode(const char *text, struct lmo_drain *ret, struct lmo_err *err) LMO_MUST_CHECK;
 int engine_drain_decode_host(const char *text, struct lmo_drain_host *ret, struct lmo_err *err) LMO_MUST_CHECK;
 int engine_drain_decode_guest(const char *text, struct lmo_drain_guest *ret, struct lmo_err *err) LMO_MUST_CHECK;
@@ -96,8 +99,9 @@ json_t *engine_plan_json(const struct snapshot *s, const struct lmo_plan *p, con
 
 /* requests.c: a drain's migration, as a request would make it, under a name that is known. `found` says where the guest is. 0; or why
  * not, and whether another destination may do. */
-int engine_create_child(struct lmo_engine *e, const struct found_vm *found, const char *destination, const struct lmo_policy *policy,
-                        const char *drain, const char *id, struct entry **ret, bool *ret_destination_fault, struct lmo_err *err);
+int engine_create_child(struct lmo_engine *e, const struct found_vm *found, const char *destination,
+                        const struct lmo_policy *policy, const char *drain, const char *id, struct entry **ret,
+                        bool *ret_destination_fault, struct lmo_err *err);
 void engine_policy_default(struct lmo_policy *p);
 
 #endif

@@ -14,8 +14,8 @@
 
 #define FLEET_WATCHED_MS 600000 /* after the last question of anybody's the picture is let grow old */
 #define FLEET_TURN_MS    1000
-#define FLEET_OLD_MS     60000  /* a list that is older is asked for anew while the fleet is watched */
-#define FLEET_PER_TURN   64     /* questions per turn at most: 1,000 hosts in a minute are 17 */
+#define FLEET_OLD_MS     60000 /* a list that is older is asked for anew while the fleet is watched */
+#define FLEET_PER_TURN   64    /* questions per turn at most: 1,000 hosts in a minute are 17 */
 #define LIST_MAX         10000
 
 struct listing_wait {
@@ -239,7 +239,8 @@ void engine_fleet_ask(struct host *h, engine_listed_fn *done, void *arg)
     *c = (struct listing_call){.engine = e, .sent_ns = lmo_now_ns(), .waits = w};
     LMO_COPY(c->host, h->row.name);
     h->listing = c;
-    int r = h->up ? e->workers->ops->observe(e->workers, h->row.name, "/v1/observe/vms", LMO_OBSERVE_TIMEOUT_MS, on_listed, c, &err)
+    int r = h->up ? e->workers->ops->observe(e->workers, h->row.name, "/v1/observe/vms", LMO_OBSERVE_TIMEOUT_MS,
+                                             on_listed, c, &err)
                   : lmo_fail(&err, LMO_E_UNAVAILABLE, "host %s does not answer: %.200s", h->row.name,
                              h->known ? h->last_error : "not heard of since the coordinator started");
     if (r < 0) {

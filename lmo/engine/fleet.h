@@ -29,11 +29,11 @@ struct entry;
 
 struct host_mark {
     bool cordoned;
-    char drain[LMO_ID_MAX];             /* that keeps the cordon; empty: a person did it */
-    char drain_state[32];               /* where it stands in that drain; or empty */
+    char drain[LMO_ID_MAX]; /* that keeps the cordon; empty: a person did it */
+    char drain_state[32];   /* where it stands in that drain; or empty */
     char by[LMO_NAME_MAX + 32], reason[LMO_TEXT_MAX];
     int64_t since_ms;
-    char labels[LMO_LABELS_TEXT_MAX];   /* "rack=3 zone=a", in order */
+    char labels[LMO_LABELS_TEXT_MAX]; /* "rack=3 zone=a", in order */
 };
 
 struct vm_group {
@@ -43,13 +43,13 @@ struct vm_group {
 struct vm_policy {
     bool unmovable_given;
     enum lmo_unmovable unmovable;
-    char labels[LMO_LABELS_TEXT_MAX];   /* that a host must have */
+    char labels[LMO_LABELS_TEXT_MAX]; /* that a host must have */
     unsigned group_count;
     struct vm_group groups[LMO_GUEST_GROUPS_MAX];
 };
 struct vm_lease {
     char holder[LMO_NAME_MAX + 32], reason[LMO_TEXT_MAX];
-    int64_t since_ms, until_ms;         /* until 0: there is none */
+    int64_t since_ms, until_ms; /* until 0: there is none */
 };
 /* Kept for as long as anything was said. */
 struct vm_setting {
@@ -72,11 +72,11 @@ struct guest {
     uint32_t machine, cpu;                    /* interned; LMO_NONE */
     struct lmo_set services, fabrics;
     uint32_t blockers;
-    char *blocker;                            /* in words, or NULL */
-    uint64_t generation;                      /* of the list that it was seen in */
-    uint32_t index;                           /* in the present snapshot */
-    struct guest *prev, *next;                /* of the same host */
-    UT_hash_handle hh;                        /* by UUID */
+    char *blocker;             /* in words, or NULL */
+    uint64_t generation;       /* of the list that it was seen in */
+    uint32_t index;            /* in the present snapshot */
+    struct guest *prev, *next; /* of the same host */
+    UT_hash_handle hh;         /* by UUID */
 };
 
 /* Names that were met, each with its number; a name beyond the last number has none. */
@@ -89,18 +89,18 @@ uint32_t engine_intern(struct interned *to, const char *name, uint32_t max);
 /* Does a kind of guests' CPU run on a kind of hosts' CPU? */
 struct cpu_pair {
     char key[2 * LMO_DIGEST_MAX];
-    uint8_t runs;                             /* LMO_CPU_*; UNKNOWN: being asked */
+    uint8_t runs; /* LMO_CPU_*; UNKNOWN: being asked */
     UT_hash_handle hh;
 };
 
 struct fleet_wait;
 struct fleet {
-    struct guest *guests;                     /* by UUID */
+    struct guest *guests; /* by UUID */
     struct vm_setting *settings;
     struct interned machines, services, fabrics, labels, cpus, host_cpus;
     struct cpu_pair *cpu_pairs;
     uint64_t watched_until_ns, timer;
-    uint32_t asking;                          /* questions under way */
+    uint32_t asking; /* questions under way */
     struct fleet_wait *waits;
 };
 
@@ -152,8 +152,8 @@ struct snapshot {
     struct lmo_engine *engine;
     struct lmo_fleet fleet;
     enum lmo_unmovable unmovable;
-    struct lmo_policy policy;                 /* the coordinator's defaults */
-    struct host **hosts;                      /* by index */
+    struct lmo_policy policy; /* the coordinator's defaults */
+    struct host **hosts;      /* by index */
     struct guest **guests;
     struct lmo_fleet_host *fleet_hosts;
     struct lmo_fleet_guest *fleet_guests;
@@ -163,11 +163,12 @@ struct snapshot {
     uint32_t lease_count;
     uint8_t *cpu_runs;
     const char **names[4];
-    void *scratch;                            /* of `place` */
-    struct lmo_place *place;                  /* NULL until engine_snapshot_place */
+    void *scratch;           /* of `place` */
+    struct lmo_place *place; /* NULL until engine_snapshot_place */
 };
 /* `unmovable`: for guests that have no policy of their own. */
-int engine_snapshot(struct lmo_engine *e, enum lmo_unmovable unmovable, struct snapshot *ret, struct lmo_err *err) LMO_MUST_CHECK;
+int engine_snapshot(struct lmo_engine *e, enum lmo_unmovable unmovable, struct snapshot *ret,
+                    struct lmo_err *err) LMO_MUST_CHECK;
 int engine_snapshot_place(struct snapshot *s, const struct lmo_place_options *o, struct lmo_err *err) LMO_MUST_CHECK;
 void engine_snapshot_done(struct snapshot *s);
 /* Index, or LMO_NONE. */

@@ -28,8 +28,9 @@ static int unmovable_from_text(const char *word)
 const struct lmo_words engine_unmovable_words = {unmovable_text, unmovable_from_text};
 
 static const struct lmo_field mark_fields[] = {
-    LMO_F_BOOL(host_mark, cordoned),   LMO_F_TEXT(host_mark, drain, LMO_FIELD_ULID), LMO_F_TEXT(host_mark, by, 0),
-    LMO_F_TEXT(host_mark, reason, 0), LMO_F_INT(host_mark, since_ms),               LMO_F_TEXT(host_mark, labels, 0),
+    LMO_F_BOOL(host_mark, cordoned),       LMO_F_TEXT(host_mark, drain, LMO_FIELD_ULID),
+    LMO_F_TEXT(host_mark, by, 0),          LMO_F_TEXT(host_mark, reason, 0),
+    LMO_F_INT(host_mark, since_ms),        LMO_F_TEXT(host_mark, labels, 0),
     LMO_F_TEXT(host_mark, drain_state, 0),
 };
 static const struct lmo_table mark_table = LMO_TABLE(mark_fields);
@@ -57,8 +58,8 @@ static const struct lmo_field lease_fields[] = {
 };
 static const struct lmo_table lease_table = LMO_TABLE(lease_fields);
 
-static int put(struct lmo_engine *e, enum lmo_object_kind kind, const char *key, const struct lmo_table *table, const void *from,
-               struct lmo_err *err)
+static int put(struct lmo_engine *e, enum lmo_object_kind kind, const char *key, const struct lmo_table *table,
+               const void *from, struct lmo_err *err)
 {
     LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(TEXT_MAX);
     struct lmo_object o = {.kind = kind, .key = key};
@@ -77,7 +78,8 @@ static int decode(const struct lmo_object *o, const struct lmo_table *table, voi
     int r = lmo_json_parse_object(o->text, strlen(o->text), TEXT_MAX, &root, &err);
     r = r < 0 ? r : lmo_codec_decode(table, root, to, &err);
     if (r < 0) { /* what a newer program wrote, or a person: everything else goes on */
-        lmo_log(LMO_LOG_ERROR, "stored mark, policy or lease cannot be read: passed over", "key=%s why=%s", o->key, err.text);
+        lmo_log(LMO_LOG_ERROR, "stored mark, policy or lease cannot be read: passed over", "key=%s why=%s", o->key,
+                err.text);
     }
     return r;
 }
@@ -103,8 +105,8 @@ void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const ch
     m->drain_state[0] = '\0';
     LMO_COPY(m->by, cordon ? by : "");
     LMO_COPY(m->reason, cordon ? reason : "");
-    lmo_log(LMO_LOG_INFO, cordon ? "host cordoned" : "cordon lifted", "host=%s by=%s drain=%s reason=%s", h->row.name, by, drain,
-            reason);
+    lmo_log(LMO_LOG_INFO, cordon ? "host cordoned" : "cordon lifted", "host=%s by=%s drain=%s reason=%s", h->row.name,
+            by, drain, reason);
     (void)engine_mark_store(h);
 }
 
@@ -132,8 +134,10 @@ int engine_labels_parse(const char *text, char ret[LMO_LABELS_TEXT_MAX], const c
         size_t len = strcspn(text, " ,"), key = strcspn(text, "= ,");
         if (len > 0) {
             if (key >= len || !valid_part(text, key) || !valid_part(text + key + 1, len - key - 1)) {
-                return lmo_fail(err, LMO_E_INVALID, "%s: '%.*s' is not key=value, both of letters, digits, '.', '_' and '-', at most %d each",
-                                field, (int)(len < 80 ? len : 80), text, LMO_NAME_MAX - 1);
+                return lmo_fail(
+                    err, LMO_E_INVALID,
+                    "%s: '%.*s' is not key=value, both of letters, digits, '.', '_' and '-', at most %d each", field,
+                    (int)(len < 80 ? len : 80), text, LMO_NAME_MAX - 1);
             }
             if (count == 32) {
                 return lmo_fail(err, LMO_E_INVALID, "%s: more than 32 labels", field);
@@ -208,7 +212,8 @@ int engine_mark_json(const struct host *h, json_t *to)
     return r | lmo_json_put(to, "cordon", c);
 }
 
-int engine_permits(struct lmo_engine *e, const struct host *to, const char *uuid, const char *name, bool force, struct lmo_err *err)
+int engine_permits(struct lmo_engine *e, const struct host *to, const char *uuid, const char *name, bool force,
+                   struct lmo_err *err)
 {
     const struct vm_setting *s = engine_setting(e, uuid);
     if (engine_leased(e, s)) {
@@ -368,11 +373,12 @@ static void cordon(struct mark_request *r)
     }
     if (!r->on && h->mark.drain[0] && engine_drain_holds(r->engine, h)) {
         engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name",
-                          "drain %s keeps host %s cordoned; cancel it first: lmo drain cancel %s", h->mark.drain, h->row.name,
-                          h->mark.drain);
+                          "drain %s keeps host %s cordoned; cancel it first: lmo drain cancel %s", h->mark.drain,
+                          h->row.name, h->mark.drain);
         return;
     }
-    if (!r->dry_run && (h->mark.cordoned != r->on || (r->on && strcmp(h->mark.reason, r->reason) != 0 && !h->mark.drain[0]))) {
+    if (!r->dry_run &&
+        (h->mark.cordoned != r->on || (r->on && strcmp(h->mark.reason, r->reason) != 0 && !h->mark.drain[0]))) {
         engine_mark_cordon(h, r->on, "", r->principal, r->reason);
         engine_admission_host_changed(r->engine, h);
     }
@@ -402,8 +408,8 @@ static void labels(struct mark_request *r)
     reply_host(r, h);
 }
 
-int lmo_engine_host_labels(struct lmo_engine *e, const char *name, const char *text, bool dry_run, lmo_engine_reply_fn *fn, void *arg,
-                           struct lmo_err *err)
+int lmo_engine_host_labels(struct lmo_engine *e, const char *name, const char *text, bool dry_run,
+                           lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err)
 {
     struct mark_request r = {.run = labels, .fn = fn, .arg = arg, .dry_run = dry_run};
     LMO_COPY(r.name, name);
@@ -437,7 +443,8 @@ static json_t *policy_json(const char *uuid, const struct vm_setting *s)
     const struct vm_policy *p = s && s->has_policy ? &s->policy : &none;
     json_t *o = json_object();
     int r = lmo_json_put_str(o, "vm", uuid);
-    r |= lmo_json_put(o, "unmovable", p->unmovable_given ? json_string(lmo_unmovable_text((int)p->unmovable)) : json_null());
+    r |= lmo_json_put(o, "unmovable",
+                      p->unmovable_given ? json_string(lmo_unmovable_text((int)p->unmovable)) : json_null());
     r |= lmo_json_put(o, "labels", engine_labels_json(p->labels));
     r |= lmo_json_put(o, "groups", groups_json(p));
     if (r < 0) {
@@ -468,7 +475,8 @@ static void policy_set(struct mark_request *r)
     struct vm_setting *s = setting(r->engine, r->name);
     struct lmo_err err = {0};
     if (!s || put(r->engine, LMO_OBJECT_VM_POLICY, r->name, &policy_table, &r->policy, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, s ? err.code : LMO_E_NO_MEMORY, "", "%s", s ? err.text : "no memory for a policy");
+        engine_reply_fail(r->fn, r->arg, s ? err.code : LMO_E_NO_MEMORY, "", "%s",
+                          s ? err.text : "no memory for a policy");
         return;
     }
     s->policy = r->policy;
@@ -476,8 +484,8 @@ static void policy_set(struct mark_request *r)
     engine_reply_committed(r->engine, r->fn, r->arg, 200, policy_json(r->name, s), "");
 }
 
-int lmo_engine_vm_policy_set(struct lmo_engine *e, const char *uuid, const struct lmo_vm_policy *p, lmo_engine_reply_fn *fn,
-                             void *arg, struct lmo_err *err)
+int lmo_engine_vm_policy_set(struct lmo_engine *e, const char *uuid, const struct lmo_vm_policy *p,
+                             lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err)
 {
     struct mark_request r = {.run = policy_set, .fn = fn, .arg = arg};
     LMO_COPY(r.name, uuid);
@@ -515,19 +523,19 @@ static void lease_set(struct mark_request *r)
         return;
     }
     if (engine_leased(e, s) && strcmp(s->lease.holder, r->principal) != 0) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm", "%.100s holds a lease on this guest: %.150s", s->lease.holder,
-                          s->lease.reason);
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm", "%.100s holds a lease on this guest: %.150s",
+                          s->lease.holder, s->lease.reason);
         return;
     }
     const struct entry *open = engine_entry_of_vm(e, r->name);
     if (r->on && open && lmo_phase_is(open->phase, LMO_PHASE_CANCELLABLE) == false) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm", "the guest is being moved by migration %s, past the point of no return",
-                          open->id);
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm",
+                          "the guest is being moved by migration %s, past the point of no return", open->id);
         return;
     }
     if (r->on && open && open->phase != LMO_PHASE_QUEUED) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm", "the guest is being moved by migration %s; cancel it, or wait for its end",
-                          open->id);
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm",
+                          "the guest is being moved by migration %s; cancel it, or wait for its end", open->id);
         return;
     }
     struct vm_lease lease = {.since_ms = engine_now_ms(e), .until_ms = r->on ? engine_now_ms(e) + r->ms : 0};
@@ -541,8 +549,8 @@ static void lease_set(struct mark_request *r)
     engine_reply_committed(e, r->fn, r->arg, 200, lease_json(e, r->name, s), "");
 }
 
-int lmo_engine_vm_lease_set(struct lmo_engine *e, const char *uuid, const char *reason, uint64_t seconds, const char *principal,
-                            lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_vm_lease_set(struct lmo_engine *e, const char *uuid, const char *reason, uint64_t seconds,
+                            const char *principal, lmo_engine_reply_fn *fn, void *arg)
 {
     struct mark_request r = {.run = lease_set, .fn = fn, .arg = arg, .on = seconds > 0, .ms = (int64_t)seconds * 1000};
     LMO_COPY(r.name, uuid);

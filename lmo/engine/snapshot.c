@@ -90,8 +90,10 @@ static void fill_host(struct snapshot *s, struct host *h, struct lmo_fleet_host 
     }
     offers(&e->fleet.fabrics, f->network_fabric, " ", &to->fabrics);
     labels(e, h->mark.labels, &to->labels);
-    to->pools[0] = (struct lmo_fleet_pool){f->memory_total_bytes, f->memory_free_bytes, engine_admission_keep_free(e, h)};
-    to->pools[0].free_bytes -= h->landed_bytes[0] < to->pools[0].free_bytes ? h->landed_bytes[0] : to->pools[0].free_bytes;
+    to->pools[0] =
+        (struct lmo_fleet_pool){f->memory_total_bytes, f->memory_free_bytes, engine_admission_keep_free(e, h)};
+    to->pools[0].free_bytes -=
+        h->landed_bytes[0] < to->pools[0].free_bytes ? h->landed_bytes[0] : to->pools[0].free_bytes;
     for (unsigned p = 0; p < f->huge_page_count; p++) {
         uint8_t pool = pool_of(&s->fleet, f->huge_pages[p].size_bytes);
         if (pool > 0) {
@@ -108,7 +110,8 @@ struct group_name {
     UT_hash_handle hh;
 };
 
-static void join_groups(struct snapshot *s, struct group_name **names, const struct vm_policy *p, struct lmo_fleet_guest *to)
+static void join_groups(struct snapshot *s, struct group_name **names, const struct vm_policy *p,
+                        struct lmo_fleet_guest *to)
 {
     for (unsigned i = 0; i < p->group_count; i++) {
         struct group_name *n = NULL;
@@ -118,9 +121,10 @@ static void join_groups(struct snapshot *s, struct group_name **names, const str
         if (!n && s->fleet.group_count < LMO_FLEET_GROUPS_MAX && (n = calloc(1, sizeof *n)) != NULL) {
             LMO_COPY(n->key, key);
             n->index = s->fleet.group_count++;
-            s->groups[n->index] = (struct lmo_fleet_group){.name = p->groups[i].name,
-                                                           .kind = p->groups[i].together ? LMO_GROUP_TOGETHER : LMO_GROUP_APART,
-                                                           .hard = p->groups[i].hard};
+            s->groups[n->index] =
+                (struct lmo_fleet_group){.name = p->groups[i].name,
+                                         .kind = p->groups[i].together ? LMO_GROUP_TOGETHER : LMO_GROUP_APART,
+                                         .hard = p->groups[i].hard};
             HASH_ADD_STR(*names, key, n);
         }
         if (n) {
@@ -235,7 +239,8 @@ static int allocate(struct snapshot *s, uint32_t hosts, uint32_t guests, uint32_
     s->groups = calloc(groups + 1, sizeof *s->groups);
     s->lease_texts = calloc(leases + 1, sizeof *s->lease_texts);
     s->cpu_runs = calloc((size_t)(f->cpus.count + 1) * (f->host_cpus.count + hosts + 1), 1);
-    return s->hosts && s->fleet_hosts && s->guests && s->fleet_guests && s->moves && s->groups && s->lease_texts && s->cpu_runs
+    return s->hosts && s->fleet_hosts && s->guests && s->fleet_guests && s->moves && s->groups && s->lease_texts &&
+                   s->cpu_runs
                ? 0
                : LMO_E_NO_MEMORY;
 }
@@ -269,7 +274,8 @@ static void fill(struct snapshot *s)
 
 int engine_snapshot(struct lmo_engine *e, enum lmo_unmovable unmovable, struct snapshot *ret, struct lmo_err *err)
 {
-    uint32_t hosts = HASH_COUNT(e->hosts), guests = HASH_COUNT(e->fleet.guests), settings = HASH_COUNT(e->fleet.settings);
+    uint32_t hosts = HASH_COUNT(e->hosts), guests = HASH_COUNT(e->fleet.guests),
+             settings = HASH_COUNT(e->fleet.settings);
     uint32_t groups = settings * LMO_GUEST_GROUPS_MAX;
     *ret = (struct snapshot){.engine = e, .unmovable = unmovable};
     for (struct host *h = e->hosts; h; h = h->hh.next) { /* their number is the matrix' width */

@@ -71,8 +71,10 @@ static void on_exit_of(void *arg, int fd, uint32_t events)
         finish(r, 0, info.si_status == 0, "");
         return;
     }
-    (void)snprintf(text, sizeof text, r->late ? "the command did not end within its deadline" : exited ? "the command ended with exit code %d"
-                                                                                                    : "the command was killed by signal %d",
+    (void)snprintf(text, sizeof text,
+                   r->late  ? "the command did not end within its deadline"
+                   : exited ? "the command ended with exit code %d"
+                            : "the command was killed by signal %d",
                    info.si_status);
     finish(r, r->late ? LMO_E_TIMEOUT : LMO_E_REFUSED, false, text);
 }
@@ -172,7 +174,8 @@ static void on_answer(void *arg, const struct lmo_http_response *a)
 static int call_url(struct lmo_hook_caller *h, const struct lmo_hook *hook, struct running *r, struct lmo_err *err)
 {
     char body[256], key[96];
-    (void)snprintf(body, sizeof body, "{\"event\":\"host-drained\",\"drain\":\"%s\",\"host\":\"%s\"}", hook->drain, hook->host);
+    (void)snprintf(body, sizeof body, "{\"event\":\"host-drained\",\"drain\":\"%s\",\"host\":\"%s\"}", hook->drain,
+                   hook->host);
     (void)snprintf(key, sizeof key, "Idempotency-Key: %s.%s", hook->drain, hook->host); /* the same for every try */
     const char *const headers[] = {key, NULL};
     const struct lmo_http_request_spec spec = {.method = "POST",
@@ -218,8 +221,8 @@ static int call(void *arg, const struct lmo_hook *hook, lmo_hook_done_fn *done, 
     return 0;
 }
 
-int lmo_hooks_open(struct lmo_loop *loop, const struct lmo_conf *conf, const struct lmo_tls_files *tls, struct lmo_hook_caller **ret,
-                   struct lmo_err *err)
+int lmo_hooks_open(struct lmo_loop *loop, const struct lmo_conf *conf, const struct lmo_tls_files *tls,
+                   struct lmo_hook_caller **ret, struct lmo_err *err)
 {
     struct lmo_hook_caller *h = calloc(1, sizeof *h);
     if (!h) {
@@ -228,7 +231,10 @@ int lmo_hooks_open(struct lmo_loop *loop, const struct lmo_conf *conf, const str
     h->port = (struct lmo_hooks){.arg = h, .check = check, .call = call};
     h->loop = loop;
     h->conf = conf;
-    const struct lmo_http_client_config config = {.tls = *tls, .connections_per_host = 1, .connections_max = 16, .requests_max = 64};
+    const struct lmo_http_client_config config = {.tls = *tls,
+                                                  .connections_per_host = 1,
+                                                  .connections_max = 16,
+                                                  .requests_max = 64};
     int r = lmo_http_client_new(loop, &config, &h->client, err);
     if (r < 0) {
         free(h);

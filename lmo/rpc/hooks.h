@@ -14,14 +14,16 @@
 #include "http/tls.h"
 
 /* Rows for the coordinator's table of configuration keys. */
-#define LMO_HOOK_KEYS                                                                                                          \
-    {"hook *", "command", LMO_CONF_PATH, true, NULL, 0, 0, "program that is called when a drain has emptied a host"},         \
-    {"hook *", "deadline", LMO_CONF_UINT, false, "600", 1, 86400, "seconds after which it is killed"}
+#define LMO_HOOK_KEYS                                                                                                 \
+    {"hook *", "command", LMO_CONF_PATH, true, NULL, 0, 0, "program that is called when a drain has emptied a host"}, \
+    {                                                                                                                 \
+        "hook *", "deadline", LMO_CONF_UINT, false, "600", 1, 86400, "seconds after which it is killed"               \
+    }
 
 struct lmo_hook_caller;
 /* `conf` and `loop` are borrowed and must outlive *ret. */
-int lmo_hooks_open(struct lmo_loop *loop, const struct lmo_conf *conf, const struct lmo_tls_files *tls, struct lmo_hook_caller **ret,
-                   struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_hooks_open(struct lmo_loop *loop, const struct lmo_conf *conf, const struct lmo_tls_files *tls,
+                   struct lmo_hook_caller **ret, struct lmo_err *err) LMO_MUST_CHECK;
 const struct lmo_hooks *lmo_hooks_port(const struct lmo_hook_caller *h);
 /* Takes h (NULL is fine). Nobody is called back any more; commands that run are left to their end: they are called again by the next
  * coordinator. */

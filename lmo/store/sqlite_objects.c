@@ -124,7 +124,8 @@ static int write_setting(struct sqlite_store *st, const struct pending_object *p
 int lmo_sqlite_objects_write(struct sqlite_store *st, struct lmo_err *err)
 {
     int r = 0;
-    for (const struct pending_object *p = st->objects; r == 0 && p; p = p->hh.next) { /* in the order in which they came */
+    for (const struct pending_object *p = st->objects; r == 0 && p;
+         p = p->hh.next) { /* in the order in which they came */
         switch (p->kind) {
         case LMO_OBJECT_DRAIN: r = write_drain(st, p, err); break;
         case LMO_OBJECT_DRAIN_HOST:
@@ -156,9 +157,10 @@ static const char *statement(const struct lmo_object_query *q, bool *ret_ranged)
 {
     bool key = q->key && q->key[0], state = q->state && q->state[0];
     *ret_ranged = false;
-#define DRAINS(where) \
-    "SELECT id, 0, '', state, terminal, updated_ms, record FROM drain WHERE id < ?3" where " ORDER BY id DESC LIMIT ?4"
-#define PART(table, about) "SELECT drain, n, " about ", '', 0, 0, record FROM " table " WHERE drain = ?1 ORDER BY n"
+#define DRAINS(where)                                                                                                 \
+    "SELECT id, 0, '', state, terminal, updated_ms, record FROM drain WHERE id < ?3" where " ORDER BY id DESC LIMIT " \
+                                                                                           "?4"
+#define PART(table, about)          "SELECT drain, n, " about ", '', 0, 0, record FROM " table " WHERE drain = ?1 ORDER BY n"
 #define SETTING(table, name, where) "SELECT " name ", 0, '', '', 0, 0, record FROM " table where " ORDER BY 1"
     switch (q->kind) {
     case LMO_OBJECT_HOST_MARK: return "SELECT name, 0, '', '', 0, 0, mark FROM host WHERE mark IS NOT NULL ORDER BY 1";
@@ -188,8 +190,8 @@ int lmo_sqlite_objects(struct lmo_store *s, const struct lmo_object_query *q,
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
     bool ranged = false, part = q->kind == LMO_OBJECT_DRAIN_HOST || q->kind == LMO_OBJECT_DRAIN_GUEST;
     const char *sql = statement(q, &ranged);
-    int r = sql ? lmo_sql_prepare(sqlite_of(s)->db, sql, &stmt, err)
-                : lmo_fail(err, LMO_E_INTERNAL, "objects of no kind");
+    int r =
+        sql ? lmo_sql_prepare(sqlite_of(s)->db, sql, &stmt, err) : lmo_fail(err, LMO_E_INTERNAL, "objects of no kind");
     if (r < 0) {
         return r;
     }

@@ -75,9 +75,16 @@ static bool first_time(const struct world *w)
     }
     for (unsigned i = 0; i < w->d.guest_count; i++) {
         const struct lmo_drain_guest *g = &w->guests[i];
-        uint8_t to[10] = {(uint8_t)g->state,    g->back,          (uint8_t)g->try_count,        (uint8_t)-g->tries[0].code,
-                          (uint8_t)-g->tries[1].code, (uint8_t)-g->tries[2].code, (uint8_t)-g->tries[3].code,
-                          g->destination[0] != 0, (uint8_t)((g->wait_ms != 0) + 2 * (g->after_count > 0)), (uint8_t)g->host};
+        uint8_t to[10] = {(uint8_t)g->state,
+                          g->back,
+                          (uint8_t)g->try_count,
+                          (uint8_t)-g->tries[0].code,
+                          (uint8_t)-g->tries[1].code,
+                          (uint8_t)-g->tries[2].code,
+                          (uint8_t)-g->tries[3].code,
+                          g->destination[0] != 0,
+                          (uint8_t)((g->wait_ms != 0) + 2 * (g->after_count > 0)),
+                          (uint8_t)g->host};
         memcpy(s.guests[i], to, sizeof to);
     }
     uint64_t hash = UINT64_C(1469598103934665603);
@@ -108,11 +115,11 @@ static void copy(struct world *to, const struct world *from)
 static void explore(const struct world *w);
 
 /* libcheck notes every assertion that it is given, which costs more than the step itself. */
-#define must(condition, ...)          \
-    do {                              \
-        if (!(condition)) {           \
+#define must(condition, ...)           \
+    do {                               \
+        if (!(condition)) {            \
             ck_abort_msg(__VA_ARGS__); \
-        }                             \
+        }                              \
     } while (0)
 
 static const char *picture(const struct world *w)
@@ -120,7 +127,8 @@ static const char *picture(const struct world *w)
     static char text[1024];
     int n = snprintf(text, sizeof text, "%s (waits for: %s):", lmo_drain_state_text(w->d.state), w->d.waiting_for);
     for (unsigned i = 0; i < w->d.host_count; i++) {
-        n += snprintf(text + n, sizeof text - (size_t)n, " %s %s", w->hosts[i].name, lmo_drain_host_state_text(w->hosts[i].state));
+        n += snprintf(text + n, sizeof text - (size_t)n, " %s %s", w->hosts[i].name,
+                      lmo_drain_host_state_text(w->hosts[i].state));
     }
     for (unsigned i = 0; i < w->d.guest_count; i++) {
         n += snprintf(text + n, sizeof text - (size_t)n, " %s %s%s", w->guests[i].name,
@@ -135,19 +143,21 @@ static void judge(const struct world *before, const struct world *after, const s
     const char *broken = lmo_drain_broken(&after->d);
     must(broken == NULL, "event %d in %s: %s", (int)ev->kind, lmo_drain_state_text(before->d.state), broken);
     must(before->d.state == after->d.state || lmo_drain_may_follow(before->d.state, after->d.state) ||
-              /* through running */
-              lmo_drain_may_follow(LMO_DRAIN_RUNNING, after->d.state), "event %d: %s", (int)ev->kind, picture(after));
+             /* through running */
+             lmo_drain_may_follow(LMO_DRAIN_RUNNING, after->d.state),
+         "event %d: %s", (int)ev->kind, picture(after));
     bool could = lmo_drain_is(before->d.state, LMO_DRAIN_BEGINS) || ev->kind == LMO_DRAIN_EV_RESUME ||
                  ev->kind == LMO_DRAIN_EV_PLANNED;
     for (unsigned i = 0; i < after->d.guest_count; i++) {
-        bool started = after->guests[i].state == LMO_DG_STARTING &&
-                       (before->guests[i].state != LMO_DG_STARTING ||
-                        after->guests[i].try_count > before->guests[i].try_count);
+        bool started =
+            after->guests[i].state == LMO_DG_STARTING &&
+            (before->guests[i].state != LMO_DG_STARTING || after->guests[i].try_count > before->guests[i].try_count);
         must(!started || could, "event %d: %s", (int)ev->kind, picture(after)); /* D3 */
         must(after->guests[i].back >= before->guests[i].back, "event %d: %s", (int)ev->kind, picture(after));
     }
     if (after->d.state == LMO_DRAIN_DRAINED && before->d.state != LMO_DRAIN_DRAINED) {
-        for (unsigned i = 0; i < after->d.host_count; i++) { /* the last that happened to each was an empty list, or what follows it */
+        for (unsigned i = 0; i < after->d.host_count;
+             i++) { /* the last that happened to each was an empty list, or what follows it */
             must(after->hosts[i].state == LMO_DH_DONE, "D1");
         }
     }
@@ -155,13 +165,15 @@ static void judge(const struct world *before, const struct world *after, const s
         bool emptied = after->hosts[i].state != before->hosts[i].state && before->hosts[i].state == LMO_DH_CHECKING &&
                        (after->hosts[i].state == LMO_DH_DONE || after->hosts[i].state == LMO_DH_HOOK ||
                         after->hosts[i].state == LMO_DH_AWAY);
-        must(!emptied || (ev->kind == LMO_DRAIN_EV_LISTED && ev->host == i && ev->code == 0 && ev->total == 0), "event %d: %s", (int)ev->kind, picture(after));
+        must(!emptied || (ev->kind == LMO_DRAIN_EV_LISTED && ev->host == i && ev->code == 0 && ev->total == 0),
+             "event %d: %s", (int)ev->kind, picture(after));
         must(before->hosts[i].state == LMO_DH_CHECKING || before->hosts[i].state == after->hosts[i].state ||
-                  (after->hosts[i].state != LMO_DH_HOOK || before->hosts[i].state == LMO_DH_HOOK), "event %d: %s", (int)ev->kind, picture(after));
+                 (after->hosts[i].state != LMO_DH_HOOK || before->hosts[i].state == LMO_DH_HOOK),
+             "event %d: %s", (int)ev->kind, picture(after));
     }
     int64_t wake = lmo_drain_wake_ms(&after->d); /* D6: what waits will be looked at */
-    must(after->d.state != LMO_DRAIN_WAITING || wake > 0, "event %d: it waits and is never looked at again: %s", (int)ev->kind,
-         picture(after));
+    must(after->d.state != LMO_DRAIN_WAITING || wake > 0, "event %d: it waits and is never looked at again: %s",
+         (int)ev->kind, picture(after));
 }
 
 static void step(const struct world *w, const struct lmo_drain_event *ev)
@@ -205,9 +217,13 @@ static bool few; /* kinds of failures: where there are more guests or hosts than
 
 static void about_guest(const struct world *w, uint32_t g, int64_t now)
 {
-    static const struct { int code; enum lmo_phase phase; } ends[] = {
-        {0, LMO_PHASE_COMPLETED}, {LMO_E_REFUSED, LMO_PHASE_PRECHECK}, {LMO_E_UNAVAILABLE, LMO_PHASE_PRECOPY},
-        {LMO_E_CANCELLED, LMO_PHASE_PRECOPY}};
+    static const struct {
+        int code;
+        enum lmo_phase phase;
+    } ends[] = {{0, LMO_PHASE_COMPLETED},
+                {LMO_E_REFUSED, LMO_PHASE_PRECHECK},
+                {LMO_E_UNAVAILABLE, LMO_PHASE_PRECOPY},
+                {LMO_E_CANCELLED, LMO_PHASE_PRECOPY}};
     for (enum lmo_drain_event_kind kind = LMO_DRAIN_EV_STARTED; kind <= LMO_DRAIN_EV_GUEST_GONE; kind++) {
         struct lmo_drain_event ev = {.kind = kind, .now_ms = now, .guest = g, .code = LMO_E_REFUSED, .text = "hv9"};
         if (kind == LMO_DRAIN_EV_CHILD_ENDED) {
@@ -270,8 +286,8 @@ static void explore(const struct world *w)
     for (uint32_t h = 0; h < w->d.host_count; h++) {
         about_host(w, h, now);
     }
-    static const enum lmo_drain_event_kind plain[] = {LMO_DRAIN_EV_PLANNED, LMO_DRAIN_EV_UNPLANNED, LMO_DRAIN_EV_PAUSE,
-                                                      LMO_DRAIN_EV_RESUME,  LMO_DRAIN_EV_CANCEL,    LMO_DRAIN_EV_TIMER,
+    static const enum lmo_drain_event_kind plain[] = {LMO_DRAIN_EV_PLANNED,  LMO_DRAIN_EV_UNPLANNED, LMO_DRAIN_EV_PAUSE,
+                                                      LMO_DRAIN_EV_RESUME,   LMO_DRAIN_EV_CANCEL,    LMO_DRAIN_EV_TIMER,
                                                       LMO_DRAIN_EV_RECOVERED};
     for (unsigned i = 0; i < sizeof plain / sizeof plain[0]; i++) {
         struct lmo_drain_event ev = {.kind = plain[i], .now_ms = now, .text = "test"};
@@ -337,7 +353,11 @@ static void all_pairs_were_seen(void)
 }
 
 /* policy of the guests, host count, guest count, rolling, hook, one after the other */
-static const struct { enum lmo_unmovable policy; unsigned hosts, guests; bool rolling, hook, after; } worlds[] = {
+static const struct {
+    enum lmo_unmovable policy;
+    unsigned hosts, guests;
+    bool rolling, hook, after;
+} worlds[] = {
     {LMO_UNMOVABLE_FAIL, 1, 1, false, false, false}, {LMO_UNMOVABLE_SKIP, 1, 1, false, false, false},
     {LMO_UNMOVABLE_WAIT, 1, 1, false, false, false}, {LMO_UNMOVABLE_OFFLINE, 1, 1, false, false, false},
     {LMO_UNMOVABLE_BLOCK, 1, 1, true, true, false},  {LMO_UNMOVABLE_SKIP, 1, 1, true, false, false},

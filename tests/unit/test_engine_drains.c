@@ -16,10 +16,10 @@
 
 Suite *engine_drains_suite(void);
 
-#define HOSTS      4
-#define GUESTS     6
-#define CALLS_MAX  256
-#define GIB        (UINT64_C(1) << 30)
+#define HOSTS     4
+#define GUESTS    6
+#define CALLS_MAX 256
+#define GIB       (UINT64_C(1) << 30)
 
 struct fguest {
     char uuid[LMO_UUID_MAX], name[16];
@@ -51,9 +51,9 @@ static struct {
     struct fguest guests[GUESTS];
     unsigned guest_count;
     bool down[HOSTS];
-    int refuses[HOSTS];      /* the code with which it refuses every guest; 0: takes them */
+    int refuses[HOSTS]; /* the code with which it refuses every guest; 0: takes them */
     unsigned boots[HOSTS];
-    bool hold;               /* moves do not get beyond their description */
+    bool hold;                  /* moves do not get beyond their description */
     unsigned crash_at, commits; /* the engine is dead from this commit on */
     bool crashed;
     struct call calls[CALLS_MAX];
@@ -242,8 +242,8 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
     return 0;
 }
 
-static int fake_observe(struct lmo_workers *x, const char *host, const char *path, uint32_t timeout_ms, lmo_observe_done_fn *done,
-                        void *arg, struct lmo_err *err)
+static int fake_observe(struct lmo_workers *x, const char *host, const char *path, uint32_t timeout_ms,
+                        lmo_observe_done_fn *done, void *arg, struct lmo_err *err)
 {
     (void)x, (void)timeout_ms, (void)err;
     struct call *c = new_call(host, arg);
@@ -469,7 +469,8 @@ static void until_guest(const char *name, const char *state)
         }
         run(10);
     }
-    ck_abort_msg("%s is %s, never %s: %s", name, text_in(guest_in_drain(name), "state"), state, text_in(guest_in_drain(name), "reason"));
+    ck_abort_msg("%s is %s, never %s: %s", name, text_in(guest_in_drain(name), "state"), state,
+                 text_in(guest_in_drain(name), "reason"));
 }
 
 static void act(enum lmo_drain_act what, const char *host)
@@ -628,7 +629,8 @@ START_TEST(cordon_is_looked_at_again_when_the_migration_would_begin__and_the_gue
     ck_assert_ptr_nonnull(strstr(text_in(guest_in_drain("g1"), "waiting_for"), "outgoing slot"));
     asked(lmo_engine_host_cordon(w.engine, "hv3", false, "", false, "operator:test", on_reply, NULL));
     asked(lmo_engine_host_cordon(w.engine, "hv2", true, "too late", false, "operator:test", on_reply, NULL));
-    asked(lmo_engine_host_limits(w.engine, "hv1", &(struct lmo_host_limits){0}, LMO_HOST_LIMIT_OUTGOING, on_reply, NULL));
+    asked(
+        lmo_engine_host_limits(w.engine, "hv1", &(struct lmo_host_limits){0}, LMO_HOST_LIMIT_OUTGOING, on_reply, NULL));
     until("drained");
     ck_assert_uint_eq(w.guests[0].host, 2);
     ck_assert_uint_eq(w.guests[0].defined, 1);
@@ -698,7 +700,8 @@ START_TEST(destination_that_refuses_is_left_out__and_none_is_tried_twice)
         const json_t *tries = json_object_get(guest_in_drain(w.guests[i].name), "tries");
         for (size_t a = 0; a < json_array_size(tries); a++) {
             for (size_t b = 0; b < a; b++) {
-                ck_assert_str_ne(text_in(json_array_get(tries, a), "destination"), text_in(json_array_get(tries, b), "destination"));
+                ck_assert_str_ne(text_in(json_array_get(tries, a), "destination"),
+                                 text_in(json_array_get(tries, b), "destination"));
             }
         }
     }
