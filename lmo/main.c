@@ -11,6 +11,7 @@
 #include "daemon/watch.h"
 #include "engine/engine.h"
 #include "rpc/outbound.h"
+#include "rpc/hooks.h"
 #include "rpc/workers.h"
 
 #include <argp.h>
@@ -64,6 +65,7 @@ static const struct lmo_conf_key keys[] = {
     {"api", "connections", LMO_CONF_UINT, false, "1024", 1, 65536, "connections in all"},
     {"api", "connections_per_address", LMO_CONF_UINT, false, "256", 1, 65536, "connections from one address"},
     {"api", "connections_per_principal", LMO_CONF_UINT, false, "128", 1, 65536, "connections of one principal"},
+    LMO_HOOK_KEYS,
     {"tls", "ca", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA that issued every certificate"},
     {"tls", "crl", LMO_CONF_PATH, true, NULL, 0, 0, "PEM file of the CA's revocation list"},
     {"tls", "cert", LMO_CONF_PATH, true, NULL, 0, 0, "the coordinator's certificate"},
@@ -117,6 +119,7 @@ struct lmod {
     struct lmo_engine *engine;
     struct lmo_outbound *outbound;
     struct lmo_workers *workers;
+    struct lmo_hook_caller *hooks;
     struct lmo_api *api;
     struct lmo_tls_files tls;
     const char *config;        /* borrowed: its path */
@@ -278,6 +281,9 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
         (r = lmo_permit_key_load(lmo_conf_str(conf, "tls", "permit_key"), &d->permit_key, err)) < 0) {
         return r;
     }
+    if ((r = lmo_hooks_open(d->loop, conf, &d->tls, &d->hooks, err)) < 0) {
+        return r;
+    }
     struct lmo_limits limits;
     read_limits(conf, &limits);
     struct lmo_outbound_config outbound;
@@ -288,7 +294,7 @@ static int start(struct lmod *d, const struct lmo_conf *conf, bool take_over, st
         return r;
     }
     struct lmo_engine_config cfg = {.loop = d->loop, .store = d->store, .permit_key = d->permit_key, .limits = &limits,
-                                    .outbound = d->outbound};
+                                    .outbound = d->outbound, .hooks = lmo_hooks_port(d->hooks)};
     LMO_COPY(cfg.otlp.endpoint, lmo_conf_str(conf, "otlp", "endpoint"));
     LMO_COPY(cfg.otlp.service, lmo_conf_str(conf, "otlp", "service"));
     if ((r = lmo_engine_new(&cfg, &d->engine, err)) < 0 ||
@@ -327,6 +333,7 @@ static void stop(struct lmod *d)
     if (d->workers) {
         d->workers->ops->close(d->workers);
     }
+    d->hooks = lmo_hooks_close(d->hooks); /* what it answers finds an engine that has stopped */
     d->engine = lmo_engine_free(d->engine);
     d->outbound = lmo_outbound_close(d->outbound);
     if (d->store) {

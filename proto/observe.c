@@ -41,6 +41,10 @@ static const struct lmo_field host_facts_fields[] = {
     LMO_F_UINT(lmo_host_facts, memory_total_bytes, 0),
     LMO_F_UINT(lmo_host_facts, memory_free_bytes, 0),
     LMO_F_ARRAY(lmo_host_facts, huge_pages, huge_page_count, huge_pages_table),
+    LMO_F_UINT(lmo_host_facts, cpus, 0),
+    LMO_F_TEXT(lmo_host_facts, cpu, 0),
+    LMO_F_TEXT(lmo_host_facts, machines, 0),
+    LMO_F_TEXT(lmo_host_facts, services, 0),
 };
 static const struct lmo_table host_facts_table = LMO_TABLE(host_facts_fields);
 

@@ -18,6 +18,7 @@
 #include <jansson.h>
 
 #define LMO_OBSERVE_BODY_MAX (4U << 20)
+#define LMO_MACHINES_TEXT_MAX 2048
 
 /* A network of the host's that was given a name, with what of it migrations may use. */
 struct lmo_link {
@@ -48,6 +49,10 @@ struct lmo_host_facts {
     unsigned link_count;
     struct lmo_link links[LMO_LINKS_MAX];
     uint64_t memory_total_bytes, memory_free_bytes; /* ordinary pages; total 0: this worker does not say */
+    uint32_t cpus;                   /* hardware threads; 0: this worker does not say */
+    char cpu[LMO_DIGEST_MAX];        /* of the CPU that guests can have here, as the hypervisor tells it; empty: not said */
+    char machines[LMO_MACHINES_TEXT_MAX]; /* machine types, separated by blanks; empty: not said, then any */
+    char services[LMO_URL_MAX];      /* addresses of volume services that guests reach from here, by commas; empty: all */
     unsigned huge_page_count;
     struct lmo_huge_pages huge_pages[LMO_PAGE_SIZES_MAX];
 };

@@ -56,6 +56,7 @@ static const struct lmo_field request_fields[] = {
     LMO_F_BOOL(lmo_op_request, accept_stateful_loss),
     LMO_F_ENUM(lmo_op_request, final_state, lmo_run_state_words, 0),
     LMO_F_UINT(lmo_op_request, memory_bytes, 0),
+    LMO_F_UINT(lmo_op_request, vcpus, LMO_VCPUS_MAX),
     LMO_F_UINT(lmo_op_request, bandwidth_bytes_per_s, 0),
     LMO_F_UINT(lmo_op_request, downtime_ms, 0),
     LMO_F_UINT(lmo_op_request, dirty_fresh_ms, 0),

@@ -59,6 +59,7 @@ struct lmo_op_request {
     bool shut_off;                     /* the guest is: nothing is bound, nothing needs memory */
     enum lmo_run_state final_state;  /* REVIVE, SETTLE: RUNNING or PAUSED_BY_USER */
     uint64_t memory_bytes;
+    uint32_t vcpus;                  /* as it was described; 0: not said */
     uint64_t bandwidth_bytes_per_s, downtime_ms; /* JOB_START: behind the gate. OPEN_GATE: in force then */
     uint32_t dirty_fresh_ms;         /* DESCRIBE: a dirty rate no older than that is waited for; 0: what is known will do */
     uint32_t throttle_initial_percent, throttle_increment_percent; /* JOB_START: of the vCPUs' time; 0: no throttling */

@@ -84,11 +84,13 @@ static const struct lmo_field vm_facts_fields[] = {
     LMO_F_UINT(lmo_vm_facts, huge_page_bytes, 0),
     LMO_F_UINT(lmo_vm_facts, vcpus, LMO_VCPUS_MAX),
     LMO_F_TEXT(lmo_vm_facts, machine, 0),
+    LMO_F_TEXT(lmo_vm_facts, cpu, 0),
     LMO_F_UINT(lmo_vm_facts, dirty_bytes_per_s, 0),
     LMO_F_UINT(lmo_vm_facts, dirty_age_ms, 0),
     LMO_F_ARRAY(lmo_vm_facts, volumes, volume_count, lmo_volume_table),
     LMO_F_ARRAY(lmo_vm_facts, ports, port_count, lmo_port_table),
     LMO_F_TEXT(lmo_vm_facts, blocker, 0),
+    LMO_F_TEXT(lmo_vm_facts, blocker_kinds, 0),
 };
 const struct lmo_table lmo_vm_facts_table = LMO_TABLE(vm_facts_fields);
 

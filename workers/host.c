@@ -96,6 +96,8 @@ void lmo_host_memory_read(const char *root, struct lmo_host_facts *f)
     read_huge_pages(root, f, &reserved);
     f->memory_total_bytes = total > reserved ? total - reserved : total; /* of ordinary pages */
     f->memory_free_bytes = available;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    f->cpus = cpus > 0 ? (uint32_t)cpus : 0;
 }
 
 uint64_t lmo_host_default_huge_page(const char *root)

@@ -27,6 +27,53 @@ struct start_call {
     struct lmo_err err;
 };
 
+static bool has_volume(const struct lmo_vm_facts *vm, const char *target)
+{
+    bool found = false;
+    for (unsigned i = 0; i < vm->volume_count; i++) {
+        found = found || strcmp(vm->volumes[i].target, target) == 0;
+    }
+    return found;
+}
+
+static bool has_port(const struct lmo_vm_facts *vm, const char *id)
+{
+    bool found = false;
+    for (unsigned i = 0; i < vm->port_count; i++) {
+        found = found || strcmp(vm->ports[i].id, id) == 0;
+    }
+    return found;
+}
+
+/* Volumes are fenced, ports are bound and memory was reserved as the guest was described: one that was changed since is not moved.
+ * From the start of the job on the hypervisor itself lets nobody change it. */
+static int unchanged(const struct lmo_op_request *q, const struct lmo_vm_facts *now, struct lmo_err *err)
+{
+    if (q->memory_bytes > 0 && now->memory_bytes != q->memory_bytes) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest was changed since it was looked at: it has %llu MiB of memory, it had %llu",
+                        (unsigned long long)(now->memory_bytes >> 20), (unsigned long long)(q->memory_bytes >> 20));
+    }
+    if (q->vcpus > 0 && now->vcpus != q->vcpus) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest was changed since it was looked at: it has %u vCPUs, it had %u", now->vcpus,
+                        q->vcpus);
+    }
+    for (unsigned i = 0; i < q->volume_count; i++) {
+        if (!has_volume(now, q->volumes[i].target)) {
+            return lmo_fail(err, LMO_E_CONFLICT, "the guest was changed since it was looked at: disk %s is gone", q->volumes[i].target);
+        }
+    }
+    for (unsigned i = 0; i < q->port_count; i++) {
+        if (!has_port(now, q->ports[i].id)) {
+            return lmo_fail(err, LMO_E_CONFLICT, "the guest was changed since it was looked at: port %s is gone", q->ports[i].id);
+        }
+    }
+    if (now->volume_count != q->volume_count || now->port_count != q->port_count) {
+        return lmo_fail(err, LMO_E_CONFLICT, "the guest was changed since it was looked at: it has %u disks and %u ports, it had %u and %u",
+                        now->volume_count, now->port_count, q->volume_count, q->port_count);
+    }
+    return 0;
+}
+
 static int start_in_driver(struct start_call *c, struct lmo_hypervisor *hv)
 {
     const struct lmo_op_request *q = c->op->req;
@@ -48,6 +95,14 @@ static int start_in_driver(struct start_call *c, struct lmo_hypervisor *hv)
     if (c->state != LMO_RUN_RUNNING && c->state != LMO_RUN_PAUSED_BY_USER) {
         return lmo_fail(&c->err, LMO_E_REFUSED, "the guest is %s: it cannot migrate live",
                         lmo_run_state_name(c->state));
+    }
+    struct lmo_vm_facts *now = calloc(1, sizeof *now);
+    r = now ? hv->ops->describe(hv, q->vm, now, LMO_STATE_TIMEOUT_MS, &c->err)
+            : lmo_fail(&c->err, LMO_E_NO_MEMORY, "no memory for a guest's facts");
+    r = r < 0 ? r : unchanged(q, now, &c->err);
+    free(now);
+    if (r < 0) {
+        return r;
     }
     char *xml = NULL;
     r = hv->ops->outgoing_xml(hv, q->vm, &map, &xml, lmo_op_left_ms(c->op), &c->err);

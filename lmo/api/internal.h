@@ -13,6 +13,8 @@
  * events.c      the event log as a stream
  * webhooks.c    where events are sent, and who is told before a guest moves
  * backup.c      copies of the store, and the activation of one that was put back
+ * drains.c      drains, rebalancing
+ * fleet.c       what is said about hosts and guests: cordon, labels, policies, leases; explain
  * audit.c       who changed what */
 #ifndef LMO_API_INTERNAL_H
 #define LMO_API_INTERNAL_H
@@ -74,6 +76,11 @@ int observe_listen(struct lmo_api *api, const char *address, struct lmo_err *err
 route_fn backup, restore;
 /* Ends the thread that makes a copy, and waits for it. */
 void backup_stop(struct lmo_api *api);
+/* drains.c, fleet.c */
+route_fn drain_start, drain_list, drain_get, drain_pause, drain_resume, drain_cancel, drain_acknowledge, rebalance;
+route_fn host_cordon, host_uncordon, host_labels, vm_explain, vm_policy_set, vm_policy_get, vm_lease_set, vm_lease_get, vm_lease_drop;
+/* "N+1" -> 1; empty: 0. False: refused. */
+bool read_keep_free(struct lmo_http_request *req, const char *text, uint32_t *ret);
 
 /* audit.c */
 /* Gives the request its id, and notes who asks for it if it may change something. False: it cannot be noted, so it must not
@@ -113,6 +120,9 @@ void asked(struct lmo_http_request *req, int result);
 /* The body, decoded by `table` into `to`, nothing unknown in it. On failure the request was refused and has ended. An
  * absent body is an empty object. *ret_root (may be NULL): owned by the caller. */
 bool read_body(struct lmo_http_request *req, const struct lmo_table *table, void *to, json_t **ret_root);
+/* The two halves of it, for bodies with members that the codec has no type for: those are taken out in between. */
+bool read_raw_body(struct lmo_http_request *req, json_t **ret_root);
+bool decode_body(struct lmo_http_request *req, const struct lmo_table *table, const json_t *root, void *to);
 /* A query parameter that is a number. On failure the request was refused. */
 bool read_number(struct lmo_http_request *req, const char *name, uint64_t min, uint64_t max, uint64_t *ret);
 

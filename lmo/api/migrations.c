@@ -32,6 +32,8 @@ static const struct lmo_field policy_fields[] = {
     LMO_F_ENUM(lmo_policy, on_timeout, on_timeout_words, 0),
     LMO_F_UINT(lmo_policy, force_max_pause_ms, DOWNTIME_MAX_MS),
     LMO_F_ENUM(lmo_policy, prediction, prediction_words, 0),
+    LMO_F_BOOL(lmo_policy, force),
+    LMO_F_BOOL(lmo_policy, accept_host_devices),
 };
 static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
 

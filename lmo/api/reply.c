@@ -103,9 +103,8 @@ static bool is_json(const char *content_type)
     return strncasecmp(content_type, json, sizeof(json) - 1) == 0 && strchr("; \t", content_type[sizeof(json) - 1]);
 }
 
-bool read_body(struct lmo_http_request *req, const struct lmo_table *table, void *to, json_t **ret_root)
+bool read_raw_body(struct lmo_http_request *req, json_t **ret_root)
 {
-    LMO_AUTO_JSON json_t *root = NULL;
     struct lmo_err err = {0};
     size_t len = 0;
     const char *body = lmo_http_body(req, &len), *type = lmo_http_header(req, "Content-Type");
@@ -116,15 +115,28 @@ bool read_body(struct lmo_http_request *req, const struct lmo_table *table, void
         refuse(req, LMO_E_INVALID, "Content-Type", "Content-Type: must be application/json");
         return false;
     }
-    int r = lmo_json_parse_object(body, len, BODY_MAX, &root, &err);
-    if (r == 0) {
-        r = lmo_codec_check_known(table, root, NULL, &err);
+    if (lmo_json_parse_object(body, len, BODY_MAX, ret_root, &err) < 0) {
+        refuse_error(req, &err);
+        return false;
     }
-    if (r == 0) {
-        r = lmo_codec_decode(table, root, to, &err);
-    }
+    return true;
+}
+
+bool decode_body(struct lmo_http_request *req, const struct lmo_table *table, const json_t *root, void *to)
+{
+    struct lmo_err err = {0};
+    int r = lmo_codec_check_known(table, root, NULL, &err);
+    r = r < 0 ? r : lmo_codec_decode(table, root, to, &err);
     if (r < 0) {
         refuse_error(req, &err);
+    }
+    return r == 0;
+}
+
+bool read_body(struct lmo_http_request *req, const struct lmo_table *table, void *to, json_t **ret_root)
+{
+    LMO_AUTO_JSON json_t *root = NULL;
+    if (!read_raw_body(req, &root) || !decode_body(req, table, root, to)) {
         return false;
     }
     if (ret_root) {

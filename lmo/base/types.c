@@ -30,3 +30,33 @@ enum lmo_run_state lmo_run_state_from_name(const char *s)
     }
     return LMO_RUN_UNKNOWN;
 }
+
+static const char *const blockers[] = {"device", "local_disk", "host_bound", "other"}; /* bit by bit */
+
+void lmo_blockers_text(uint32_t set, char ret[LMO_BLOCKERS_TEXT_MAX])
+{
+    ret[0] = '\0';
+    for (size_t i = 0; i < sizeof blockers / sizeof blockers[0]; i++) {
+        if ((set >> i) & 1U) {
+            if (ret[0]) {
+                strcat(ret, " "); /* all four fit */
+            }
+            strcat(ret, blockers[i]);
+        }
+    }
+}
+
+uint32_t lmo_blockers_from_text(const char *text)
+{
+    uint32_t set = 0;
+    while (*text) {
+        size_t len = strcspn(text, " "), i = 0;
+        while (i < sizeof blockers / sizeof blockers[0] && (strlen(blockers[i]) != len || memcmp(blockers[i], text, len) != 0)) {
+            i++;
+        }
+        set |= len == 0 ? 0U : i < sizeof blockers / sizeof blockers[0] ? 1U << i : (uint32_t)LMO_BLOCKER_OTHER;
+        text += len;
+        text += strspn(text, " ");
+    }
+    return set;
+}

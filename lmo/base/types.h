@@ -22,6 +22,7 @@
 #define LMO_PORTS_MAX 8          /* per guest */
 #define LMO_LINKS_MAX 8          /* named links per host */
 #define LMO_PAGE_SIZES_MAX 3     /* sizes of huge pages per host */
+#define LMO_DIGEST_MAX 17        /* 16 hexadecimal digits and the terminator: same digest, same thing */
 #define LMO_VCPUS_MAX 512        /* per guest; libvirt's practical ceiling on x86 */
 
 /* How a guest stood when it was last observed. UNKNOWN is a real answer: nobody could be asked. */
@@ -38,6 +39,18 @@ enum lmo_run_state {
 };
 const char *lmo_run_state_name(enum lmo_run_state s);
 enum lmo_run_state lmo_run_state_from_name(const char *s);
+
+/* What keeps a guest from moving live, as its description says. */
+enum {
+    LMO_BLOCKER_DEVICE = 1,     /* a device of the host was passed through */
+    LMO_BLOCKER_LOCAL_DISK = 2, /* a disk that only this host has */
+    LMO_BLOCKER_HOST_BOUND = 4, /* another part that exists on this host only */
+    LMO_BLOCKER_OTHER = 8,      /* the hypervisor says no for a reason of its own */
+};
+#define LMO_BLOCKERS_TEXT_MAX 64
+/* "device local_disk": the stored and sent form of a set of LMO_BLOCKER_*. A word that is not known counts as OTHER. */
+void lmo_blockers_text(uint32_t blockers, char ret[LMO_BLOCKERS_TEXT_MAX]);
+uint32_t lmo_blockers_from_text(const char *text);
 
 /* One virtual disk of a guest. */
 struct lmo_volume {
@@ -74,12 +87,14 @@ struct lmo_vm_facts {
     uint64_t huge_page_bytes;       /* size of the pages that back its memory; 0: ordinary ones */
     uint32_t vcpus;
     char machine[64];               /* "pc-q35-7.2" */
+    char cpu[LMO_DIGEST_MAX];       /* of the CPU that it has, features included; empty: not said */
     uint64_t dirty_bytes_per_s;     /* memory that it wrote to, as measured last; means something with an age only */
     uint64_t dirty_age_ms;          /* of that measurement; 0: never measured */
     unsigned volume_count, port_count;
     struct lmo_volume volumes[LMO_VOLUMES_MAX];
     struct lmo_port ports[LMO_PORTS_MAX];
     char blocker[LMO_TEXT_MAX];     /* why it cannot move live at all; empty: nothing known */
+    char blocker_kinds[LMO_BLOCKERS_TEXT_MAX]; /* of all that keeps it; empty where a worker does not say */
 };
 
 /* Progress of the running pre-copy, as sampled. All counters are of the whole job so far. */

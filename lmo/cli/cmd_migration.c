@@ -64,6 +64,8 @@ static json_t *request_body(const struct lmo_cli_args *a)
     }
     if (LMO_GIVEN(a, ACCEPT_STATEFUL_LOSS))
         bad |= lmo_json_put_bool(policy, "accept_stateful_loss", true);
+    if (LMO_GIVEN(a, FORCE))
+        bad |= lmo_json_put_bool(policy, "force", true);
     bad |= convergence_policy(a, policy);
     json_t *body = json_object();
     bad |= lmo_json_put_str(body, "vm", a->positional[0]);

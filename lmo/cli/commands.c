@@ -7,6 +7,7 @@
 #define HOSTS      "`lmo host list` shows the hosts."
 #define GUESTS     "`lmo vm list` shows the guests and `lmo host list` the hosts."
 #define WEBHOOKS   "`lmo webhook list` shows the webhooks."
+#define DRAINS     "`lmo drain list` shows the drains."
 #define MIGRATIONS "`lmo migration list` shows the migrations."
 
 const struct lmo_cli_command lmo_cli_commands[] = {
@@ -29,7 +30,7 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"vm list", "", 0, 0, LMO_OPTS_CONNECTION, 0, "List guests on all hosts", NULL, NULL, lmo_cmd_vm_list},
     {"vm show", "VM", 1, 1, LMO_OPTS_CONNECTION, 0, "Show one guest, by name or UUID", NULL, GUESTS, lmo_cmd_vm_show},
     {"migrate", "VM", 1, 1,
-     LMO_OPTS_CONNECTION | O(TO) | O(FROM) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
+     LMO_OPTS_CONNECTION | O(TO) | O(FROM) | O(FORCE) | O(WAIT) | O(TIMEOUT) | O(BANDWIDTH) | O(MAX_DOWNTIME) | O(CONVERGENCE_TIMEOUT) |
          O(DISK_TIMEOUT) | O(ALLOW_THROTTLE) | O(THROTTLE_INITIAL) | O(THROTTLE_INCREMENT) | O(ON_TIMEOUT) |
          O(FORCE_MAX_PAUSE) | O(PREDICTION) | O(ACCEPT_STATEFUL_LOSS) | O(IDEMPOTENCY_KEY),
      O(TO), "Move a running guest to another host",
@@ -54,6 +55,45 @@ const struct lmo_cli_command lmo_cli_commands[] = {
      "what is not, and which of them are safe. The coordinator looks at both hosts first and refuses a decision that what it "
      "sees speaks against. abandon touches nothing and closes the record. The reason is kept with your name.",
      MIGRATIONS, lmo_cmd_migration_resolve},
+    {"drain list", "", 0, 0, LMO_OPTS_CONNECTION | O(LIMIT), 0, "List drains", NULL, NULL, lmo_cmd_drain_list},
+    {"drain show", "ID", 1, 1, LMO_OPTS_CONNECTION, 0,
+     "Show one drain: each host, each guest, what it waits for or why it failed", NULL, DRAINS, lmo_cmd_drain_show},
+    {"drain pause", "ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Let a drain begin nothing new", "What runs goes to its end.", DRAINS,
+     lmo_cmd_drain_pause},
+    {"drain resume", "ID", 1, 1, LMO_OPTS_CONNECTION, 0, "Let a paused drain go on", NULL, DRAINS, lmo_cmd_drain_resume},
+    {"drain cancel", "ID", 1, 1, LMO_OPTS_CONNECTION | O(WAIT) | O(TIMEOUT), 0, "End a drain, and its migrations with it",
+     "Migrations past the point of no return complete; every other guest stays where it is. The drain's cordon is lifted.", DRAINS,
+     lmo_cmd_drain_cancel},
+    {"drain wait", "ID", 1, 1, LMO_OPTS_CONNECTION | O(TIMEOUT), 0, "Follow a drain until it has ended",
+     "Exit code 0 only if it is drained: every host's own list of guests was empty.", DRAINS, lmo_cmd_drain_wait},
+    {"drain continue", "ID HOST", 2, 2, LMO_OPTS_CONNECTION, 0, "Say that an emptied host may be used again",
+     "The drain looks whether the host is ready, lifts its cordon, gives guests back if asked to, and goes on with the next host.",
+     DRAINS, lmo_cmd_drain_continue},
+    {"drain", "HOST...", 0, LMO_CLI_POSITIONAL_MAX,
+     LMO_OPTS_CONNECTION | O(DRY_RUN) | O(WAIT) | O(TIMEOUT) | O(MAX_HOSTS) | O(ALL_MATCHING) | O(KEEP_SPARE) | O(RETURN) |
+         O(UNMOVABLE) | O(PLAN) | O(HOOK),
+     0, "Move every guest off hosts",
+     "Cordons the hosts, makes one plan for all of them, and moves everything. A host is drained only when its own list of guests, "
+     "asked anew, is empty; no guest is ever stopped. The hosts stay cordoned, unless they come back one after the other "
+     "(--max-hosts, --return, --hook). A repeated request returns the first one's drain. With --dry-run, prints the plan. With "
+     "--wait, follows it to its end; exit code 0 only if it is drained.",
+     HOSTS, lmo_cmd_drain},
+    {"cordon", "HOST", 1, 1, LMO_OPTS_CONNECTION | O(REASON) | O(DRY_RUN), 0, "Let no guest come to a host", NULL, HOSTS,
+     lmo_cmd_cordon},
+    {"uncordon", "HOST", 1, 1, LMO_OPTS_CONNECTION | O(DRY_RUN), 0, "Let guests come to a host again", NULL, HOSTS,
+     lmo_cmd_uncordon},
+    {"host label", "HOST [KEY=VALUE...]", 1, LMO_CLI_POSITIONAL_MAX, LMO_OPTS_CONNECTION, 0,
+     "Replace a host's labels", "Without labels, takes all of them away.", HOSTS, lmo_cmd_host_label},
+    {"explain", "VM", 1, 1, LMO_OPTS_CONNECTION | O(KEEP_SPARE), 0, "Say of each host why it can or cannot take a guest",
+     "docs/placement.md tells how to read it.", GUESTS, lmo_cmd_explain},
+    {"rebalance", "", 0, 0, LMO_OPTS_CONNECTION | O(SPREAD) | O(PACK) | O(KEEP_SPARE) | O(DRY_RUN) | O(WAIT) | O(TIMEOUT), 0,
+     "Move guests so that hosts are evenly loaded, or as many as can be are empty", "Give --spread or --pack.", NULL,
+     lmo_cmd_rebalance},
+    {"vm policy", "VM", 1, 1, LMO_OPTS_CONNECTION | O(UNMOVABLE) | O(LABELS) | O(GROUP), 0, "Show or replace a guest's policy",
+     "With options, replaces it: what drains do if the guest cannot move live, labels that a host must have, affinity groups.",
+     GUESTS, lmo_cmd_vm_policy},
+    {"vm lease", "VM", 1, 1, LMO_OPTS_CONNECTION | O(LEASE) | O(REASON), 0, "Show, take or give back a lease on a guest",
+     "A guest on which somebody holds a lease is not moved: drains wait for it, migrations are refused.", GUESTS, lmo_cmd_vm_lease},
     {"doctor", "", 0, 0, LMO_OPTS_CONNECTION | O(REPAIR), 0, "Compare every record with what is seen on all hosts",
      "Says what does not fit: how bad it is, what was seen, and which commands are safe. What could not be looked at is "
      "unknown and never guessed. With --repair it mends what is provably safe, one thing after the other, looking anew before "

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LMO_CLI_POSITIONAL_MAX 8
+#define LMO_CLI_POSITIONAL_MAX 64
 #define LMO_CLI_ADDRESSES_MAX  16
 
 /* Kinds: FLAG; TEXT; UINT (a whole number from min to max); SECONDS (decimals allowed; stored in ms, min and max in
@@ -139,7 +139,33 @@
     X(SORT,                "sort",                 0,   "COLUMN",  TEXT,    0,  0, \
       "Order of the migrations: age (default), progress, eta, rate or name") \
     X(ONCE,                "once",                 0,   NULL,      FLAG,    0,  0, \
-      "Print it once and end")
+      "Print it once and end") \
+    X(DRY_RUN,             "dry-run",              0,   NULL,      FLAG,    0,  0, \
+      "Print what would be done, and do nothing") \
+    X(MAX_HOSTS,           "max-hosts",            0,   "N",       UINT,    1,  1024, \
+      "Hosts that are being emptied or away at once; each comes back before the next one goes") \
+    X(ALL_MATCHING,        "all-matching",         0,   "LABELS",  TEXT,    0,  0, \
+      "All hosts with these labels, key=value, several separated by commas") \
+    X(KEEP_SPARE,          "keep-free",            0,   "N+1",     TEXT,    0,  0, \
+      "Room for the guests of as many lost hosts stays throughout: N+0 to N+3") \
+    X(RETURN,              "return",               0,   NULL,      FLAG,    0,  0, \
+      "Guests go back to their host once it is back and ready") \
+    X(UNMOVABLE,           "unmovable",            0,   "WHAT",    TEXT,    0,  0, \
+      "What to do about guests that cannot move live: fail, skip, wait, offline or block") \
+    X(PLAN,                "plan",                 0,   "DIGEST",  TEXT,    0,  0, \
+      "Only if this is still the plan, as --dry-run printed it") \
+    X(HOOK,                "hook",                 0,   "HOOK",    TEXT,    0,  0, \
+      "Called when a host is empty: a command's name in the coordinator's configuration, or an https URL") \
+    X(SPREAD,              "spread",               0,   NULL,      FLAG,    0,  0, \
+      "Evenly loaded hosts") \
+    X(PACK,                "pack",                 0,   NULL,      FLAG,    0,  0, \
+      "As many empty hosts as can be") \
+    X(LABELS,              "labels",               0,   "LABELS",  TEXT,    0,  0, \
+      "Labels that a host must have, key=value, several separated by commas") \
+    X(GROUP,               "group",                0,   "GROUP",   TEXT,    0,  0, \
+      "Affinity groups, NAME:apart or NAME:together, with :hard for a rule; several separated by commas") \
+    X(LEASE,               "lease",                0,   "S",       UINT,    0,  86400, \
+      "Hold it for S seconds; 0 gives it back")
 /* clang-format on */
 
 enum lmo_option {

@@ -22,7 +22,18 @@ void lmo_render_migration_whole(const json_t *migration, const struct lmo_style 
 /* lmo_render_outcome as a line. */
 void lmo_render_ended(const json_t *migration, const struct lmo_style *style, FILE *out);
 
+/* render_drain.c */
+void lmo_render_drains(const json_t *answer, const struct lmo_style *style, FILE *out);
+void lmo_render_drain(const json_t *drain, const struct lmo_style *style, FILE *out);
+/* The plan of a drain or of a rebalancing. */
+void lmo_render_plan(const json_t *plan, const struct lmo_style *style, FILE *out);
+void lmo_render_explain(const json_t *answer, const struct lmo_style *style, FILE *out);
+void lmo_render_policy(const json_t *policy, const struct lmo_style *style, FILE *out);
+void lmo_render_lease(const json_t *lease, const struct lmo_style *style, FILE *out);
+
 #define LMO_RENDER_LINE_MAX 512
+/* "running  42 %  12 of 20 guests moved, 3 moving, 118 MiB/s, 3-6 min left": one line of progress. */
+const char *lmo_render_drain_progress(const json_t *drain, char buf[LMO_RENDER_LINE_MAX]);
 /* "precopy  42 %  1.2 GiB sent, 812 MiB left, 118 MiB/s, dirtying 12.0 MiB/s, ETA 3-5 s": the phase under way. */
 const char *lmo_render_progress(const json_t *migration, char buf[LMO_RENDER_LINE_MAX]);
 /* "g1 moved from hv1 to hv2 in 4.31 s; paused for 96 ms": how it ended. */

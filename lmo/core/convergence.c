@@ -173,6 +173,20 @@ static void outrun(const struct lmo_policy *p, struct lmo_forecast *f)
     }
 }
 
+/* Pass sizes form a geometric series with the ratio d / b: their sum down to what the pause takes. d < b. */
+static uint64_t series_ms(const struct lmo_policy *policy, uint64_t bytes, uint64_t d, uint64_t b)
+{
+    uint64_t rest = bytes_of(b, policy->max_downtime_ms);
+    return ms_of(bytes > rest ? bytes - rest : 0, b - d);
+}
+
+uint64_t lmo_convergence_needed_ms(const struct lmo_policy *policy, uint64_t bytes, uint64_t dirty_bytes_per_s,
+                                   uint64_t bandwidth_bytes_per_s)
+{
+    uint64_t b = bandwidth_bytes_per_s ? bandwidth_bytes_per_s : LMO_CONV_NOMINAL_BPS;
+    return dirty_bytes_per_s < b ? most(series_ms(policy, bytes, dirty_bytes_per_s, b), 1) : 0;
+}
+
 void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_forecast_facts *facts,
                               struct lmo_forecast *ret)
 {
@@ -193,10 +207,7 @@ void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_
         outrun(policy, ret);
         return;
     }
-    /* Pass sizes form a geometric series with the ratio d / b: their sum down to what the pause takes. */
-    uint64_t rest = bytes_of(b, policy->max_downtime_ms);
-    uint64_t to_send = facts->memory_bytes > rest ? facts->memory_bytes - rest : 0;
-    ret->needed_ms = ms_of(to_send, b - d);
+    ret->needed_ms = series_ms(policy, facts->memory_bytes, d, b);
     struct lmo_budget own =
         budget(policy->convergence_timeout_ms, LMO_CONV_BASE_MS, LMO_CONV_FACTOR, facts->memory_bytes, b);
     char more[96];

@@ -80,6 +80,9 @@ struct lmo_forecast_facts {
 };
 void lmo_convergence_forecast(const struct lmo_policy *policy, const struct lmo_forecast_facts *facts,
                               struct lmo_forecast *ret);
+/* The same sum alone: ms to converge at that bandwidth; 0: never. A bandwidth of 0 counts as the nominal one. */
+uint64_t lmo_convergence_needed_ms(const struct lmo_policy *policy, uint64_t bytes, uint64_t dirty_bytes_per_s,
+                                   uint64_t bandwidth_bytes_per_s);
 /* Would a migration with this forecast end at its time-out? Then a policy may refuse it or keep it waiting. */
 bool lmo_forecast_fails(const struct lmo_forecast *f);
 

@@ -63,6 +63,8 @@ struct lmo_policy {
     enum lmo_on_timeout on_timeout;
     uint32_t force_max_pause_ms;     /* with on_timeout force: the pause that is allowed then */
     enum lmo_prediction prediction;
+    bool force;                      /* although the destination is cordoned */
+    bool accept_host_devices;        /* a guest that is shut off moves although its definition names devices of its host */
 };
 
 struct lmo_phase_time {
@@ -102,6 +104,7 @@ struct lmo_migration {
     char id[LMO_ID_MAX];
     uint64_t version;              /* +1 at every step */
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    char drain[LMO_ID_MAX];        /* that it is part of; empty: none */
     uint64_t epoch;                /* of the guest's ownership: a multiple of LMO_EPOCH_STRIDE at first, raised by 1
                                     * where safety.md asks for a higher one (never by as much as the stride) */
     enum lmo_phase phase;

@@ -25,7 +25,11 @@ static void take_facts(struct lmo_step *s, const struct lmo_vm_facts *facts)
         return;
     }
     m->vm = *facts;
-    if (facts->blocker[0]) {
+    /* What is bound to the host only while it runs does not hold a definition that somebody wants to have elsewhere. */
+    bool only_devices = facts->blocker_kinds[0] && (lmo_blockers_from_text(facts->blocker_kinds) &
+                                                    ~(uint32_t)(LMO_BLOCKER_DEVICE | LMO_BLOCKER_HOST_BOUND)) == 0;
+    bool accepted = facts->state == LMO_RUN_SHUT_OFF && m->policy.accept_host_devices && only_devices;
+    if (facts->blocker[0] && !accepted) {
         lmo_step_fail(s, LMO_E_REFUSED, facts->blocker);
         return;
     }

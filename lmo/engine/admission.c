@@ -397,7 +397,9 @@ static void start(struct lmo_engine *e, struct entry *entry, uint64_t share)
     struct lmo_err err = {0}, why = {0};
     struct lmo_event ev = {.kind = LMO_EV_ADMITTED, .share_bytes_per_s = share};
     lmo_assert(s && d);
-    ev.code = engine_admission_possible(e, s, d, &engine_record(entry)->vm, &why);
+    const struct lmo_migration *m = engine_record(entry);
+    ev.code = engine_permits(e, d, m->vm.uuid, m->vm.name, m->policy.force, &why);
+    ev.code = ev.code < 0 ? ev.code : engine_admission_possible(e, s, d, &m->vm, &why);
     if (ev.code < 0) { /* its hosts were told other things while it waited; what was meant for it is free again */
         ev.text = why.text;
         e->admission.again = true;

@@ -216,6 +216,7 @@ static void fill_common(const struct lmo_migration *m, const struct lmo_task *t,
     r->shut_off = lmo_migration_shut_off(m);
     r->accept_stateful_loss = m->policy.accept_stateful_loss;
     r->memory_bytes = m->vm.memory_bytes;
+    r->vcpus = m->vm.vcpus;
     LMO_COPY(r->migration, m->id);
     LMO_COPY(r->vm, m->vm.uuid);
     LMO_COPY(r->vm_name, m->vm.name);

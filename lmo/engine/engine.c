@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "core/restore.h"
+#include "engine/drains_internal.h"
 #include "engine/internal.h"
 
 #include <stdio.h>
@@ -183,6 +184,62 @@ int engine_restored(struct entry *entry, const struct lmo_restore_view *v, bool 
     return r;
 }
 
+/* ------------------------------------------------------------------ objects beside migrations */
+
+struct after_commit {
+    struct after_commit *next;
+    lmo_engine_reply_fn *fn;
+    void *arg;
+    unsigned status;
+    json_t *body;
+    char location[64];
+};
+
+int engine_put(struct lmo_engine *e, const struct lmo_object *o, struct lmo_err *err)
+{
+    int r = e->store->ops->put ? e->store->ops->put(e->store, o) : LMO_E_UNSUPPORTED;
+    if (r < 0) {
+        return lmo_fail(err, r, "%s", r == LMO_E_NO_MEMORY ? "no memory to store it" : "this store keeps no such things");
+    }
+    e->objects = true;
+    engine_flush_soon(e);
+    return 0;
+}
+
+void engine_reply_committed(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body,
+                            const char *location)
+{
+    struct after_commit *a = calloc(1, sizeof *a);
+    if (!a) {
+        json_decref(body);
+        engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the answer; it was done");
+        return;
+    }
+    *a = (struct after_commit){.fn = fn, .arg = arg, .status = status, .body = body};
+    LMO_COPY(a->location, location);
+    *e->after_commit_last = a;
+    e->after_commit_last = &a->next;
+    engine_flush_soon(e);
+}
+
+/* `stopping`: whether it was stored or not is not known. */
+static void reply_all(struct lmo_engine *e, bool stopping)
+{
+    struct after_commit *list = e->after_commit, *next;
+    e->after_commit = NULL;
+    e->after_commit_last = &e->after_commit;
+    for (; list; list = next) {
+        next = list->next;
+        if (stopping) {
+            json_decref(list->body);
+            engine_reply_fail(list->fn, list->arg, LMO_E_UNAVAILABLE, "", "the coordinator is stopping");
+        } else {
+            engine_reply_ok(list->fn, list->arg, list->status, list->body, list->location);
+        }
+        free(list);
+    }
+}
+
 /* ------------------------------------------------------------------ after the commit */
 
 static void on_timer(void *arg)
@@ -262,8 +319,12 @@ static void carry_out(struct entry *entry)
     if (entry->notice || entry->phase == LMO_PHASE_QUEUED) {
         engine_notice_committed(entry);
     }
+    if (entry->drain[0]) {
+        engine_drains_child_changed(entry);
+    }
     if (entry->ended) {
         engine_spans_ended(entry);
+        engine_fleet_ended(entry);
         engine_entry_free(entry);
     } else {
         arm_timer(entry);
@@ -364,7 +425,7 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
         }
     }
-    if (item_count + cursor_count == 0 && !e->audits) {
+    if (item_count + cursor_count == 0 && !e->audits && !e->objects) {
         return 0;
     }
     uint64_t began = lmo_now_ns();
@@ -377,6 +438,7 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
     e->audits = e->audits && r < 0;
     e->tells = e->tells || (r == 0 && tells);
     e->commits += r == 0;
+    e->objects = e->objects && r < 0;
     return r;
 }
 
@@ -458,6 +520,7 @@ static void flush(void *arg)
         e->flush_posted = false;
         return;
     }
+    engine_drains_store(e);  /* a cordon is in force before anything is admitted */
     engine_admission_run(e); /* what it steps is part of this commit: no other flush is asked for */
     e->flush_posted = false;
     if (e->admission.due) {
@@ -487,6 +550,8 @@ static void flush(void *arg)
     for (; count > 0; count--) {
         carry_out(take_dirty(e)); /* E1, E3; may free the entry */
     }
+    reply_all(e, false);
+    engine_drains_act(e);
     if (e->tells) { /* after the effects: those do not wait for who follows */
         e->tells = false;
         engine_told(e);
@@ -645,6 +710,8 @@ static void on_host_state(void *arg, const char *host, const struct lmo_host_fac
         h->facts_ns = lmo_now_ns();
         h->last_error[0] = '\0';
         engine_heard(h);
+        engine_fleet_look(h);
+        engine_drains_host_up(h);
     } else {
         (void)snprintf(h->last_error, sizeof h->last_error, "%s", why ? why : "unreachable");
     }
@@ -676,9 +743,11 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
     e->outbound = cfg->outbound;
     engine_webhooks_init(e, &cfg->webhooks);
     engine_spans_init(e, &cfg->otlp);
+    e->after_commit_last = &e->after_commit;
     e->loop = cfg->loop;
     e->store = cfg->store;
     e->permit_key = cfg->permit_key;
+    e->hooks = cfg->hooks;
     r = engine_admission_init(e, cfg->limits, err);
     r = r < 0 ? r : engine_figures_init(e, err);
     if (r < 0) {
@@ -720,8 +789,11 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
     }
     engine_feed_done(e);
     engine_webhooks_done(e);
+    reply_all(e, true);
+    engine_drains_done(e);
     engine_admission_done(e);
     engine_entries_done(e);
+    engine_fleet_done(e);
     struct host *h, *htmp;
     HASH_ITER(hh, e->hosts, h, htmp) {
         HASH_DEL(e->hosts, h);
@@ -792,6 +864,10 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     if (r < 0) {
         return lmo_err_prefix(err, "loading hosts");
     }
+    r = engine_fleet_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading what was said about hosts and guests");
+    }
     r = e->store->ops->load_open(e->store, load_open, e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading open migrations");
@@ -813,6 +889,10 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     }
     if (!e->observing) {
         engine_recover(e);
+    }
+    r = engine_drains_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading drains");
     }
     if (e->store->ops->check_term && lmo_loop_timer(e->loop, TERM_CHECK_MS, on_term_timer, e, &e->term_timer) < 0) {
         return lmo_fail(err, LMO_E_LIMIT, "no timer for the term");

@@ -51,6 +51,7 @@ struct lmo_engine_config {
     struct lmo_outbound *outbound;           /* borrowed; NULL: nobody is called */
     struct lmo_webhooks_config webhooks;
     struct lmo_otlp_config otlp;
+    const struct lmo_hooks *hooks;           /* borrowed; NULL: there are none */
 };
 
 int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret, struct lmo_err *err) LMO_MUST_CHECK;

@@ -72,6 +72,8 @@ struct entry *engine_entry_new(struct lmo_engine *e, const struct lmo_migration 
     LMO_COPY(entry->vm, m->vm.uuid);
     LMO_COPY(entry->source, m->source);
     LMO_COPY(entry->destination, m->destination);
+    LMO_COPY(entry->drain, m->drain);
+    entry->drain_guest = UINT32_MAX;
     show(entry, m);
     entry->item = LMO_NONE;
     HASH_ADD_STR(e->entries, id, entry);

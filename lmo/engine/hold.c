@@ -152,6 +152,7 @@ void engine_heard(struct host *h)
 
 void engine_host_free(struct host *h)
 {
+    engine_fleet_host_gone(h);
     lmo_loop_cancel(h->engine->loop, &h->hold_timer);
     while (h->held) {
         struct held *x = h->held;

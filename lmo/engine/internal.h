@@ -8,6 +8,7 @@
 #include "engine/feed.h"
 #include "engine/figures.h"
 #include "engine/spans.h"
+#include "engine/fleet.h"
 #include "engine/pack.h"
 
 #include <stdatomic.h>
@@ -41,6 +42,15 @@ struct host {
     uint64_t asked_landed[LMO_POOLS_MAX];  /* how much of that was there when it was asked last */
     bool asking;
     uint64_t ask_again_ns;          /* the last question failed: not before */
+    /* fleet.c, marks.c */
+    struct host_mark mark;
+    struct guest *guests;           /* as shown last */
+    uint32_t guest_count;
+    uint64_t shown_ns;              /* when the question was sent that was answered last; 0: never */
+    uint64_t generation;            /* of that answer */
+    struct listing_call *listing;   /* the question under way, and who waits for its answer; NULL: none */
+    struct listing_wait *next_listing; /* those who wait for the one after it */
+    uint32_t index;                 /* in the present snapshot */
     UT_hash_handle hh;
 };
 
@@ -71,6 +81,8 @@ struct entry {
     struct lmo_engine *engine;
     char id[LMO_ID_MAX], vm[LMO_UUID_MAX];
     char source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    char drain[LMO_ID_MAX];          /* that it is part of; or empty */
+    uint32_t drain_guest;            /* index there */
     enum lmo_phase phase;
     bool shut_off;                   /* the move of a guest that is shut off */
     uint64_t version;
@@ -149,6 +161,7 @@ struct lmo_engine {
     struct lmo_store *store;
     struct lmo_workers *workers;
     const struct lmo_permit_key *permit_key;
+    const struct lmo_hooks *hooks;
     int64_t booted_ms;               /* since 1970, by CLOCK_REALTIME as it stood when the engine was made */
     struct lmo_workers_callbacks callbacks;
     struct host *hosts;
@@ -158,6 +171,12 @@ struct lmo_engine {
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
     bool tells;                      /* events were stored that nobody was given yet */
+    bool objects;                    /* and so do objects beside migrations */
+    struct after_commit *after_commit, **after_commit_last; /* answers that the next commit lets go */
+    struct fleet fleet;
+    struct drain *drains;            /* that are not over */
+    struct drain *dirty_drains;      /* that have been stepped since they were put */
+    struct drain *acting_drains;     /* that are put, and acted upon after the next commit */
     struct entry *creations;         /* those whose insert is not committed yet */
     struct keyed *keyed;             /* requests with a key that are under way */
     struct tokens *tokens;
@@ -190,6 +209,11 @@ struct lmo_engine {
 };
 
 /* engine.c */
+/* Kept for the next commit; a store that keeps no such things, or no memory: an error. */
+int engine_put(struct lmo_engine *e, const struct lmo_object *o, struct lmo_err *err) LMO_MUST_CHECK;
+/* Replies `body` (taken) once all that was put so far is stored: E3. */
+void engine_reply_committed(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body,
+                            const char *location);
 /* ms since 1970. Deadlines are measured by it, so it does not jump: set once, it goes on by the clock since boot. */
 int64_t engine_now_ms(const struct lmo_engine *e);
 struct host *engine_host(struct lmo_engine *e, const char *name);

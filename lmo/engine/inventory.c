@@ -29,6 +29,7 @@ json_t *engine_host_json(const struct lmo_engine *e, const struct host *h)
     json_t *error = h->last_error[0] ? lmo_codec_string(h->last_error, sizeof h->last_error - 1) : json_null();
     r |= lmo_json_put(j, "last_error", error);
     r |= engine_admission_host_json(e, h, j);
+    r |= engine_mark_json(h, j);
     if (r) {
         json_decref(j);
         return NULL;

@@ -81,6 +81,35 @@ struct lmo_audit_filter {
 };
 #define LMO_AUDIT_PENDING_MAX 4096 /* lines that wait for a commit */
 
+/* Objects beside migrations: each is one JSON text under a key, replaced whole. */
+enum lmo_object_kind {
+    LMO_OBJECT_HOST_MARK,   /* key: host; cordon and labels. On the host's row: gone with it */
+    LMO_OBJECT_DRAIN,       /* key: id */
+    LMO_OBJECT_DRAIN_HOST,  /* key: id of the drain; n; about: host */
+    LMO_OBJECT_DRAIN_GUEST, /* key: id of the drain; n; about: guest's UUID */
+    LMO_OBJECT_VM_POLICY,   /* key: guest's UUID */
+    LMO_OBJECT_VM_LEASE,
+    LMO_OBJECT_COUNT
+};
+struct lmo_object {
+    enum lmo_object_kind kind;
+    const char *key;
+    uint32_t n;
+    const char *about;           /* may be NULL */
+    const char *state;           /* DRAIN */
+    bool terminal;               /* DRAIN */
+    int64_t updated_ms;          /* DRAIN */
+    const char *text;            /* NULL: is not there (any more) */
+};
+/* Which of them: zeros are no condition. */
+struct lmo_object_query {
+    enum lmo_object_kind kind;
+    const char *key;             /* exactly this one */
+    const char *state, *before;  /* DRAIN: newest first, below the id `before` */
+    bool open;                   /* DRAIN: not terminal */
+    unsigned limit;
+};
+
 struct lmo_quarantine_row {
     char migration[LMO_ID_MAX], vm_uuid[LMO_UUID_MAX];
     int64_t at_ms;
@@ -151,6 +180,11 @@ struct lmo_store_ops {
     /* Newest first; below line `before` (0: from the newest). */
     int (*audit_list)(struct lmo_store *s, const struct lmo_audit_filter *f, uint64_t before, unsigned limit,
                       int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Kept, and stored with the next commit, in its transaction; of several puts of one object the last one counts. */
+    int (*put)(struct lmo_store *s, const struct lmo_object *o) LMO_MUST_CHECK;
+    /* Stored ones, in order of key and n (drains: newest first). Texts are borrowed for the call. */
+    int (*objects)(struct lmo_store *s, const struct lmo_object_query *q, int (*cb)(void *arg, const struct lmo_object *o),
+                   void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     /* Sets an open migration aside, durably. load_open does so by itself with a record that cannot be read. */
     int (*quarantine)(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;
     int (*quarantine_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_quarantine_row *row), void *arg,
@@ -185,6 +219,23 @@ int lmo_store_sqlite_restore(const char *state_dir, const char *from, struct lmo
 /* Moves the database's log by a thread of its own from now on, until the store is closed, so that no commit has to
  * (sqlite_tidy.c). For programs that serve; a store without it does the same work, now and then within a commit. */
 int lmo_store_sqlite_tidy_apart(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
+
+/* ------------------------------------------------------------------ hooks */
+
+/* What is called when a drain has emptied a host: a URL, or a command that the coordinator's configuration names. */
+struct lmo_hook {
+    const char *url, *command; /* one of them is empty */
+    const char *drain, *host;
+};
+/* code 0: it was called; `acknowledged`: and the host may be used again. */
+typedef void lmo_hook_done_fn(void *arg, int code, bool acknowledged, const char *text);
+struct lmo_hooks {
+    void *arg;
+    /* Is that the name of a command, is that a URL that may be called? INVALID says what would be. */
+    int (*check)(void *arg, const struct lmo_hook *hook, struct lmo_err *err) LMO_MUST_CHECK;
+    /* `done` on the engine's loop, once, within the hooks' deadline; never within the call itself. */
+    int (*call)(void *arg, const struct lmo_hook *hook, lmo_hook_done_fn *done, void *done_arg, struct lmo_err *err) LMO_MUST_CHECK;
+};
 
 /* ------------------------------------------------------------------ workers */
 

@@ -86,6 +86,8 @@ static const struct lmo_field policy_fields[] = {
     LMO_F_ENUM(lmo_policy, on_timeout, on_timeout_words, 0),
     LMO_F_UINT(lmo_policy, force_max_pause_ms, 0),
     LMO_F_ENUM(lmo_policy, prediction, prediction_words, 0),
+    LMO_F_BOOL(lmo_policy, force),
+    LMO_F_BOOL(lmo_policy, accept_host_devices),
 };
 static const struct lmo_table policy_table = LMO_TABLE(policy_fields);
 
@@ -195,6 +197,7 @@ static const struct lmo_field record_fields[] = {
     LMO_F_UINT(lmo_migration, version, 0),
     LMO_F_TEXT(lmo_migration, source, 0),
     LMO_F_TEXT(lmo_migration, destination, LMO_FIELD_REQUIRED),
+    LMO_F_TEXT(lmo_migration, drain, LMO_FIELD_ULID),
     LMO_F_UINT(lmo_migration, epoch, 0),
     LMO_F_ENUM(lmo_migration, phase, phase_words, LMO_FIELD_REQUIRED),
     LMO_F_ENUM(lmo_migration, failed_in, phase_words, 0),

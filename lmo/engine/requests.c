@@ -1,10 +1,11 @@
 /* requests.c - what clients ask for: each call is copied, posted to the loop, done there, answered after its commit. */
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "engine/internal.h"
+#include "engine/drains_internal.h"
 #include "engine/record_codec.h"
 #include "proto/codec.h"
 
@@ -412,6 +413,11 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     if (open) {
         return lmo_fail(err, LMO_E_CONFLICT, "guest %s is being moved by migration %s", vm, open->id);
     }
+    if (engine_leased(e, engine_setting(e, f->facts.uuid))) {
+        char text[LMO_TEXT_MAX];
+        engine_lease_text(engine_setting(e, f->facts.uuid), text, sizeof text);
+        return lmo_fail(err, LMO_E_CONFLICT, "guest %s must not be moved now: %s", vm, text);
+    }
     if (!engine_host(e, f->host)) { /* it answered, and was removed before all had */
         return lmo_fail(err, LMO_E_CONFLICT, "guest %s: host %s, which has it, was removed meanwhile", vm, f->host);
     }
@@ -430,7 +436,8 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     if (!dst->facts.hypervisor[0]) {
         return lmo_fail(err, LMO_E_INVALID, "host %s runs no hypervisor", dst->row.name);
     }
-    return engine_admission_possible(e, engine_host(e, f->host), dst, &f->facts, err);
+    int r = engine_permits(e, dst, f->facts.uuid, vm, c->req.policy.force, err);
+    return r < 0 ? r : engine_admission_possible(e, engine_host(e, f->host), dst, &f->facts, err);
 }
 
 /* A dry run: what admission would do with it now, as the youngest of the queue. */
@@ -491,6 +498,52 @@ static void create(void *arg, const struct found_vm *found)
     engine_journal(entry, "accepted", req->principal);
     engine_tell_accepted(entry, req->principal);
     engine_inserted(entry); /* whether it may start is decided before the commit: admission.c */
+}
+
+int engine_create_child(struct lmo_engine *e, const struct found_vm *found, const char *destination, const struct lmo_policy *policy,
+                        const char *drain, const char *id, struct entry **ret, bool *ret_destination_fault, struct lmo_err *err)
+{
+    static struct lmo_migration m; /* the loop thread's scratch */
+    static struct creation c;
+    const char *field = "";
+    uint64_t epoch = 0;
+    c = (struct creation){.engine = e, .req.policy = *policy};
+    LMO_COPY(c.req.vm, found->facts.name);
+    LMO_COPY(c.req.destination, destination);
+    int r = HASH_COUNT(e->entries) + e->creating >= LMO_OPEN_MAX
+                ? lmo_fail(err, LMO_E_LIMIT, "%d migrations are open; that is the limit", LMO_OPEN_MAX)
+                : judge(&c, found, &field, err);
+    *ret_destination_fault = strcmp(field, "destination") == 0;
+    if (r == 0) {
+        r = e->store->ops->next_epoch(e->store, found->facts.uuid, 1, &epoch, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    fill_record(&c, found, epoch * LMO_EPOCH_STRIDE, &m);
+    LMO_COPY(m.id, id);
+    LMO_COPY(m.drain, drain);
+    m.deadline_ms = m.created_ms + LMO_DRAIN_WAIT_MAX_MS; /* a long drain's last guests wait for the first ones: that is no failure */
+    struct entry *entry = engine_entry_new(e, &m, 0);
+    if (!entry) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for a migration");
+    }
+    char why[LMO_TEXT_MAX];
+    (void)snprintf(why, sizeof why, "drain %s", drain);
+    engine_journal(entry, "accepted", why);
+    engine_inserted(entry);
+    *ret = entry;
+    return 0;
+}
+
+void engine_policy_default(struct lmo_policy *p)
+{
+    const char *field;
+    struct lmo_err err = {0};
+    *p = (struct lmo_policy){0};
+    if (complete_policy(p, &field, &err) < 0) {
+        lmo_unreachable("a policy that says nothing is completed");
+    }
 }
 
 /* The insert is durable: the client may know (E3). */

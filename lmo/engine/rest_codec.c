@@ -131,6 +131,8 @@ static json_t *policy_json(const struct lmo_policy *p)
     r |= lmo_json_put_str(o, "on_timeout", lmo_on_timeout_text((int)p->on_timeout));
     r |= lmo_json_put_u64(o, "force_max_pause_ms", p->force_max_pause_ms);
     r |= lmo_json_put_str(o, "prediction", lmo_prediction_text((int)p->prediction));
+    r |= lmo_json_put_bool(o, "force", p->force);
+    r |= lmo_json_put_bool(o, "accept_host_devices", p->accept_host_devices);
     if (r < 0) {
         json_decref(o);
         return NULL;
@@ -364,6 +366,7 @@ static int put_summary(json_t *o, const struct lmo_migration *m)
     r |= lmo_json_put(o, "vm", vm_json(m));
     r |= lmo_json_put(o, "source", TEXT(m->source));
     r |= lmo_json_put(o, "destination", TEXT(m->destination));
+    r |= lmo_json_put(o, "drain", m->drain[0] ? TEXT(m->drain) : json_null());
     r |= lmo_json_put_str(o, "phase", lmo_phase_text(m->phase));
     r |= lmo_json_put(o, "outcome", ended ? json_string(lmo_phase_text(m->phase)) : json_null());
     r |= lmo_json_put(o, "reason", TEXT(m->reason));

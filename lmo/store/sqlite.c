@@ -41,6 +41,7 @@ static void store_close(struct lmo_store *s)
     free(st->epochs);
     lmo_buf_done(&st->text);
     free(st->events.pending);
+    lmo_sqlite_objects_written(st); /* nobody was told that they are stored */
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }
@@ -66,6 +67,8 @@ static const struct lmo_store_ops sqlite_ops = {
     .check_term = lmo_sqlite_check_term,
     .audit = lmo_sqlite_audit,
     .audit_list = lmo_sqlite_audit_list,
+    .put = lmo_sqlite_put,
+    .objects = lmo_sqlite_objects,
     .quarantine = lmo_sqlite_quarantine,
     .quarantine_list = lmo_sqlite_quarantine_list,
     .beat = lmo_sqlite_beat,

@@ -36,6 +36,7 @@ struct sqlite_store {
     } *epochs;
     unsigned epoch_count, epoch_room;
     struct sqlite_events events;
+    struct pending_object *objects; /* that the next commit writes down, by their names */
 };
 
 static inline struct sqlite_store *sqlite_of(struct lmo_store *s)
@@ -121,6 +122,13 @@ int lmo_sqlite_dead_list(struct lmo_store *s, const char *webhook, bool only_wan
 int lmo_sqlite_vm_hook_put(struct lmo_store *s, const struct lmo_vm_hook_row *row, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_vm_hook_delete(struct lmo_store *s, const char *vm, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_vm_hook_get(struct lmo_store *s, const char *vm, struct lmo_vm_hook_row *ret, struct lmo_err *err) LMO_MUST_CHECK;
+/* sqlite_objects.c */
+int lmo_sqlite_put(struct lmo_store *s, const struct lmo_object *o) LMO_MUST_CHECK;
+int lmo_sqlite_objects(struct lmo_store *s, const struct lmo_object_query *q,
+                       int (*cb)(void *arg, const struct lmo_object *o), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+/* In the caller's transaction; afterwards, when that is on disk. */
+int lmo_sqlite_objects_write(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
+void lmo_sqlite_objects_written(struct sqlite_store *st);
 
 /* sqlite_tidy.c: ends the thread. NULL is fine. */
 void lmo_sqlite_tidy_stop(struct tidier *t);

@@ -340,6 +340,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_objects_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < count; i++) {
         r = commit_item(st, &items[i], err);
     }
@@ -358,6 +361,7 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     } else {
         lmo_sqlite_audit_written(st);
         lmo_sqlite_events_written(st);
+        lmo_sqlite_objects_written(st);
         st->epoch_count = 0;
     }
     return r;

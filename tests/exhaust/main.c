@@ -4,11 +4,13 @@
 
 Suite *phases_suite(void);
 Suite *cutover_suite(void);
+Suite *drains_suite(void);
 
 int main(void)
 {
     SRunner *r = srunner_create(phases_suite());
     srunner_add_suite(r, cutover_suite());
+    srunner_add_suite(r, drains_suite());
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);
     srunner_free(r);

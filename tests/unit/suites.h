@@ -23,6 +23,7 @@
     X(fault)          \
     X(core)           \
     X(engine)         \
+    X(engine_drains)  \
     X(engine_many)    \
     X(loop)           \
     X(sql)            \
@@ -45,6 +46,9 @@
     X(convergence)    \
     X(admission)      \
     X(engine_admission) \
+    X(placement)      \
+    X(planner)        \
+    X(parallel)       \
     X(worker_host)    \
     X(destination) \
     X(cli_context) \

@@ -158,6 +158,19 @@ START_TEST(what_belongs_to_this_host__blocks_the_move)
 }
 END_TEST
 
+START_TEST(kinds_of_all_that_blocks__are_told_although_one_sentence_is)
+{
+    struct lmo_vm_facts vm = facts(HEAD "<hostdev mode='subsystem' type='pci'/><disk type='file' device='disk'><source file='/d'/>"
+                                        "<target dev='vda'/></disk><filesystem type='mount'/>" TAIL);
+    ck_assert_ptr_nonnull(strstr(vm.blocker, "passed through"));
+    ck_assert_str_eq(vm.blocker_kinds, "device local_disk host_bound");
+    ck_assert_uint_eq(lmo_blockers_from_text(vm.blocker_kinds), LMO_BLOCKER_DEVICE | LMO_BLOCKER_LOCAL_DISK | LMO_BLOCKER_HOST_BOUND);
+    vm = facts(HEAD PORT TAIL);
+    ck_assert_str_eq(vm.blocker_kinds, "");
+    ck_assert_uint_eq(lmo_blockers_from_text("device something_new"), LMO_BLOCKER_DEVICE | LMO_BLOCKER_OTHER);
+}
+END_TEST
+
 START_TEST(removable_or_read_only_local_media__do_not_block)
 {
     struct lmo_vm_facts vm = facts(
@@ -504,6 +517,7 @@ Suite *domain_xml_suite(void)
     tcase_add_test(t, volume_name__is_cut_from_the_right);
     tcase_add_test(t, volume_name__that_is_too_long_is_cut_to_fit);
     tcase_add_test(t, what_belongs_to_this_host__blocks_the_move);
+    tcase_add_test(t, kinds_of_all_that_blocks__are_told_although_one_sentence_is);
     tcase_add_test(t, removable_or_read_only_local_media__do_not_block);
     tcase_add_test(t, more_disks_than_we_can_name__block_and_do_not_overflow);
     tcase_add_test(t, malformed_xml__is_invalid_and_touches_nothing);

@@ -83,7 +83,7 @@ static void fill(struct lmo_migration *m)
     m->phase_started_ms = 6;
     m->phase_started_boot_us = 7;
     m->deadline_ms = 8;
-    m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE};
+    m->policy = (struct lmo_policy){9, 10, 11, 12, true, true, 13, 14, LMO_ON_TIMEOUT_FORCE, 150, LMO_PREDICTION_REFUSE, true, true};
     m->notice = (struct lmo_notice){LMO_NOTICE_ACKNOWLEDGED, LMO_NO_ANSWER_ABORT, 60000, 1, 2, 3, "https://tenant/x", "hook"};
     m->trace = (struct lmo_trace){"4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "0102030405060708", true};
     m->held_since_ms = 16;
@@ -112,6 +112,9 @@ static void fill(struct lmo_migration *m)
     m->vm.persistent = m->vm.autostart = true;
     strcpy(m->vm.machine, "pc-q35-7.2");
     strcpy(m->vm.blocker, "none that is known");
+    strcpy(m->vm.blocker_kinds, "other");
+    strcpy(m->vm.cpu, "0123456789abcdef");
+    strcpy(m->drain, "01J00000000000000000000000");
     m->vm.memory_bytes = 1U << 30;
     m->vm.vcpus = 4;
     m->vm.volume_count = LMO_VOLUMES_MAX;
@@ -1033,6 +1036,76 @@ static int commit_more(void *arg, const struct lmo_migration *m, const char *xml
     return 0;
 }
 
+struct seen_objects {
+    unsigned count;
+    char keys[8][40], texts[8][40];
+};
+
+static int see_object(void *arg, const struct lmo_object *o)
+{
+    struct seen_objects *s = arg;
+    ck_assert_uint_lt(s->count, 8);
+    snprintf(s->keys[s->count], sizeof s->keys[0], "%s/%u", o->key, o->n);
+    snprintf(s->texts[s->count++], sizeof s->texts[0], "%s", o->text);
+    return 0;
+}
+
+static struct seen_objects objects_of(enum lmo_object_kind kind, const char *key, bool open)
+{
+    struct seen_objects seen = {0};
+    struct lmo_err err = {0};
+    const struct lmo_object_query q = {.kind = kind, .key = key, .open = open};
+    ck_assert_msg(store->ops->objects(store, &q, see_object, &seen, &err) == 0, "%s", err.text);
+    return seen;
+}
+
+static void put_object(enum lmo_object_kind kind, const char *key, uint32_t n, bool terminal, const char *text)
+{
+    const struct lmo_object o = {.kind = kind, .key = key, .n = n, .about = "x", .state = terminal ? "drained" : "running",
+                                 .terminal = terminal, .updated_ms = 1, .text = text};
+    ck_assert_int_eq(store->ops->put(store, &o), 0);
+}
+
+START_TEST(objects__are_stored_with_the_next_commit_or_not_at_all__the_last_put_counts)
+{
+    static const char one[] = "01J00000000000000000000001", two[] = "01J00000000000000000000002";
+    struct lmo_err err = {0};
+    struct lmo_host_row host = {.name = "hv1", .url = "https://127.0.0.1:1"};
+    ck_assert_int_eq(store->ops->host_put(store, &host, &err), 0);
+    put_object(LMO_OBJECT_DRAIN, one, 0, false, "{\"a\":1}");
+    put_object(LMO_OBJECT_DRAIN, two, 0, false, "{}");
+    put_object(LMO_OBJECT_DRAIN_GUEST, one, 11, false, "{\"g\":11}");
+    put_object(LMO_OBJECT_DRAIN_GUEST, one, 2, false, "{\"g\":2}");
+    put_object(LMO_OBJECT_DRAIN, one, 0, true, "{\"a\":2}");
+    put_object(LMO_OBJECT_HOST_MARK, "hv1", 0, false, "{\"m\":1}");
+    put_object(LMO_OBJECT_HOST_MARK, "hv9", 0, false, "{}"); /* removed meanwhile */
+    put_object(LMO_OBJECT_VM_LEASE, "v", 0, false, "{}");
+    ck_assert_uint_eq(objects_of(LMO_OBJECT_DRAIN, NULL, false).count, 0);
+    reopen(); /* without a commit: nothing of it */
+    ck_assert_uint_eq(objects_of(LMO_OBJECT_DRAIN, NULL, false).count, 0);
+    put_object(LMO_OBJECT_DRAIN, one, 0, false, "{\"a\":1}");
+    put_object(LMO_OBJECT_DRAIN, two, 0, false, "{}");
+    put_object(LMO_OBJECT_DRAIN_GUEST, one, 11, false, "{\"g\":11}");
+    put_object(LMO_OBJECT_DRAIN_GUEST, one, 2, false, "{\"g\":2}");
+    put_object(LMO_OBJECT_DRAIN, one, 0, true, "{\"a\":2}");
+    put_object(LMO_OBJECT_HOST_MARK, "hv1", 0, false, "{\"m\":1}");
+    put_object(LMO_OBJECT_VM_LEASE, "v", 0, false, "{}");
+    ck_assert_msg(store->ops->commit(store, NULL, 0, NULL, 0, &err) == 0, "%s", err.text);
+    reopen();
+    struct seen_objects all = objects_of(LMO_OBJECT_DRAIN, NULL, false), open = objects_of(LMO_OBJECT_DRAIN, NULL, true);
+    ck_assert_uint_eq(all.count, 2); /* newest first */
+    ck_assert_str_eq(all.texts[1], "{\"a\":2}");
+    ck_assert_uint_eq(open.count, 1);
+    struct seen_objects guests = objects_of(LMO_OBJECT_DRAIN_GUEST, one, false);
+    ck_assert_uint_eq(guests.count, 2); /* in order of their numbers */
+    ck_assert_str_eq(guests.texts[0], "{\"g\":2}");
+    ck_assert_str_eq(objects_of(LMO_OBJECT_HOST_MARK, NULL, false).texts[0], "{\"m\":1}");
+    put_object(LMO_OBJECT_VM_LEASE, "v", 0, false, NULL);
+    ck_assert_int_eq(store->ops->commit(store, NULL, 0, NULL, 0, &err), 0);
+    ck_assert_uint_eq(objects_of(LMO_OBJECT_VM_LEASE, NULL, false).count, 0);
+}
+END_TEST
+
 START_TEST(callback_that_commits_while_records_stream__is_fine)
 {
     static struct lmo_migration m, got;
@@ -1154,6 +1227,7 @@ Suite *store_suite(void)
     tcase_add_test(t, database_file__is_private);
     tcase_add_test(t, a_corrupt_stored_record__is_set_aside_by_name_and_the_others_are_loaded);
     tcase_add_test(t, audit_lines__are_stored_with_the_next_commit_or_not_at_all_and_never_changed);
+    tcase_add_test(t, objects__are_stored_with_the_next_commit_or_not_at_all__the_last_put_counts);
     tcase_add_test(t, callback_that_commits_while_records_stream__is_fine);
     tcase_add_loop_test(t, full_disk__is_no_space_and_heals, 0, 2); /* the second time with a thread for the log */
     suite_add_tcase(s, t);

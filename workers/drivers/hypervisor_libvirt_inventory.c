@@ -96,8 +96,9 @@ int lmo_lv_state(struct lmo_hypervisor *hv, const char *uuid, enum lmo_run_state
 
 /* ------------------------------------------------------------------ facts */
 
-static void add_blocker(struct lmo_vm_facts *vm, const char *text)
+static void add_blocker(struct lmo_vm_facts *vm, uint32_t kind, const char *text)
 {
+    lmo_blockers_text(lmo_blockers_from_text(vm->blocker_kinds) | kind, vm->blocker_kinds);
     if (!vm->blocker[0])
         (void)snprintf(vm->blocker, sizeof vm->blocker, "%s", text);
 }
@@ -110,10 +111,10 @@ static void block_what_stays(virDomainPtr dom, const char *xml, struct lmo_vm_fa
         char text[LMO_TEXT_MAX];
         (void)snprintf(text, sizeof text, "it is shut off and its %s lies on this host; start it, then it can move live",
                        file);
-        add_blocker(vm, text);
+        add_blocker(vm, LMO_BLOCKER_LOCAL_DISK, text);
     }
     if (virDomainHasManagedSaveImage(dom, 0) != 0)
-        add_blocker(vm, "it has a saved state on this host; start it, then it can move live");
+        add_blocker(vm, LMO_BLOCKER_LOCAL_DISK, "it has a saved state on this host; start it, then it can move live");
 }
 
 static int facts_of(struct lmo_lv *lv, virDomainPtr dom, struct lmo_vm_facts *ret, struct lmo_err *err)
@@ -140,11 +141,11 @@ static int facts_of(struct lmo_lv *lv, virDomainPtr dom, struct lmo_vm_facts *re
         vm.huge_page_bytes = lmo_host_default_huge_page("");
     int snapshots = virDomainSnapshotNum(dom, 0);
     if (snapshots > 0)
-        add_blocker(&vm, "it has libvirt snapshots, which cannot move with it");
+        add_blocker(&vm, LMO_BLOCKER_OTHER, "it has libvirt snapshots, which cannot move with it");
     if (vm.state == LMO_RUN_SHUT_OFF)
         block_what_stays(dom, xml, &vm);
     if (vm.state == LMO_RUN_PAUSED_OTHER)
-        add_blocker(&vm, "it is neither running nor paused by its owner (I/O error, crashed, suspended by itself ...)");
+        add_blocker(&vm, LMO_BLOCKER_OTHER, "it is neither running nor paused by its owner (I/O error, crashed, suspended by itself ...)");
     *ret = vm;
     return 0;
 }

@@ -109,9 +109,10 @@ static bool number(const char *text, uint64_t max, uint64_t *ret)
     return true;
 }
 
-/* The first reason stays: one sentence is for a person, and fixing it shows the next. */
-static void LMO_PRINTF(2, 3) block(struct lmo_vm_facts *vm, const char *fmt, ...)
+/* The first reason stays: one sentence is for a person, and fixing it shows the next. The kinds are of all of them. */
+static void LMO_PRINTF(3, 4) block(struct lmo_vm_facts *vm, uint32_t kind, const char *fmt, ...)
 {
+    lmo_blockers_text(lmo_blockers_from_text(vm->blocker_kinds) | kind, vm->blocker_kinds);
     if (vm->blocker[0])
         return;
     va_list ap;
@@ -178,16 +179,16 @@ static void nbd_source(const xmlNode *source, struct lmo_volume *v, struct lmo_v
     const xmlNode *server = child(source, "host");
     (void)snprintf(v->driver, sizeof v->driver, "nbd");
     if (!attr(source, "name", v->export_name, sizeof v->export_name))
-        block(vm, "disk %s has no export name, or one longer than %d characters", v->target, LMO_EXPORT_MAX - 1);
+        block(vm, LMO_BLOCKER_OTHER, "disk %s has no export name, or one longer than %d characters", v->target, LMO_EXPORT_MAX - 1);
     lmo_domxml_volume_of_export(v->export_name, v->volume);
     if (attr(server, "transport", transport, sizeof transport) && strcmp(transport, "tcp") != 0) {
-        block(vm, "disk %s is reached through a %s socket of this host", v->target, transport);
+        block(vm, LMO_BLOCKER_HOST_BOUND, "disk %s is reached through a %s socket of this host", v->target, transport);
         return;
     }
     if (!attr(server, "port", port, sizeof port))
         (void)snprintf(port, sizeof port, "10809"); /* NBD's registered port, libvirt's default too */
     if (!attr(server, "name", host, sizeof host) || strlen(host) + strlen(port) + 4 > sizeof v->service) {
-        block(vm, "disk %s names no volume service", v->target);
+        block(vm, LMO_BLOCKER_OTHER, "disk %s names no volume service", v->target);
         return;
     }
     /* An IPv6 address needs brackets in front of a port. */
@@ -210,14 +211,14 @@ static void read_disk(const xmlNode *disk, struct lmo_vm_facts *vm)
     if (removable && !nbd)
         return; /* read-only media are no volumes; libvirt looks for the file at the destination */
     if (vm->volume_count == LMO_VOLUMES_MAX) {
-        block(vm, "more than %d disks", LMO_VOLUMES_MAX);
+        block(vm, LMO_BLOCKER_OTHER, "more than %d disks", LMO_VOLUMES_MAX);
         return;
     }
     struct lmo_volume *v = &vm->volumes[vm->volume_count++];
     (void)attr(child(disk, "target"), "dev", v->target, sizeof v->target);
     v->read_only = child(disk, "readonly") != NULL || removable;
     if (child(disk, "transient"))
-        block(vm, "disk %s is transient: its changes live on this host alone", v->target);
+        block(vm, LMO_BLOCKER_LOCAL_DISK, "disk %s is transient: its changes live on this host alone", v->target);
     if (nbd) {
         nbd_source(source, v, vm);
         return;
@@ -227,9 +228,9 @@ static void read_disk(const xmlNode *disk, struct lmo_vm_facts *vm)
     if (!attr(source, "file", path, sizeof path) && !attr(source, "dev", path, sizeof path))
         (void)attr(source, "name", path, sizeof path);
     if (network)
-        block(vm, "disk %s is attached by %s, which no volume driver here can fence", v->target, protocol);
+        block(vm, LMO_BLOCKER_OTHER, "disk %s is attached by %s, which no volume driver here can fence", v->target, protocol);
     else if (!v->read_only)
-        block(vm, "disk %s is local to this host (%.120s)", v->target, path[0] ? path : type);
+        block(vm, LMO_BLOCKER_LOCAL_DISK, "disk %s is local to this host (%.120s)", v->target, path[0] ? path : type);
 }
 
 static void read_interface(const xmlNode *iface, struct lmo_vm_facts *vm)
@@ -237,11 +238,11 @@ static void read_interface(const xmlNode *iface, struct lmo_vm_facts *vm)
     char type[16] = "";
     (void)attr(iface, "type", type, sizeof type);
     if (strcmp(type, "hostdev") == 0 || strcmp(type, "vdpa") == 0) {
-        block(vm, "a network interface is a device of this host (%s)", type);
+        block(vm, LMO_BLOCKER_DEVICE, "a network interface is a device of this host (%s)", type);
         return;
     }
     if (vm->port_count == LMO_PORTS_MAX) {
-        block(vm, "more than %d network interfaces", LMO_PORTS_MAX);
+        block(vm, LMO_BLOCKER_OTHER, "more than %d network interfaces", LMO_PORTS_MAX);
         return;
     }
     struct lmo_port *p = &vm->ports[vm->port_count++];
@@ -257,15 +258,15 @@ static void read_interface(const xmlNode *iface, struct lmo_vm_facts *vm)
 static void read_other_device(const xmlNode *dev, struct lmo_vm_facts *vm)
 {
     if (is(dev, "hostdev"))
-        block(vm, "a device of this host is passed through (hostdev)");
+        block(vm, LMO_BLOCKER_DEVICE, "a device of this host is passed through (hostdev)");
     else if (is(dev, "filesystem"))
-        block(vm, "a directory of this host is shared with the guest (filesystem)");
+        block(vm, LMO_BLOCKER_HOST_BOUND, "a directory of this host is shared with the guest (filesystem)");
     else if (is(dev, "shmem"))
-        block(vm, "memory is shared with other guests of this host (shmem)");
+        block(vm, LMO_BLOCKER_HOST_BOUND, "memory is shared with other guests of this host (shmem)");
     else if (is(dev, "memory") && (attr_is(dev, "model", "nvdimm") || attr_is(dev, "model", "virtio-pmem")))
-        block(vm, "a memory device is backed by a file of this host (nvdimm, pmem)");
+        block(vm, LMO_BLOCKER_LOCAL_DISK, "a memory device is backed by a file of this host (nvdimm, pmem)");
     else if (is(dev, "tpm") && attr_is(child(dev, "backend"), "type", "passthrough"))
-        block(vm, "the TPM of this host is passed through");
+        block(vm, LMO_BLOCKER_DEVICE, "the TPM of this host is passed through");
 }
 
 /* Of the first size named; without one it is the host's default (see the header). 0: ordinary pages. */
@@ -298,15 +299,15 @@ int lmo_domxml_facts(const char *xml, struct lmo_vm_facts *ret_vm, struct lmo_er
     if (!content(child(domain, "name"), vm.name, sizeof vm.name))
         return lmo_fail(err, LMO_E_INVALID, "domain XML: <name> is missing or longer than %d", LMO_NAME_MAX - 1);
     if (!lmo_name_valid(vm.name))
-        block(&vm, "the guest's name has characters other than letters, digits, '.', '_' and '-'");
+        block(&vm, LMO_BLOCKER_OTHER, "the guest's name has characters other than letters, digits, '.', '_' and '-'");
     vm.memory_bytes = memory_bytes(domain);
     vm.huge_page_bytes = huge_page_bytes(domain);
     vm.vcpus = vcpu_count(domain);
     if (vm.vcpus == 0)
-        block(&vm, "more than %d vCPUs", LMO_VCPUS_MAX);
+        block(&vm, LMO_BLOCKER_OTHER, "more than %d vCPUs", LMO_VCPUS_MAX);
     (void)attr(child(child(domain, "os"), "type"), "machine", vm.machine, sizeof vm.machine);
     if (child(domain, "launchSecurity"))
-        block(&vm, "its memory is encrypted by this host's processor (launchSecurity)");
+        block(&vm, LMO_BLOCKER_HOST_BOUND, "its memory is encrypted by this host's processor (launchSecurity)");
 
     const xmlNode *devices = child(domain, "devices");
     for (const xmlNode *dev = devices ? devices->children : NULL; dev; dev = dev->next) {

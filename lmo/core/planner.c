@@ -1,0 +1,558 @@
+/* planner.c - which host is emptied when, and what becomes of its guests. Invariants: planner.h; how places are found:
+ * planner_stage.c; order, dependencies, times: planner_list.c, planner_time.c.
+ *
+ * Hosts are worked off in lanes, the next one always in the lane that is expected to be free first. While a stage is worked
+ * out the hosts of the other lanes' last stages count as away. If somebody finds no place like that, it is tried again
+ * with nobody else away (a barrier: everything before is over, and everything after waits for it); if that fails too, the
+ * host's turn comes again after the others, and what is left over at the very end has its reasons written down. */
+#include "core/planner.h"
+
+#include "base/assert.h"
+#include "core/planner_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MOVES_MAX  400000
+#define MOVES_MORE 1024 /* beyond what can be counted: guests that make room */
+
+const char *lmo_move_why_text(int v)
+{
+    static const char *const words[] = {"empty", "make_room", "park", "give_back", "balance"};
+    return v < 0 || v > LMO_MOVE_BALANCE ? NULL : words[v];
+}
+
+const char *lmo_plan_options_wrong(const struct lmo_fleet *f, const struct lmo_plan_options *o)
+{
+    uint64_t seen[LMO_FLEET_HOSTS_MAX / 64 + 1] = {0};
+    if (o->kind != LMO_PLAN_EMPTY && o->host_count) {
+        return "a rebalance empties no hosts";
+    }
+    if (o->spare_hosts > LMO_SPARE_HOSTS_MAX) {
+        return "spare_hosts is more than 3";
+    }
+    if (o->host_count > f->host_count || (o->host_count && !o->hosts)) {
+        return "more hosts to be emptied than there are";
+    }
+    for (uint32_t n = 0; n < o->host_count; n++) {
+        if (o->hosts[n] >= f->host_count) {
+            return "a host to be emptied is not below host_count";
+        }
+        if (seen[o->hosts[n] / 64] >> (o->hosts[n] % 64) & 1) {
+            return "a host is to be emptied twice";
+        }
+        seen[o->hosts[n] / 64] |= UINT64_C(1) << (o->hosts[n] % 64);
+    }
+    if (o->avoid_count > f->guest_count) {
+        return "more destinations to avoid than guests";
+    }
+    for (uint32_t n = 0; n < o->avoid_count; n++) {
+        if (o->avoid[n].guest >= f->guest_count || o->avoid[n].host >= f->host_count) {
+            return "a destination to avoid is out of range";
+        }
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------ layout */
+
+static uint32_t lanes_of(const struct lmo_plan_options *o)
+{
+    return o->max_hosts && o->max_hosts < o->host_count ? o->max_hosts : o->host_count;
+}
+
+static uint32_t guests_to_leave(const struct lmo_fleet *f, const struct lmo_plan_options *o)
+{
+    uint64_t targets[LMO_FLEET_HOSTS_MAX / 64 + 1] = {0};
+    uint32_t count = 0;
+    for (uint32_t n = 0; n < o->host_count; n++) {
+        targets[o->hosts[n] / 64] |= UINT64_C(1) << (o->hosts[n] % 64);
+    }
+    for (uint32_t g = 0; g < f->guest_count; g++) {
+        count += targets[f->guests[g].host / 64] >> (f->guests[g].host % 64) & 1;
+    }
+    return count;
+}
+
+static void lay_out(struct planner *pl, const struct lmo_plan_sizes *s, struct place_arena *a)
+{
+    const struct lmo_fleet *f = pl->f;
+    size_t hosts = f->host_count, guests = f->guest_count, lanes = lanes_of(pl->o);
+    pl->p = place_lay_out(f, pl->o->avoid_count, a);
+    pl->target = place_take(a, hosts, sizeof *pl->target);
+    pl->listed = place_take(a, hosts * f->pool_count, sizeof *pl->listed);
+    uint32_t **by_host[] = {&pl->stage_of, &pl->over,  &pl->left_last, &pl->tried,
+                            &pl->local,    &pl->queue, &pl->came_last};
+    for (size_t n = 0; n < sizeof by_host / sizeof by_host[0]; n++) {
+        *by_host[n] = place_take(a, hosts, sizeof(uint32_t));
+    }
+    pl->out_free = place_take(a, hosts * PLANNER_SLOTS, sizeof(uint64_t));
+    pl->in_free = place_take(a, hosts * PLANNER_SLOTS, sizeof(uint64_t));
+    pl->alone_ms = place_take(a, hosts, sizeof(uint64_t));
+    pl->left_prev = place_take(a, s->move_max, sizeof(uint32_t));
+    pl->came_prev = place_take(a, s->move_max, sizeof(uint32_t));
+    pl->move_end = place_take(a, s->move_max, sizeof(uint64_t));
+    pl->lane_last = place_take(a, lanes, sizeof(uint32_t));
+    pl->lane_end = place_take(a, lanes, sizeof(uint64_t));
+    pl->draft_max = f->guest_count + MOVES_MORE;
+    pl->drafts = place_take(a, 3 * (size_t)pl->draft_max, sizeof *pl->drafts);
+    pl->shares = place_take(a, pl->draft_max, sizeof(uint64_t));
+    pl->order = place_take(a, pl->draft_max > hosts ? pl->draft_max : hosts, sizeof(uint32_t));
+    uint32_t **by_guest[] = {&pl->last_move, &pl->bond, &pl->leaving, &pl->failed};
+    for (size_t n = 0; n < sizeof by_guest / sizeof by_guest[0]; n++) {
+        *by_guest[n] = place_take(a, guests, sizeof(uint32_t));
+    }
+    pl->fleet_free = place_take(a, PLANNER_FLEET, sizeof(uint64_t));
+    pl->adm_hosts = place_take(a, 2 * (size_t)PLANNER_SHARED_MAX, sizeof *pl->adm_hosts);
+    pl->adm_items = place_take(a, PLANNER_SHARED_MAX, sizeof *pl->adm_items);
+}
+
+void lmo_plan_sizes(const struct lmo_fleet *f, const struct lmo_plan_options *o, struct lmo_plan_sizes *ret)
+{
+    struct planner counting = {.f = f, .o = o};
+    struct place_arena arena = {0};
+    uint64_t base = o->kind == LMO_PLAN_EMPTY ? guests_to_leave(f, o) : f->guest_count;
+    uint64_t moves = base * (o->give_back ? 4 : 3) + MOVES_MORE;
+    *ret = (struct lmo_plan_sizes){.move_max = (uint32_t)(moves < MOVES_MAX ? moves : MOVES_MAX),
+                                   .stage_max = o->host_count ? o->host_count : 1,
+                                   .blocked_max = (uint32_t)base + f->move_count + 1};
+    ret->after_max = 4 * ret->move_max + 8 * ret->stage_max + MOVES_MORE;
+    lay_out(&counting, ret, &arena);
+    ret->scratch_bytes = arena.used + planner_check_scratch(f, ret);
+}
+
+static void begin(struct planner *pl, const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch,
+                  struct lmo_plan *plan)
+{
+    struct lmo_plan_sizes sizes;
+    struct place_arena arena = {.at = scratch};
+    lmo_assert(scratch && !lmo_fleet_wrong(f) && !lmo_plan_options_wrong(f, o));
+    lmo_plan_sizes(f, o, &sizes);
+    lmo_assert(plan->move_max >= sizes.move_max && plan->stage_max >= sizes.stage_max &&
+               plan->blocked_max >= sizes.blocked_max && plan->after_max >= sizes.after_max);
+    plan->move_count = plan->stage_count = plan->blocked_count = plan->after_count = 0;
+    plan->expected_ms = plan->low_ms = plan->high_ms = plan->bound_ms = 0;
+    *pl = (struct planner){.f = f, .o = o, .plan = plan, .lane_count = lanes_of(o), .host = LMO_NONE, .lane = LMO_NONE};
+    lay_out(pl, &sizes, &arena);
+    place_fill(pl->p, o->spare_hosts, o->avoid, o->avoid_count);
+    memcpy(pl->listed, pl->p->room, (size_t)f->host_count * f->pool_count * sizeof *pl->listed);
+    memset(pl->out_free, 0, (size_t)f->host_count * PLANNER_SLOTS * sizeof *pl->out_free);
+    memset(pl->in_free, 0, (size_t)f->host_count * PLANNER_SLOTS * sizeof *pl->in_free);
+    memset(pl->fleet_free, 0, PLANNER_FLEET * sizeof *pl->fleet_free);
+    for (uint32_t h = 0; h < f->host_count; h++) {
+        pl->target[h] = false;
+        pl->alone_ms[h] = pl->tried[h] = 0;
+        pl->stage_of[h] = pl->over[h] = pl->left_last[h] = pl->came_last[h] = pl->local[h] = LMO_NONE;
+    }
+    for (uint32_t g = 0; g < f->guest_count; g++) {
+        uint64_t link;
+        pl->last_move[g] = pl->bond[g] = LMO_NONE;
+        pl->alone_ms[f->guests[g].host] += planner_alone_ms(f, &f->guests[g], &link);
+    }
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        pl->lane_last[l] = LMO_NONE;
+        pl->lane_end[l] = 0;
+    }
+    for (uint32_t n = 0; n < o->host_count; n++) {
+        pl->target[o->hosts[n]] = true;
+    }
+}
+
+/* ------------------------------------------------------------------ away and back */
+
+/* Nothing more is put there, it is nobody's refuge, and what it carries is on its way. */
+static void take_away(struct planner *pl, uint32_t host)
+{
+    pl->p->open[host] = true;
+    pl->p->closed[host] = LMO_NOT_DRAINING;
+    place_spare_forget(pl->p);
+}
+
+static void bring_back(struct planner *pl, uint32_t host)
+{
+    const struct lmo_fleet_host *h = &pl->f->hosts[host];
+    pl->p->open[host] = false;
+    pl->p->closed[host] = (uint8_t)place_closed_by(h);
+    place_spare_forget(pl->p);
+}
+
+static bool complete(const struct lmo_plan_stage *s)
+{
+    return s->blocked == 0;
+}
+
+/* The stage is over for everything that comes later: its host takes guests again, and room there is counted anew. */
+static void stage_is_over(struct planner *pl, uint32_t stage)
+{
+    uint32_t host = pl->plan->stages[stage].host, pools = pl->p->pools;
+    if (!complete(&pl->plan->stages[stage]) || pl->over[host] != LMO_NONE) {
+        return;
+    }
+    bring_back(pl, host);
+    pl->over[host] = stage;
+    pl->left_last[host] = LMO_NONE;
+    memcpy(pl->listed + (size_t)host * pools, place_room(pl->p, host), pools * sizeof *pl->listed);
+}
+
+/* ------------------------------------------------------------------ one stage */
+
+static void block(struct planner *pl, uint32_t stage, uint32_t guest, enum lmo_not why, const char *text)
+{
+    struct lmo_plan *plan = pl->plan;
+    lmo_assert(plan->blocked_count < plan->blocked_max);
+    struct lmo_plan_blocked *b = &plan->blocked[plan->blocked_count++];
+    *b = (struct lmo_plan_blocked){.guest = guest,
+                                   .stage = stage,
+                                   .why = why,
+                                   .unmovable = pl->f->guests[guest].unmovable};
+    (void)snprintf(b->text, sizeof b->text, "%s", text);
+    plan->stages[stage].blocked++;
+}
+
+/* Nothing of its guests' own: the host itself lets nobody go. */
+static enum lmo_not held_by_host(const struct planner *pl, uint32_t host, char *text, size_t size)
+{
+    const struct lmo_fleet_host *h = &pl->f->hosts[host];
+    enum lmo_not why = !h->up ? LMO_NOT_DOWN : h->max_outgoing == 0 ? LMO_NOT_SLOTS : LMO_NOT_REJECTED;
+    (void)snprintf(text, size,
+                   why == LMO_NOT_DOWN    ? "%s, where it is, is down"
+                   : why == LMO_NOT_SLOTS ? "%s, where it is, has max_outgoing 0"
+                                          : "%s",
+                   h->name);
+    return why;
+}
+
+static bool held_by_nothing(const struct planner *pl, uint32_t host)
+{
+    char text[LMO_TEXT_MAX];
+    return held_by_host(pl, host, text, sizeof text) == LMO_NOT_REJECTED;
+}
+
+static bool by_name(const void *arg, uint32_t a, uint32_t b)
+{
+    const struct planner *pl = arg;
+    return pl->p->turn[a] < pl->p->turn[b];
+}
+
+/* Everybody there that has no draft: held by something of its own, or found no place. In the order of their uuids. */
+static void block_the_rest(struct planner *pl, uint32_t stage, bool full)
+{
+    char text[LMO_TEXT_MAX];
+    uint32_t count = 0;
+    for (uint32_t g = pl->p->first[pl->host]; g != LMO_NONE; g = pl->p->next[g]) {
+        pl->leaving[count++] = g;
+    }
+    for (uint32_t m = 0; m < pl->f->move_count; m++) {
+        if (pl->f->moves[m].to == pl->host) { /* will be there, and this plan cannot say when */
+            pl->leaving[count++] = pl->f->moves[m].guest;
+        }
+    }
+    place_sort(pl->leaving, count, by_name, pl);
+    for (uint32_t n = 0; n < count; n++) {
+        uint32_t g = pl->leaving[n];
+        enum lmo_not why, host_says = held_by_host(pl, pl->host, text, sizeof text);
+        if (host_says != LMO_NOT_REJECTED) {
+            block(pl, stage, g, host_says, text);
+        } else if (lmo_place_way_of(&pl->f->guests[g], pl->p->going[g] != LMO_NONE, &why, text, sizeof text) ==
+                   LMO_WAY_NONE) {
+            block(pl, stage, g, why, text);
+        } else if (full) {
+            block(pl, stage, g, LMO_NOT_OVER, "the plan is full: empty fewer hosts at a time");
+        } else {
+            why = planner_why_not(pl, g, text, sizeof text);
+            block(pl, stage, g, why, text);
+        }
+    }
+}
+
+static bool listed_already(const struct lmo_plan *plan, const struct lmo_plan_stage *s, uint32_t t)
+{
+    for (uint32_t n = 0; n < s->after_count; n++) {
+        if (plan->after[s->after_first + n] == t) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Adds stage t to what stage s comes after; also when it begins, then. */
+static void comes_after(struct planner *pl, uint32_t s, uint32_t t)
+{
+    struct lmo_plan *plan = pl->plan;
+    struct lmo_plan_stage *stage = &plan->stages[s];
+    if (t == LMO_NONE || t == s || listed_already(plan, stage, t) || plan->after_count == plan->after_max) {
+        return;
+    }
+    uint64_t end = plan->stages[t].start_ms + plan->stages[t].expected_ms;
+    plan->after[plan->after_count++] = t;
+    stage->after_count++;
+    stage->start_ms = stage->start_ms > end ? stage->start_ms : end;
+}
+
+/* The lane's stage before, all lanes' behind a barrier, and those that have put guests there. */
+static void find_order(struct planner *pl, uint32_t s, bool barrier)
+{
+    struct lmo_plan_stage *stage = &pl->plan->stages[s];
+    stage->after_first = pl->plan->after_count;
+    comes_after(pl, s, pl->lane_last[pl->lane]);
+    for (uint32_t l = 0; barrier && l < pl->lane_count; l++) {
+        comes_after(pl, s, pl->lane_last[l]);
+    }
+    for (uint32_t at = pl->came_last[pl->host]; at != LMO_NONE; at = pl->came_prev[at]) {
+        if (!planner_surely_over(pl, pl->plan->moves[at].stage, s)) {
+            comes_after(pl, s, pl->plan->moves[at].stage);
+        }
+    }
+}
+
+/* Guests that were moved for this stage go back to where they were, as far as there is room: those that made room last. */
+static void give_back(struct planner *pl, uint32_t s)
+{
+    struct lmo_plan *plan = pl->plan;
+    struct lmo_plan_stage *stage = &plan->stages[s];
+    uint64_t end_ms = stage->start_ms + stage->expected_ms;
+    stage_is_over(pl, s);
+    for (unsigned others = 0; others < 2; others++) {
+        for (uint32_t n = 0; n < stage->move_count; n++) {
+            const struct lmo_plan_move *m = &plan->moves[stage->move_first + n];
+            if ((m->from != stage->host) != (others == 1) || pl->p->where[m->guest] != m->to ||
+                m->why == LMO_MOVE_GIVE_BACK) {
+                continue;
+            }
+            place_prepare(pl->p, m->guest);
+            bool good = place_filter(pl->p, m->from) == LMO_NOT_REJECTED;
+            place_forget(pl->p);
+            good = good && planner_try(pl, m->guest, m->from, LMO_MOVE_GIVE_BACK);
+        }
+    }
+    if (planner_list(pl, s, s, end_ms, &end_ms)) {
+        stage->move_count = plan->move_count - stage->move_first;
+        stage->expected_ms = end_ms - stage->start_ms;
+    }
+    uint32_t pools = pl->p->pools; /* whoever waits for this stage waits for all of that */
+    pl->left_last[stage->host] = LMO_NONE;
+    memcpy(pl->listed + (size_t)stage->host * pools, place_room(pl->p, stage->host), pools * sizeof *pl->listed);
+}
+
+static void range_of(struct planner *pl, struct lmo_plan_stage *stage)
+{
+    uint64_t low = 0, high = 0, longest = 0;
+    for (uint32_t n = 0; n < stage->move_count; n++) {
+        const struct lmo_plan_move *m = &pl->plan->moves[stage->move_first + n];
+        longest = m->low_ms > longest ? m->low_ms : longest;
+        low += m->low_ms;
+        high += m->high_ms;
+    }
+    uint32_t slots = pl->f->hosts[stage->host].max_outgoing;
+    stage->low_ms = low / (slots ? slots : 1) > longest ? low / (slots ? slots : 1) : longest;
+    stage->low_ms = stage->low_ms < stage->expected_ms ? stage->low_ms : stage->expected_ms;
+    stage->high_ms =
+        high > stage->expected_ms ? high : stage->expected_ms; /* one after the other, each at its slowest */
+}
+
+/* Writes the stage down as its drafts are. */
+static void list_stage(struct planner *pl, bool barrier)
+{
+    struct lmo_plan *plan = pl->plan;
+    uint32_t s = plan->stage_count++, host = pl->host;
+    struct lmo_plan_stage *stage = &plan->stages[s];
+    uint64_t end_ms;
+    *stage = (struct lmo_plan_stage){.host = host,
+                                     .lane = pl->lane,
+                                     .move_first = plan->move_count,
+                                     .parallel = 1,
+                                     .start_ms = pl->lane_end[pl->lane]};
+    pl->stage_of[host] = s;
+    pl->barrier = barrier ? s : pl->barrier;
+    find_order(pl, s, barrier);
+    bool full = !planner_list(pl, s, LMO_NONE, stage->start_ms, &end_ms);
+    stage->move_count = full ? 0 : plan->move_count - stage->move_first;
+    stage->expected_ms = full ? 0 : end_ms - stage->start_ms;
+    for (uint32_t n = 0; n < stage->move_count; n++) {
+        stage->leaving += plan->moves[stage->move_first + n].from == host;
+    }
+    block_the_rest(pl, s, full);
+    if (pl->o->give_back && complete(stage)) {
+        give_back(pl, s);
+    }
+    range_of(pl, stage);
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        if (l == pl->lane || barrier) {
+            pl->lane_last[l] = s;
+            pl->lane_end[l] = stage->start_ms + stage->expected_ms;
+        }
+    }
+    pl->barrier = barrier ? s + 1 : pl->barrier;
+}
+
+/* ------------------------------------------------------------------ all stages */
+
+static uint32_t free_lane(const struct planner *pl)
+{
+    uint32_t best = 0;
+    for (uint32_t l = 1; l < pl->lane_count; l++) {
+        best = pl->lane_end[l] < pl->lane_end[best] ? l : best;
+    }
+    return best;
+}
+
+/* As if every stage before were over. How many are, that were not. */
+static uint32_t all_over(struct planner *pl)
+{
+    uint32_t count = 0;
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        uint32_t last = pl->lane_last[l];
+        if (last != LMO_NONE && pl->over[pl->plan->stages[last].host] == LMO_NONE &&
+            complete(&pl->plan->stages[last])) {
+            stage_is_over(pl, last);
+            count++;
+        }
+    }
+    return count;
+}
+
+/* They may still be under way after all. Nobody was put there meanwhile. */
+static void not_all_over(struct planner *pl)
+{
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        uint32_t last = pl->lane_last[l];
+        if (last != LMO_NONE && l != pl->lane && !pl->o->give_back && last >= pl->barrier &&
+            pl->over[pl->plan->stages[last].host] == last) {
+            pl->over[pl->plan->stages[last].host] = LMO_NONE;
+            take_away(pl, pl->plan->stages[last].host);
+        }
+    }
+}
+
+/* False: somebody found no place, and nothing was done; it may be better later. */
+static bool empty_host(struct planner *pl, uint32_t host, bool last_chance)
+{
+    bool barrier = false;
+    pl->host = host;
+    pl->lane = free_lane(pl);
+    if (pl->lane_last[pl->lane] != LMO_NONE) {
+        stage_is_over(pl, pl->lane_last[pl->lane]);
+    }
+    take_away(pl, host);
+    if (pl->plan->spare_kept && held_by_nothing(pl, host)) {
+        planner_empty(pl);
+        if (pl->failed_count && all_over(pl) > 0) {
+            barrier = true;
+            planner_back(pl, 0);
+            planner_empty(pl);
+        }
+        if (pl->failed_count && !last_chance) {
+            planner_back(pl, 0);
+            if (barrier) {
+                not_all_over(pl);
+            }
+            bring_back(pl, host);
+            return false;
+        }
+    }
+    list_stage(pl, barrier);
+    return true;
+}
+
+static bool takes_longer(const void *arg, uint32_t a, uint32_t b)
+{
+    const struct planner *pl = arg;
+    uint64_t ua = (uint64_t)pl->p->used[(size_t)a * pl->p->pools], ub = (uint64_t)pl->p->used[(size_t)b * pl->p->pools];
+    return pl->alone_ms[a] != pl->alone_ms[b] ? pl->alone_ms[a] > pl->alone_ms[b]
+           : ua != ub                         ? ua > ub
+                                              : pl->p->rank[a] < pl->p->rank[b];
+}
+
+/* Longest first: lanes end at nearly the same time then. But where all hosts are to be emptied, the first ones' guests have to
+ * move twice: those are the ones with the least. */
+static void order_hosts(struct planner *pl, uint32_t *hosts)
+{
+    uint32_t count = pl->o->host_count;
+    bool outside = false;
+    memcpy(hosts, pl->o->hosts, count * sizeof *hosts);
+    if (pl->o->as_given) {
+        return;
+    }
+    for (uint32_t h = 0; h < pl->f->host_count; h++) {
+        outside = outside || (!pl->target[h] && pl->p->closed[h] == LMO_NOT_REJECTED);
+    }
+    place_sort(hosts, count, takes_longer, pl);
+    for (uint32_t n = 0; !outside && n < pl->lane_count; n++) {
+        uint32_t least = hosts[count - 1];
+        memmove(hosts + 1, hosts, (count - 1) * sizeof *hosts);
+        hosts[0] = least;
+    }
+}
+
+static void empty_hosts(struct planner *pl)
+{
+    uint32_t *waiting = pl->queue, count = pl->o->host_count;
+    order_hosts(pl, waiting);
+    for (bool last_chance = pl->o->as_given; count > 0;) {
+        uint32_t left = 0;
+        for (uint32_t n = 0; n < count; n++) {
+            if (!empty_host(pl, waiting[n], last_chance)) {
+                waiting[left++] = waiting[n];
+            }
+        }
+        last_chance = left == count; /* a round in which nobody got any further */
+        count = left;
+    }
+}
+
+static void sum_up(struct planner *pl)
+{
+    struct lmo_plan *plan = pl->plan;
+    uint64_t low = 0, high = 0;
+    for (uint32_t n = 0; n < plan->move_count; n++) {
+        const struct lmo_plan_move *m = &plan->moves[n];
+        uint64_t end = m->start_ms + m->expected_ms;
+        plan->expected_ms = end > plan->expected_ms ? end : plan->expected_ms;
+        low = m->low_ms > low ? m->low_ms : low;
+        high += m->high_ms;
+    }
+    plan->low_ms = low;
+    plan->high_ms = plan->stage_count ? 0 : high;
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        uint64_t lane_low = 0, lane_high = 0;
+        for (uint32_t s = 0; s < plan->stage_count; s++) {
+            lane_low += plan->stages[s].lane == l ? plan->stages[s].low_ms : 0;
+            lane_high += plan->stages[s].lane == l || plan->stages[s].after_count > 1 ? plan->stages[s].high_ms : 0;
+        }
+        plan->low_ms = lane_low > plan->low_ms ? lane_low : plan->low_ms;
+        plan->high_ms = lane_high > plan->high_ms ? lane_high : plan->high_ms;
+    }
+    plan->high_ms = plan->high_ms > plan->expected_ms ? plan->high_ms : plan->expected_ms;
+    plan->low_ms = plan->low_ms < plan->expected_ms ? plan->low_ms : plan->expected_ms;
+    plan->bound_ms = pl->o->kind == LMO_PLAN_EMPTY ? lmo_plan_bound(pl->f, pl->o) : 0;
+    if (!plan->spare_kept) {
+        (void)lmo_place_spare(pl->p, plan->text, sizeof plan->text);
+    } else if (pl->o->kind != LMO_PLAN_EMPTY) {
+        (void)snprintf(plan->text, sizeof plan->text,
+                       plan->move_count ? "moves %u guests in about %" PRIu64 " s"
+                                        : "no move of a guest would improve anything",
+                       plan->move_count, plan->expected_ms / 1000);
+    } else {
+        (void)snprintf(plan->text, sizeof plan->text,
+                       "%u moves off %u hosts, at most %u hosts at a time, in about %" PRIu64
+                       " s; %u guests cannot be moved",
+                       plan->move_count, plan->stage_count, pl->lane_count, plan->expected_ms / 1000,
+                       plan->blocked_count);
+    }
+}
+
+void lmo_plan_make(const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch, struct lmo_plan *ret)
+{
+    struct planner pl;
+    begin(&pl, f, o, scratch, ret);
+    ret->spare_kept = place_spare_holds(pl.p);
+    if (o->kind == LMO_PLAN_EMPTY) {
+        empty_hosts(&pl);
+    } else if (ret->spare_kept && o->kind == LMO_PLAN_SPREAD) {
+        planner_spread(&pl);
+    } else if (ret->spare_kept) {
+        planner_pack(&pl);
+    }
+    sum_up(&pl);
+}
