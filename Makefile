@@ -4,7 +4,7 @@
 #   make check      the quick inner loop: unit, exhaustive and simulated tests, model, include rules; under a minute
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
-#   make sweep      every pair of faults in the simulator: hours
+#   make sweep      every pair of faults in the simulator: about an hour of processor time
 #   make bench      figures, as ratios within one run
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
@@ -62,7 +62,7 @@ test: setup
 	@$(MAKE) --no-print-directory release asan faults-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
 	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api faults lab
 
-# All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
+# All pairs of faults from a switch-over on: an hour of processor time; tests/sim/README.md has the figures.
 sweep: release
 	@tests/tally --build $(BUILD) sweep-full
 
