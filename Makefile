@@ -4,7 +4,7 @@
 #   make check      the quick inner loop: unit, exhaustive and simulated tests, model, include rules; under a minute
 #   make test       everything, from a bare Debian 12 as root: packages, build, check, sanitizers, the real lab
 #   make demo       a guest moves, twice: plain and with LMO (as root)
-#   make sweep      every pair of faults in the simulator: hours
+#   make sweep      every pair of faults in the simulator: about an hour of processor time
 #   make contract   the REST API against proto/openapi.yaml, by a tool of others (npm); part of `make test`
 #   make fuzz       every decoder, FUZZ_MINUTES=10 each (clang)
 #   make bench      figures, as ratios within one run
@@ -66,7 +66,7 @@ test: setup
 	@$(MAKE) --no-print-directory release asan faults-build fuzz-build || { echo "FAILED build"; echo "0 passed, 1 failed"; exit 1; }
 	@tests/tally --build $(BUILD) rules unit exhaust sim sweep model-full asan api fuzz cli faults service lab
 
-# All pairs of faults from the switch-over on: hours; tests/sim/README.md has the figures.
+# All pairs of faults from a switch-over on: an hour of processor time; tests/sim/README.md has the figures.
 sweep: release
 	@tests/tally --build $(BUILD) sweep-full
 
