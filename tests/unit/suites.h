@@ -21,6 +21,7 @@
     X(core)           \
     X(engine)         \
     X(engine_drains)  \
+    X(cli_drain)      \
     X(engine_many)    \
     X(loop)           \
     X(sql)            \
