@@ -22,6 +22,7 @@
     X(engine)         \
     X(engine_drains)  \
     X(cli_drain)      \
+    X(hooks)          \
     X(engine_many)    \
     X(loop)           \
     X(sql)            \
