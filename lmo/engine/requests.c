@@ -200,6 +200,9 @@ static void host_remove(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
     } else if (host_in_use(e, r->name, &id)) {
         engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
+    } else if (h->mark.drain[0] && engine_drain_holds(e, h)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s is being drained by %s; cancel it first", r->name,
+                          h->mark.drain);
     } else if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
     } else {
