@@ -376,6 +376,21 @@ void engine_drains_child_changed(struct entry *entry)
     engine_drain_event(dr, &ev);
 }
 
+void engine_drains_child_lost(struct entry *entry, const struct lmo_err *why)
+{
+    struct drain *dr = entry->drain[0] ? engine_drain(entry->engine, entry->drain) : NULL;
+    if (!dr || entry->drain_guest >= dr->d.guest_count) {
+        return;
+    }
+    struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_CHILD_RESTS, .guest = entry->drain_guest, .text = why->text};
+    if (entry->stored_version == 0) {
+        ev.kind = LMO_DRAIN_EV_CHILD_ENDED;
+        ev.code = why->code;
+        ev.failed_in = LMO_PHASE_QUEUED;
+    }
+    engine_drain_event(dr, &ev);
+}
+
 /* A host that was restarted is one that somebody has done with. */
 void engine_drains_host_up(struct host *h)
 {

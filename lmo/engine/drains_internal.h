@@ -72,6 +72,8 @@ void engine_drain_free_arrays(struct lmo_drain *d);
 void engine_drains_store(struct lmo_engine *e);
 void engine_drains_act(struct lmo_engine *e);
 void engine_drains_child_changed(struct entry *entry);
+/* It was set aside: never stored, or a person must look. */
+void engine_drains_child_lost(struct entry *entry, const struct lmo_err *why);
 void engine_drains_host_up(struct host *h);
 bool engine_drains_open(const struct lmo_engine *e);
 bool engine_drain_holds(struct lmo_engine *e, const struct host *h);

@@ -285,6 +285,11 @@ static void host_remove(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
         return;
     }
+    if (h->mark.drain[0] && engine_drain_holds(e, h)) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s is being drained by %s; cancel it first", r->name,
+                          h->mark.drain);
+        return;
+    }
     if (engine_would(r, 204, NULL, "host %s would be forgotten", r->name)) {
         return;
     }

@@ -536,6 +536,8 @@ START_TEST(second_request_returns_the_first__another_one_for_the_same_host_is_re
     ck_assert_ptr_nonnull(strstr(w.text, id));
     asked(lmo_engine_host_cordon(w.engine, "hv1", false, "", false, "operator:test", on_reply, NULL));
     ck_assert_int_eq(w.code, LMO_E_CONFLICT); /* the drain keeps it */
+    asked(lmo_engine_host_remove(w.engine, "hv1", on_reply, NULL));
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
     release();
     until("drained");
     ck_assert_uint_eq(w.guests[0].migrations, 1);
