@@ -67,7 +67,7 @@ uint64_t lmo_field_load_uint(const void *p, size_t size)
     }
 }
 
-static void store_uint(void *p, size_t size, uint64_t v)
+void lmo_field_store_uint(void *p, size_t size, uint64_t v)
 {
     switch (size) {
     case 1: *(uint8_t *)p = (uint8_t)v; break;
@@ -204,9 +204,9 @@ static bool op_id_valid(const char *text)
            text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")] == '\0';
 }
 
-/* NULL, or what is wrong with a text that must follow a syntax. */
-static const char *syntax_fault(unsigned flags, const char *text)
+const char *lmo_field_syntax_fault(const struct lmo_field *f, const char *text)
 {
+    unsigned flags = f->flags;
     if ((flags & LMO_FIELD_UUID) && !lmo_uuid_valid(text)) {
         return "not a UUID in lower case";
     }
@@ -234,7 +234,7 @@ static int decode_text(const struct lmo_field *f, const json_t *j, void *p, cons
     if (memchr(text, '\0', len)) {
         return wrong(at, err, "contains a zero byte");
     }
-    const char *fault = len > 0 ? syntax_fault(f->flags, text) : NULL;
+    const char *fault = len > 0 ? lmo_field_syntax_fault(f, text) : NULL;
     if (fault) {
         return wrong(at, err, fault);
     }
@@ -254,15 +254,18 @@ static int decode_text(const struct lmo_field *f, const json_t *j, void *p, cons
     return 0;
 }
 
+uint64_t lmo_field_max(const struct lmo_field *f)
+{
+    if (f->type == LMO_FIELD_INT || (f->max == 0 && f->size == 8)) {
+        return INT64_MAX;
+    }
+    return f->max ? f->max : (UINT64_C(1) << (8 * f->size)) - 1;
+}
+
 static int decode_number(const struct lmo_field *f, const json_t *j, void *p, const struct place *at,
                          struct lmo_err *err)
 {
-    uint64_t max = f->max;
-    if (f->type == LMO_FIELD_INT || (max == 0 && f->size == 8)) {
-        max = INT64_MAX;
-    } else if (max == 0) {
-        max = (UINT64_C(1) << (8 * f->size)) - 1;
-    }
+    uint64_t max = lmo_field_max(f);
     if (!json_is_integer(j) || json_integer_value(j) < 0 || (uint64_t)json_integer_value(j) > max) {
         char wanted[64];
         snprintf(wanted, sizeof(wanted), "an integer from 0 to %" PRIu64, max);
@@ -271,9 +274,17 @@ static int decode_number(const struct lmo_field *f, const json_t *j, void *p, co
     if (f->type == LMO_FIELD_INT) {
         *(int64_t *)p = json_integer_value(j);
     } else {
-        store_uint(p, f->size, (uint64_t)json_integer_value(j));
+        lmo_field_store_uint(p, f->size, (uint64_t)json_integer_value(j));
     }
     return 0;
+}
+
+bool lmo_field_enum_of(const struct lmo_field *f, const char *word, int *ret)
+{
+    int value = f->words->from_text(word);
+    const char *back = f->words->text(value);
+    *ret = value;
+    return back && strcmp(back, word) == 0;
 }
 
 static int decode_enum(const struct lmo_field *f, const json_t *j, void *p, const struct place *at, struct lmo_err *err)
@@ -282,9 +293,8 @@ static int decode_enum(const struct lmo_field *f, const json_t *j, void *p, cons
         return wrong_type(at, err, "a string");
     }
     const char *word = json_string_value(j);
-    int value = f->words->from_text(word);
-    const char *back = f->words->text(value);
-    if (!back || strcmp(back, word) != 0) {
+    int value;
+    if (!lmo_field_enum_of(f, word, &value)) {
         char what[96];
         snprintf(what, sizeof(what), "'%.40s' is not one of the words known here", word);
         return wrong(at, err, what);

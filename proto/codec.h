@@ -49,6 +49,8 @@ struct lmo_words {
 struct lmo_table;
 struct lmo_field {
     const char *name;
+    const char *key; /* ,"name": */
+    size_t key_len;
     enum lmo_field_type type;
     unsigned flags;
     size_t offset, size; /* ARRAY: size of one element */
@@ -63,7 +65,8 @@ struct lmo_table {
 };
 
 #define LMO_F_SIZE(s, m) sizeof(((struct s *)0)->m)
-#define LMO_F_AT(s, m)   .name = #m, .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m)
+#define LMO_F_NAME(n)    .name = (n), .key = ",\"" n "\":", .key_len = sizeof(",\"" n "\":") - 1
+#define LMO_F_AT(s, m)   LMO_F_NAME(#m), .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m)
 #define LMO_F_TEXT(s, m, fl)                                  \
     {                                                         \
         LMO_F_AT(s, m), .type = LMO_FIELD_TEXT, .flags = (fl) \
@@ -94,7 +97,7 @@ struct lmo_table {
     }
 #define LMO_F_ARRAY(s, m, n, t)                                                                             \
     {                                                                                                       \
-        .name = #m, .type = LMO_FIELD_ARRAY, .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m[0]),  \
+        LMO_F_NAME(#m), .type = LMO_FIELD_ARRAY, .offset = offsetof(struct s, m), .size = LMO_F_SIZE(s, m[0]),  \
         .max = LMO_F_SIZE(s, m) / LMO_F_SIZE(s, m[0]), .count_offset = offsetof(struct s, n), .table = &(t) \
     }
 #define LMO_TABLE(f)                    \
@@ -108,6 +111,18 @@ json_t *lmo_codec_encode(const struct lmo_table *table, const void *from, bool s
 
 /* The same as text, compact, appended to `buf`; TOO_LARGE at its cap, NO_MEMORY. What the buffer then holds is of no use. */
 int lmo_codec_write(const struct lmo_table *table, const void *from, bool sparse, struct lmo_buf *buf) LMO_MUST_CHECK;
+
+/* The way back, without a tree: text that lmo_codec_write wrote sparsely into `to`, which the caller has zeroed. It knows no
+ * spaces, no escapes and no null, only what is usual; anything else, and anything that is wrong, is UNSUPPORTED without a
+ * reason: then lmo_codec_decode has the answer, and `to` is of no use. Never reads OWNED members.
+ * `also` (may be NULL): a member at the top that the table does not have, an array of words; *ret_also: its text from
+ * bracket to bracket, within `text`; NULL if it is not there. */
+struct lmo_span {
+    const char *at;
+    size_t len;
+};
+int lmo_codec_read(const struct lmo_table *table, const char *text, size_t len, const char *also, void *to,
+                   struct lmo_span *ret_also) LMO_MUST_CHECK;
 
 /* Decodes into `to`, which the caller has initialised (and whose OWNED members he frees, also after a failure). */
 int lmo_codec_decode(const struct lmo_table *table, const json_t *from, void *to, struct lmo_err *err) LMO_MUST_CHECK;
@@ -125,6 +140,13 @@ json_t *lmo_codec_string(const char *text, size_t max);
 size_t lmo_utf8_length(const unsigned char *s, size_t left);
 /* An unsigned member of `size` bytes. */
 uint64_t lmo_field_load_uint(const void *p, size_t size);
+void lmo_field_store_uint(void *p, size_t size, uint64_t value);
+/* The largest number that the field may hold. */
+uint64_t lmo_field_max(const struct lmo_field *f);
+/* NULL, or what is wrong with a text that is not empty, by the field's flags. */
+const char *lmo_field_syntax_fault(const struct lmo_field *f, const char *text);
+/* The enum's value of that word; false: it is none of its words. */
+bool lmo_field_enum_of(const struct lmo_field *f, const char *word, int *ret);
 
 /* Tables and words that several messages share (vm.c). */
 extern const struct lmo_table lmo_volume_table, lmo_port_table, lmo_vm_facts_table, lmo_progress_table;

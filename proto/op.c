@@ -92,6 +92,14 @@ static int too_long(const char *text, size_t max, const char *field, struct lmo_
                : 0;
 }
 
+void lmo_op_request_clear(struct lmo_op_request *r)
+{
+    memset(r, 0, offsetof(struct lmo_op_request, volumes));
+    r->port_count = 0;
+    memset((char *)r + offsetof(struct lmo_op_request, persistent), 0,
+           sizeof *r - offsetof(struct lmo_op_request, persistent));
+}
+
 void lmo_op_request_done(struct lmo_op_request *r)
 {
     free(r->xml);

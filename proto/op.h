@@ -60,6 +60,8 @@ struct lmo_op_request {
     char *permit;                    /* owned; PERMIT, RELAY_FREEZE: the signed permit as text */
 };
 void lmo_op_request_done(struct lmo_op_request *r); /* frees what it owns */
+/* As zeroed, but for the members of its arrays, which count for nothing until the counts say so: they are most of it. */
+void lmo_op_request_clear(struct lmo_op_request *r);
 int lmo_op_request_encode(const struct lmo_op_request *r, char **ret_text, struct lmo_err *err) LMO_MUST_CHECK;
 /* Caps size and depth before parsing; errors name the field. On success the caller owns *ret (…_done). */
 int lmo_op_request_decode(const char *text, size_t len, struct lmo_op_request *ret, struct lmo_err *err) LMO_MUST_CHECK;

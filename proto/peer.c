@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const struct lmo_field request_fields[] = {
-    {.name = "permit",
+    {LMO_F_NAME("permit"),
      .type = LMO_FIELD_OWNED,
      .offset = offsetof(struct lmo_peer_request, permit_owned),
      .size = LMO_F_SIZE(lmo_peer_request, permit_owned),

@@ -1,72 +1,133 @@
-/* api.c - the listener, who may do what, and the table of routes.
+/* api.c - the listener, and the way of a request to its handler: its id and its line in the audit trail, the limit of its
+ * principal, the route, the role, how it is asked for; then the handler. Who may do what is routes.c.
  *
- * Who: operator and control plane may do everything here, a viewer may look, everybody else is refused; the default is
- * nothing. The role comes from the client's certificate (http/server.h), is looked at before the path, and there is
- * no other way in. What changes something is logged with who asked for it. */
+ * Who: the role in the client's certificate, or of a bearer token where the configuration allows them; there is no other way
+ * in. The default is nothing. */
 #include "api/internal.h"
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/log.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct lmo_http_route routes[] = {
-    {"POST", "/v1/hosts", host_add},
-    {"GET", "/v1/hosts", host_list},
-    {"GET", "/v1/hosts/{name}", host_get},
-    {"PATCH", "/v1/hosts/{name}", host_limits},
-    {"DELETE", "/v1/hosts/{name}", host_remove},
-    {"GET", "/v1/vms", vm_list},
-    {"GET", "/v1/vms/{id}", vm_get},
-    {"POST", "/v1/migrations", migration_start},
-    {"GET", "/v1/migrations", migration_list},
-    {"GET", "/v1/migrations/{id}", migration_get},
-    {"GET", "/v1/migrations/{id}/journal", migration_journal},
-    {"POST", "/v1/migrations/{id}/cancel", migration_cancel},
-    {"POST", "/v1/migrations/{id}/resolve", migration_resolve},
-    {"POST", "/v1/doctor", doctor},
-    {"GET", "/v1/audit", audit_list},
-    {"GET", "/healthz", health},
-};
+#define CONNECTIONS_MAX           1024U
+#define CONNECTIONS_PER_IP        256U
+#define CONNECTIONS_PER_PRINCIPAL 128U
 
-enum right { RIGHT_NONE = 0, RIGHT_READ, RIGHT_WRITE };
-
-static enum right right_of(enum lmo_role role)
+/* The route of the request; or NULL, and in `ret_allow` the methods that there are for its path. */
+static const struct lmo_api_route *route_of(const struct lmo_http_request *req, struct lmo_http_params *ret_params,
+                                            char *ret_allow, size_t size)
 {
-    switch (role) {
-    case LMO_ROLE_OPERATOR:
-    case LMO_ROLE_CONTROL_PLANE: return RIGHT_WRITE;
-    case LMO_ROLE_VIEWER: return RIGHT_READ;
-    case LMO_ROLE_NONE:
-    case LMO_ROLE_COORDINATOR:
-    case LMO_ROLE_WORKER:
-    case LMO_ROLE_FAULT_INJECTOR: return RIGHT_NONE;
+    size_t used = 0;
+    ret_allow[0] = '\0';
+    for (size_t i = 0; i < lmo_api_route_count; i++) {
+        const struct lmo_api_route *r = &lmo_api_routes[i];
+        if (!lmo_http_match(r->pattern, lmo_http_path(req), ret_params)) {
+            continue;
+        }
+        if (strcmp(r->method, lmo_http_method(req)) == 0) {
+            return r;
+        }
+        int n = snprintf(ret_allow + used, size - used, "%s%s", used ? ", " : "", r->method);
+        used += n > 0 && (size_t)n < size - used ? (size_t)n : 0;
     }
-    return RIGHT_NONE; /* a role that was added and not thought about here */
+    return NULL;
+}
+
+static bool has_any_right(enum lmo_role role)
+{
+    for (size_t i = 0; i < lmo_api_route_count; i++) {
+        if (lmo_api_routes[i].roles >> role & 1U) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_role(struct lmo_http_request *req, const char *why)
+{
+    const struct lmo_identity *peer = lmo_http_peer(req);
+    lmo_log(LMO_LOG_WARN, "request refused: role", "request=%s principal=%s:%s%s method=%s path=%s remote=%s",
+            lmo_http_id(req), lmo_role_name(peer->role), peer->by_token ? "token/" : "", peer->name, lmo_http_method(req),
+            lmo_http_path(req), lmo_http_remote(req));
+    refuse(req, LMO_E_FORBIDDEN, "", "a %s of the role %s may %s", peer->by_token ? "token" : "certificate",
+           lmo_role_name(peer->role), why);
+}
+
+/* False: refused. */
+static bool may(struct lmo_http_request *req, const struct lmo_api_route *route)
+{
+    const struct lmo_identity *peer = lmo_http_peer(req);
+    if (!has_any_right(peer->role)) { /* whatever there is or is not: it is none of its business */
+        refuse_role(req, "not use this API; operator, control-plane and viewer may");
+        return false;
+    }
+    if (route && !(route->roles >> peer->role & 1U)) {
+        refuse_role(req, lmo_api_route_writes(route) && peer->role == LMO_ROLE_VIEWER ? "only read here" : "not do this");
+        return false;
+    }
+    if (route && peer->by_token && (route->flags & LMO_API_CERTIFICATE)) {
+        refuse_role(req, "not do this: it takes a certificate");
+        return false;
+    }
+    return true;
+}
+
+/* False: refused. */
+static bool within_limits(struct lmo_api *api, struct lmo_http_request *req)
+{
+    char principal[LMO_NAME_MAX + 32], text[16];
+    uint32_t after_s = 1;
+    principal_of(req, principal, sizeof(principal));
+    if (limits_take(api->limits, principal, lmo_now_ns(), &after_s)) {
+        return true;
+    }
+    snprintf(text, sizeof(text), "%u", after_s);
+    (void)lmo_http_set_header(req, "Retry-After", text);
+    lmo_http_reply_fail(req, LMO_E_LIMIT, "%s asks too often; nothing was done", principal);
+    return false;
 }
 
 static void on_request(void *arg, struct lmo_http_request *req)
 {
-    const struct lmo_identity *peer = lmo_http_peer(req);
-    const char *method = lmo_http_method(req), *path = lmo_http_path(req);
-    bool writes = strcmp(method, "GET") != 0;
-    enum right right = right_of(peer->role);
-    if (!audit_asked(arg, req)) {
+    struct lmo_api *api = arg;
+    struct lmo_http_params params;
+    struct lmo_ask ask;
+    char allow[64];
+    if (!within_limits(api, req)) {
+        return;
+    }
+    if (!audit_asked(api, req)) {
         lmo_http_reply_fail(req, LMO_E_LIMIT, "the coordinator has too many requests waiting");
         return;
     }
-    if (right < (writes ? RIGHT_WRITE : RIGHT_READ)) {
-        lmo_log(LMO_LOG_WARN, "request refused: role", "principal=%s:%s method=%s path=%s remote=%s",
-                lmo_role_name(peer->role), peer->name, method, path, lmo_http_remote(req));
-        refuse(req, LMO_E_FORBIDDEN, "", "a certificate of the role %s may %s", lmo_role_name(peer->role),
-               right == RIGHT_NONE ? "not use this API; operator, control-plane and viewer may" : "only read here");
+    const struct lmo_api_route *route = route_of(req, &params, allow, sizeof(allow));
+    if (!may(req, route)) {
         return;
     }
-    if (writes) {
-        lmo_log(LMO_LOG_INFO, "request", "principal=%s:%s method=%s path=%s remote=%s", lmo_role_name(peer->role),
-                peer->name, method, path, lmo_http_remote(req));
+    if (!route && allow[0]) {
+        (void)lmo_http_set_header(req, "Allow", allow);
+        refuse(req, LMO_E_METHOD, "", "%s is not possible here; possible: %s", lmo_http_method(req), allow);
+        return;
     }
-    lmo_http_dispatch(routes, sizeof(routes) / sizeof(routes[0]), arg, req);
+    if (!route) {
+        refuse(req, LMO_E_NOT_FOUND, "", "there is nothing at %.200s", lmo_http_path(req));
+        return;
+    }
+    if (lmo_api_route_writes(route)) {
+        const struct lmo_identity *peer = lmo_http_peer(req);
+        lmo_log(LMO_LOG_INFO, "request", "request=%s principal=%s:%s%s method=%s path=%s remote=%s", lmo_http_id(req),
+                lmo_role_name(peer->role), peer->by_token ? "token/" : "", peer->name, route->method, lmo_http_path(req),
+                lmo_http_remote(req));
+    }
+    if (!read_ask(req, route, &ask)) {
+        return;
+    }
+    lmo_engine_ask(&ask);
+    route->fn(api, req, &params); /* the request may have ended when it returns */
+    lmo_engine_ask(NULL);
 }
 
 int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct lmo_err *err)
@@ -78,15 +139,29 @@ int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct
     lmo_assert(cfg->engine != NULL);
     api->engine = cfg->engine;
     api->pre_production = cfg->pre_production;
+    api->limits = limits_new(cfg->rate_per_s ? cfg->rate_per_s : LMO_API_RATE_PER_S,
+                             cfg->burst ? cfg->burst : LMO_API_BURST);
+    if (!api->limits) {
+        return lmo_fail(err, LMO_E_NO_MEMORY, "no memory for the API");
+    }
     struct lmo_http_server_config config = {.tls = cfg->tls,
                                             .handler = on_request,
                                             .handler_arg = api,
                                             .log_name = "api",
                                             .body_max = BODY_MAX,
-                                            .reply_timeout_ms = REPLY_MAX_MS};
+                                            .reply_timeout_ms = REPLY_MAX_MS,
+                                            .connections_max = cfg->connections_max ? cfg->connections_max : CONNECTIONS_MAX,
+                                            .connections_per_ip = cfg->connections_per_ip ? cfg->connections_per_ip
+                                                                                          : CONNECTIONS_PER_IP,
+                                            .connections_per_peer = cfg->connections_per_principal
+                                                                        ? cfg->connections_per_principal
+                                                                        : CONNECTIONS_PER_PRINCIPAL,
+                                            .request_ids = true,
+                                            .token_peer = cfg->tokens ? token_peer : NULL};
     memcpy(config.address, cfg->address, sizeof(config.address));
     int r = lmo_http_server_new(&config, &api->server, err);
     if (r < 0) {
+        limits_free(api->limits);
         return r;
     }
     *ret = LMO_TAKE(api);
@@ -97,6 +172,7 @@ struct lmo_api *lmo_api_stop(struct lmo_api *api)
 {
     if (api) {
         lmo_http_server_free(api->server);
+        limits_free(api->limits);
         free(api);
     }
     return NULL;

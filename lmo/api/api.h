@@ -18,7 +18,14 @@ struct lmo_api_config {
     struct lmo_tls_files tls;
     struct lmo_engine *engine; /* borrowed; must outlive the API and every reply it still owes */
     bool pre_production;       /* what /healthz says: faults may be made here on purpose */
+    bool tokens;               /* whoever shows no certificate may come with a bearer token */
+    /* 0: the default */
+    uint32_t rate_per_s, burst; /* requests of one principal */
+    uint32_t connections_max, connections_per_ip, connections_per_principal;
 };
+#define LMO_API_RATE_PER_S 2000U
+#define LMO_API_BURST      4000U
+
 
 int lmo_api_start(const struct lmo_api_config *cfg, struct lmo_api **ret, struct lmo_err *err) LMO_MUST_CHECK;
 /* Takes api (NULL is fine), returns NULL. Requests that wait are answered 503. Before the engine is freed. */

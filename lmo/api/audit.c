@@ -1,6 +1,6 @@
 /* audit.c - who changed what: every request that is not a GET leaves two lines, before it is looked at and when it is
- * answered, refused ones included. The request's id is the client's X-Request-Id, or made here; the answer carries
- * it. */
+ * answered, refused ones included. The request's id is the client's X-Request-Id, or made by the listener; every answer
+ * carries it. */
 #include "api/internal.h"
 
 #include "base/id.h"
@@ -9,8 +9,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-#define REQUEST_ID "X-Request-Id"
 
 static bool audited(const struct lmo_http_request *req)
 {
@@ -36,9 +34,8 @@ static void find_object(const char *path, struct lmo_audit_line *l)
 static struct lmo_audit_line line_of(const struct lmo_http_request *req, const char *outcome)
 {
     struct lmo_audit_line l = {0};
-    const struct lmo_identity *peer = lmo_http_peer(req);
     LMO_COPY(l.request, lmo_http_id(req));
-    snprintf(l.principal, sizeof(l.principal), "%s:%s", lmo_role_name(peer->role), peer->name);
+    principal_of(req, l.principal, sizeof(l.principal));
     LMO_COPY(l.remote, lmo_http_remote(req));
     snprintf(l.action, sizeof(l.action), "%s %.200s", lmo_http_method(req), lmo_http_path(req));
     LMO_COPY(l.outcome, outcome);
@@ -46,19 +43,24 @@ static struct lmo_audit_line line_of(const struct lmo_http_request *req, const c
     return l;
 }
 
+void principal_of(const struct lmo_http_request *req, char *ret, size_t size)
+{
+    const struct lmo_identity *peer = lmo_http_peer(req);
+    snprintf(ret, size, "%s:%s%s", lmo_role_name(peer->role), peer->by_token ? "token/" : "", peer->name);
+}
+
 bool audit_asked(struct lmo_api *api, struct lmo_http_request *req)
 {
     char made[LMO_ID_MAX];
-    const char *id = lmo_http_header(req, REQUEST_ID);
-    if (!audited(req)) {
-        return true;
-    }
-    if (!id || !lmo_name_valid(id)) {
+    const char *id = lmo_http_id(req);
+    if (!id[0]) { /* a listener that makes none */
         lmo_ulid_generate(made);
         id = made;
     }
     lmo_http_set_tag(req, api->engine, id);
-    (void)lmo_http_set_header(req, REQUEST_ID, lmo_http_id(req));
+    if (!audited(req)) {
+        return true;
+    }
     struct lmo_audit_line l = line_of(req, "asked");
     return lmo_engine_audit(api->engine, &l) == 0;
 }
@@ -81,15 +83,20 @@ void audit_answered(const struct lmo_http_request *req, int code, const char *lo
 
 void audit_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
-    const char *migration = lmo_http_query(req, "migration"), *host = lmo_http_query(req, "host");
-    uint64_t limit = LIST_DEFAULT, before = 0;
+    static const char *const filters[] = {"migration", "host", "principal", "since_ms", "until_ms", "before", NULL};
+    const char *migration = lmo_http_query(req, "migration"), *principal = lmo_http_query(req, "principal");
+    char host[LMO_NAME_MAX];
+    struct lmo_page page;
+    struct lmo_audit_filter f = {.migration = migration ? migration : "", .host = host, .principal = principal ? principal : ""};
+    uint64_t before = 0;
     (void)params;
     if (migration && !lmo_ulid_valid(migration)) {
         refuse(req, LMO_E_INVALID, "migration", "migration: must be the id of a migration");
-    } else if (host && !lmo_name_valid(host)) {
-        refuse(req, LMO_E_INVALID, "host", "host: must be a name");
-    } else if (read_number(req, "limit", 1, LIST_MAX, &limit) && read_number(req, "before", 1, INT64_MAX, &before)) {
-        asked(req, lmo_engine_audit_list(((struct lmo_api *)api)->engine, migration ? migration : "", host ? host : "",
-                                         before, (unsigned)limit, reply_to_request, req));
+    } else if (principal && (!principal[0] || strlen(principal) >= LMO_NAME_MAX + 32)) {
+        refuse(req, LMO_E_INVALID, "principal", "principal: must be role:name, as in the lines");
+    } else if (read_name(req, "host", host, sizeof(host)) && read_period(req, &f.since_ms, &f.until_ms) &&
+               read_number(req, "before", 1, INT64_MAX, &before) && read_page(req, "audit", filters, &page)) {
+        asked(req,
+              lmo_engine_audit_list(((struct lmo_api *)api)->engine, &f, before, &page, reply_to_request, req));
     }
 }

@@ -5,6 +5,7 @@
 #include "base/id.h"
 #include "base/json.h"
 #include "core/admission.h"
+#include "proto/vm.h"
 
 #include <string.h>
 
@@ -56,8 +57,15 @@ void host_add(void *api, struct lmo_http_request *req, const struct lmo_http_par
 
 void host_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
+    static const char *const filters[] = {"state", NULL};
+    const char *state = lmo_http_query(req, "state");
+    struct lmo_page page;
     (void)params;
-    asked(req, lmo_engine_host_list(((struct lmo_api *)api)->engine, reply_to_request, req));
+    if (state && strcmp(state, "unknown") != 0 && strcmp(state, "up") != 0 && strcmp(state, "down") != 0) {
+        refuse(req, LMO_E_INVALID, "state", "state: must be unknown, up or down");
+    } else if (read_page(req, "hosts", filters, &page)) {
+        asked(req, lmo_engine_host_list(((struct lmo_api *)api)->engine, state ? state : "", &page, reply_to_request, req));
+    }
 }
 
 /* The name in the path; a text that can be no name is the name of no host. */
@@ -117,8 +125,16 @@ void host_remove(void *api, struct lmo_http_request *req, const struct lmo_http_
 
 void vm_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
+    static const char *const filters[] = {"host", "state", NULL};
+    const char *state = lmo_http_query(req, "state");
+    char host[LMO_NAME_MAX];
+    struct lmo_page page;
     (void)params;
-    asked(req, lmo_engine_vm_list(((struct lmo_api *)api)->engine, reply_to_request, req));
+    if (state && strcmp(lmo_run_state_name(lmo_run_state_from_name(state)), state) != 0) {
+        refuse(req, LMO_E_INVALID, "state", "state: '%.40s' is not the state of a guest", state);
+    } else if (read_name(req, "host", host, sizeof(host)) && read_page(req, "vms", filters, &page)) {
+        asked(req, lmo_engine_vm_list(((struct lmo_api *)api)->engine, host, state ? state : "", &page, reply_to_request, req));
+    }
 }
 
 void vm_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)

@@ -2,16 +2,13 @@
 #include "api/internal.h"
 
 #include "base/id.h"
-#include "base/json.h"
+#include "base/str.h"
 #include "core/convergence.h"
 #include "core/phase.h"
 #include "core/resolve.h"
 
-#include <openssl/evp.h>
-#include <stdio.h>
 #include <string.h>
 
-#define IDEMPOTENCY_KEY            "Idempotency-Key"
 #define DOWNTIME_MAX_MS            600000U
 #define THROTTLE_MAX_PERCENT       99U
 
@@ -52,62 +49,14 @@ static struct lmo_engine *engine_of(void *api)
     return ((struct lmo_api *)api)->engine;
 }
 
-/* "operator:alice" */
-void principal_of(const struct lmo_http_request *req, char *ret, size_t size)
-{
-    const struct lmo_identity *peer = lmo_http_peer(req);
-    snprintf(ret, size, "%s:%s", lmo_role_name(peer->role), peer->name);
-}
-
 /* ------------------------------------------------------------------ start */
-
-/* SHA-256 of the body in one canonical form: the same members in another order or spacing are the same request. */
-static int hash_body(const json_t *root, char ret[65])
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    size_t len = 0;
-    LMO_AUTO_FREE char *text = NULL;
-    if (lmo_json_dump_sorted(root, &text, NULL) < 0 || EVP_Q_digest(NULL, "SHA256", NULL, text, strlen(text), digest, &len) != 1 || len != 32) {
-        return LMO_E_NO_MEMORY;
-    }
-    for (size_t i = 0; i < len; i++) {
-        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
-    }
-    return 0;
-}
-
-/* False: refused. */
-static bool read_idempotency(struct lmo_http_request *req, const json_t *root, struct lmo_migrate_request *m)
-{
-    const char *key = lmo_http_header(req, IDEMPOTENCY_KEY);
-    if (!key) {
-        return true;
-    }
-    size_t len = strlen(key);
-    bool printable = true;
-    for (size_t i = 0; i < len; i++) {
-        printable = printable && key[i] > ' ' && key[i] <= '~';
-    }
-    if (len == 0 || len >= sizeof(m->idempotency_key) || !printable) {
-        refuse(req, LMO_E_INVALID, IDEMPOTENCY_KEY,
-               IDEMPOTENCY_KEY ": must be 1 to 64 printable characters without spaces");
-        return false;
-    }
-    memcpy(m->idempotency_key, key, len + 1);
-    if (hash_body(root, m->idempotency_hash) < 0) {
-        refuse(req, LMO_E_NO_MEMORY, "", "no memory for the request");
-        return false;
-    }
-    return true;
-}
 
 void migration_start(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
-    LMO_AUTO_JSON json_t *root = NULL;
     struct migration_body body = {0};
     struct lmo_migrate_request m = {0};
     (void)params;
-    if (!read_body(req, &migration_table, &body, &root) || !read_idempotency(req, root, &m)) {
+    if (!read_body(req, &migration_table, &body, NULL)) {
         return;
     }
     memcpy(m.vm, body.vm, sizeof(m.vm));
@@ -121,26 +70,59 @@ void migration_start(void *api, struct lmo_http_request *req, const struct lmo_h
 
 /* ------------------------------------------------------------------ look */
 
-static const char *text_or_empty(const char *text)
+/* A query parameter that must be one of `words` (NULL at the end); *ret is its index, or stays as it was. False: refused. */
+static bool read_word(struct lmo_http_request *req, const char *name, const char *const *words, unsigned *ret)
 {
-    return text ? text : "";
+    const char *text = lmo_http_query(req, name);
+    for (unsigned i = 0; text && words[i]; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *ret = i;
+            return true;
+        }
+    }
+    if (text) {
+        refuse(req, LMO_E_INVALID, name, "%s: must be %s or %s", name, words[0], words[1]);
+    }
+    return !text;
+}
+
+static bool read_filter(struct lmo_http_request *req, struct lmo_migration_filter *ret)
+{
+    static const char *const states[] = {"open", "ended", NULL};
+    const char *phase = lmo_http_query(req, "phase"), *vm = lmo_http_query(req, "vm"), *before = lmo_http_query(req, "before");
+    unsigned state = 2;
+    if (phase && lmo_phase_from_text(phase) == LMO_PHASE_COUNT) {
+        refuse(req, LMO_E_INVALID, "phase", "phase: '%.40s' is not the name of a phase", phase);
+        return false;
+    }
+    if (vm && strlen(vm) >= LMO_NAME_MAX) {
+        refuse(req, LMO_E_INVALID, "vm", "vm: longer than %d characters", LMO_NAME_MAX - 1);
+        return false;
+    }
+    if (before && !lmo_ulid_valid(before)) {
+        refuse(req, LMO_E_INVALID, "before", "before: must be the id of a migration");
+        return false;
+    }
+    LMO_COPY(ret->phase, phase);
+    LMO_COPY(ret->vm, vm);
+    LMO_COPY(ret->before, before);
+    if (!read_word(req, "state", states, &state) || !read_name(req, "host", ret->host, sizeof(ret->host))) {
+        return false;
+    }
+    ret->state = state == 0 ? LMO_OPEN_ONLY : state == 1 ? LMO_ENDED_ONLY : LMO_ANY_STATE;
+    return read_period(req, &ret->since_ms, &ret->until_ms);
 }
 
 void migration_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
-    const char *phase = text_or_empty(lmo_http_query(req, "phase")), *vm = text_or_empty(lmo_http_query(req, "vm"));
-    const char *before = text_or_empty(lmo_http_query(req, "before"));
-    uint64_t limit = LIST_DEFAULT;
+    static const char *const filters[] = {"phase", "vm", "host", "state", "since_ms", "until_ms", "before", "view", NULL};
+    static const char *const views[] = {"summary", "full", NULL};
+    struct lmo_migration_filter filter = {0};
+    struct lmo_page page;
+    unsigned view = 0;
     (void)params;
-    if (phase[0] && lmo_phase_from_text(phase) == LMO_PHASE_COUNT) {
-        refuse(req, LMO_E_INVALID, "phase", "phase: '%.40s' is not the name of a phase", phase);
-    } else if (strlen(vm) >= LMO_NAME_MAX) {
-        refuse(req, LMO_E_INVALID, "vm", "vm: longer than %d characters", LMO_NAME_MAX - 1);
-    } else if (before[0] && !lmo_ulid_valid(before)) {
-        refuse(req, LMO_E_INVALID, "before", "before: must be the id of a migration");
-    } else if (read_number(req, "limit", 1, LIST_MAX, &limit)) {
-        asked(req,
-              lmo_engine_migration_list(engine_of(api), phase, vm, before, (unsigned)limit, reply_to_request, req));
+    if (read_filter(req, &filter) && read_word(req, "view", views, &view) && read_page(req, "migrations", filters, &page)) {
+        asked(req, lmo_engine_migration_list(engine_of(api), &filter, view == 1, &page, reply_to_request, req));
     }
 }
 
@@ -169,8 +151,10 @@ void migration_get(void *api, struct lmo_http_request *req, const struct lmo_htt
 void migration_journal(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     const char *id = migration_id(req, params);
-    if (id) {
-        asked(req, lmo_engine_migration_journal(engine_of(api), id, reply_to_request, req));
+    static const char *const no_filters[] = {NULL};
+    struct lmo_page page;
+    if (id && read_page(req, lmo_http_path(req), no_filters, &page)) {
+        asked(req, lmo_engine_migration_journal(engine_of(api), id, &page, reply_to_request, req));
     }
 }
 

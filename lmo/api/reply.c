@@ -13,7 +13,7 @@ static json_t *problem(int code, const char *field, const char *text)
 {
     json_t *o = json_object();
     char type[64];
-    snprintf(type, sizeof(type), "urn:lmo:error:%s", lmo_err_name(code));
+    snprintf(type, sizeof(type), LMO_PROBLEM_TYPE "%s", lmo_err_name(code));
     int r = lmo_json_put_str(o, "type", type);
     r |= lmo_json_put_str(o, "title", lmo_err_name(code));
     r |= lmo_json_put_u64(o, "status", (uint64_t)lmo_err_http(code));
@@ -77,10 +77,16 @@ void reply_to_request(void *request, const struct lmo_engine_reply *reply)
     if (reply->location && reply->location[0]) {
         (void)lmo_http_set_header(req, "Location", reply->location);
     }
-    if (reply->body) {
+    if (reply->etag && reply->etag[0]) {
+        (void)lmo_http_set_header(req, "ETag", reply->etag);
+    }
+    if (reply->json) {
+        json_decref(reply->body);
+        lmo_http_reply(req, reply->http_status, "application/json", reply->json, reply->json_len);
+    } else if (reply->body) {
         lmo_http_reply_json(req, reply->http_status, reply->body);
     } else {
-        lmo_http_reply(req, reply->http_status, "application/json", "", 0);
+        lmo_http_reply(req, reply->http_status, "", "", 0);
     }
 }
 

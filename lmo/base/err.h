@@ -44,13 +44,18 @@ enum lmo_err_class {
     X(CANCELLED,          -21,   "cancelled",              409, REFUSE)    \
     X(INTERNAL,           -22,   "internal",               500, BUG)       \
     X(NOT_CONVERGING,     -23,   "not_converging",         409, REFUSE)    \
-    X(STALE_TERM,         -24,   "stale_term",             409, REFUSE)
+    X(STALE_TERM,         -24,   "stale_term",             409, REFUSE)    \
+    X(PRECONDITION,       -25,   "precondition_failed",    412, REFUSE)
 
 enum lmo_errno {
 #define X(name, value, text, http, cls) LMO_E_##name = (value),
     LMO_ERRORS(X)
 #undef X
 };
+
+/* RFC 9457: the `type` of a problem is this and the stored text; relative to the coordinator's own address, where GET shows
+ * its page (docs/problems). */
+#define LMO_PROBLEM_TYPE "/problems/"
 
 #define LMO_ERR_TEXT_MAX 384
 

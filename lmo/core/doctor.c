@@ -1,5 +1,5 @@
 /* doctor.c - see doctor.h. One function per kind of finding, each with the reason why its repair is safe. */
-#include "core/doctor.h"
+#include "core/doctor_world.h"
 
 #include "base/str.h"
 
@@ -45,6 +45,7 @@ struct exam {
     bool more;
     enum lmo_severity pass;   /* the worst first: one pass for each */
     bool all_seen;            /* every host that may run a guest */
+    bool undescribed;         /* an open migration's volumes are not known yet: it may be about any */
     struct lmo_finding spare; /* what is not of this pass, or does not fit, is written here and lost */
 };
 
@@ -72,7 +73,7 @@ static void command(struct lmo_finding *f, const char *fmt, ...)
     }
 }
 
-/* ------------------------------------------------------------------ looking things up */
+/* ------------------------------------------------------------------ what states mean */
 
 static bool is_live(enum lmo_run_state s)
 {
@@ -85,26 +86,7 @@ static bool is_the_guest(enum lmo_run_state s)
     return s == LMO_RUN_RUNNING || s == LMO_RUN_PAUSED_BY_USER;
 }
 
-static const struct lmo_migration *open_of_vm(const struct lmo_doctor_world *w, const char *uuid)
-{
-    for (unsigned i = 0; i < w->open_count; i++) {
-        if (strcmp(w->open[i]->vm.uuid, uuid) == 0) {
-            return w->open[i];
-        }
-    }
-    return NULL;
-}
-
-static const struct lmo_migration *open_of_id(const struct lmo_doctor_world *w, const char *id)
-{
-    for (unsigned i = 0; i < w->open_count; i++) {
-        if (strcmp(w->open[i]->id, id) == 0) {
-            return w->open[i];
-        }
-    }
-    return NULL;
-}
-
+/* Was something of that guest set aside? There are few of them, as a rule none. */
 static bool is_aside(const struct lmo_doctor_world *w, const char *uuid)
 {
     for (unsigned i = 0; i < w->aside_count; i++) {
@@ -115,61 +97,13 @@ static bool is_aside(const struct lmo_doctor_world *w, const char *uuid)
     return false;
 }
 
-static bool is_seen(const struct lmo_doctor_world *w, const char *host)
-{
-    for (unsigned i = 0; i < w->host_count; i++) {
-        if (strcmp(w->hosts[i].name, host) == 0) {
-            return w->hosts[i].seen;
-        }
-    }
-    return false;
-}
-
-static const struct lmo_doctor_guest *guest_at(const struct lmo_doctor_world *w, const char *uuid, const char *host)
-{
-    unsigned low = 0, high = w->guest_count; /* the first of that uuid: they are sorted */
-    while (low < high) {
-        unsigned middle = low + (high - low) / 2;
-        if (strcmp(w->guests[middle].uuid, uuid) < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    for (unsigned i = low; i < w->guest_count && strcmp(w->guests[i].uuid, uuid) == 0; i++) {
-        if (strcmp(w->guests[i].host, host) == 0) {
-            return &w->guests[i];
-        }
-    }
-    return NULL;
-}
-
-/* ABSENT: the host was seen, and has it not. */
-static enum lmo_run_state state_at(const struct lmo_doctor_world *w, const char *uuid, const char *host)
-{
-    const struct lmo_doctor_guest *g = guest_at(w, uuid, host);
-    return g ? g->state : is_seen(w, host) ? LMO_RUN_ABSENT : LMO_RUN_UNKNOWN;
-}
-
-static const char *stage_of(const struct lmo_doctor_world *w, const char *migration, const char *host,
-                            enum lmo_op_role role)
-{
-    for (unsigned i = 0; i < w->record_count; i++) {
-        const struct lmo_doctor_record *r = &w->records[i];
-        if (r->role == role && strcmp(r->migration, migration) == 0 && strcmp(r->worker, host) == 0) {
-            return r->stage;
-        }
-    }
-    return "";
-}
-
 /* ------------------------------------------------------------------ guests */
 
 static void examine_guest(struct exam *x, const struct lmo_doctor_guest *g)
 {
     const struct lmo_doctor_guest *end = x->w->guests + x->w->guest_count;
     for (const struct lmo_doctor_guest *o = g + 1; o < end && strcmp(g->uuid, o->uuid) == 0; o++) {
-        const struct lmo_migration *m = open_of_vm(x->w, g->uuid);
+        const struct lmo_doctor_open *m = lmo_doctor_open_of_vm(x->w, g->uuid);
         bool both = is_the_guest(g->state) && is_the_guest(o->state);
         bool two_copies = is_live(g->state) && is_live(o->state);
         if (!both && m) {
@@ -201,15 +135,15 @@ static void examine_guest(struct exam *x, const struct lmo_doctor_guest *g)
 
 /* What its workers and hosts show has happened, and the record does not know. The events that would have said so are
  * durable; they are lost only with a worker's journal or a store put back from a backup. */
-static enum lmo_repair what_happened(const struct lmo_doctor_world *w, const struct lmo_migration *m)
+static enum lmo_repair what_happened(const struct lmo_doctor_world *w, const struct lmo_doctor_open *m)
 {
     bool undecided = m->phase == LMO_PHASE_CUTOVER || m->phase == LMO_PHASE_ATTENTION;
-    if (!undecided || m->cutover.resumed) {
+    if (!undecided || m->resumed) {
         return LMO_REPAIR_NONE;
     }
-    enum lmo_run_state source = state_at(w, m->vm.uuid, m->source),
-                       destination = state_at(w, m->vm.uuid, m->destination);
-    const char *stage = stage_of(w, m->id, m->destination, LMO_OP_ROLE_DESTINATION);
+    enum lmo_run_state source = lmo_doctor_state_at(w, m->vm, m->source),
+                       destination = lmo_doctor_state_at(w, m->vm, m->destination);
+    const char *stage = lmo_doctor_stage_of(w, m->id, m->destination, LMO_OP_ROLE_DESTINATION);
     bool resumed = strcmp(stage, "resumed") == 0 || strcmp(stage, "done") == 0;
     bool discarded = strcmp(stage, "discarded") == 0;
     /* Safe: the destination's worker resumed it on the source's word, and it is seen there and not at the source. */
@@ -223,25 +157,25 @@ static enum lmo_repair what_happened(const struct lmo_doctor_world *w, const str
     return LMO_REPAIR_NONE;
 }
 
-static void examine_migration(struct exam *x, const struct lmo_migration *m)
+static void examine_migration(struct exam *x, const struct lmo_doctor_open *m)
 {
     enum lmo_repair happened = what_happened(x->w, m);
     if (happened != LMO_REPAIR_NONE) {
         struct lmo_finding *f = add(x, LMO_FINDING_HAPPENED);
         f->repair = happened;
         LMO_COPY(f->migration, m->id);
-        LMO_COPY(f->vm, m->vm.uuid);
+        LMO_COPY(f->vm, m->vm);
         LMO_COPY(f->host, m->destination);
         LMO_COPY(f->other, m->source);
-        (void)snprintf(f->text, sizeof f->text, "migration of %s waits in %s for what has happened: %s", m->vm.name,
+        (void)snprintf(f->text, sizeof f->text, "migration of %s waits in %s for what has happened: %s", m->vm_name,
                        lmo_phase_text(m->phase),
                        happened == LMO_REPAIR_RESUMED ? "the guest is at the destination"
                                                       : "the guest ran on at the source");
         (void)snprintf(f->evidence, sizeof f->evidence,
                        "%s's record stands at '%s'; the guest is %s there and %s at %s", m->destination,
-                       stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION),
-                       lmo_run_state_name(state_at(x->w, m->vm.uuid, m->destination)),
-                       lmo_run_state_name(state_at(x->w, m->vm.uuid, m->source)), m->source);
+                       lmo_doctor_stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION),
+                       lmo_run_state_name(lmo_doctor_state_at(x->w, m->vm, m->destination)),
+                       lmo_run_state_name(lmo_doctor_state_at(x->w, m->vm, m->source)), m->source);
         command(f, "lmo doctor --repair");
         return;
     }
@@ -250,29 +184,19 @@ static void examine_migration(struct exam *x, const struct lmo_migration *m)
     }
     struct lmo_finding *f = add(x, LMO_FINDING_NEEDS_PERSON);
     LMO_COPY(f->migration, m->id);
-    LMO_COPY(f->vm, m->vm.uuid);
+    LMO_COPY(f->vm, m->vm);
     LMO_COPY(f->host, m->source);
     LMO_COPY(f->other, m->destination);
-    (void)snprintf(f->text, sizeof f->text, "migration of %s needs a decision: %.180s", m->vm.name, m->reason);
+    (void)snprintf(f->text, sizeof f->text, "migration of %s needs a decision: %.180s", m->vm_name, m->reason);
     (void)snprintf(f->evidence, sizeof f->evidence, "%s at %s (record '%s'), %s at %s (record '%s')",
-                   lmo_run_state_name(state_at(x->w, m->vm.uuid, m->source)), m->source,
-                   stage_of(x->w, m->id, m->source, LMO_OP_ROLE_SOURCE),
-                   lmo_run_state_name(state_at(x->w, m->vm.uuid, m->destination)), m->destination,
-                   stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION));
+                   lmo_run_state_name(lmo_doctor_state_at(x->w, m->vm, m->source)), m->source,
+                   lmo_doctor_stage_of(x->w, m->id, m->source, LMO_OP_ROLE_SOURCE),
+                   lmo_run_state_name(lmo_doctor_state_at(x->w, m->vm, m->destination)), m->destination,
+                   lmo_doctor_stage_of(x->w, m->id, m->destination, LMO_OP_ROLE_DESTINATION));
     command(f, "lmo migration show %s", m->id);
 }
 
 /* ------------------------------------------------------------------ exports */
-
-static bool is_used(const struct lmo_doctor_world *w, const char *export_name)
-{
-    for (unsigned i = 0; i < w->use_count; i++) {
-        if (strcmp(w->uses[i].export_name, export_name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
 
 static bool same_volume(const struct lmo_doctor_export *a, const struct lmo_doctor_export *b)
 {
@@ -288,29 +212,12 @@ static const struct lmo_doctor_use *other_use(const struct lmo_doctor_world *w, 
         first--;
     }
     for (const struct lmo_doctor_export *o = first; o < end && same_volume(o, e); o++) {
-        for (unsigned k = 0; o->offered && strcmp(o->name, e->name) != 0 && k < w->use_count; k++) {
-            if (strcmp(w->uses[k].export_name, o->name) == 0) {
-                return &w->uses[k];
-            }
+        const struct lmo_doctor_use *use = o->offered && strcmp(o->name, e->name) != 0 ? lmo_doctor_use_of(w, o->name) : NULL;
+        if (use) {
+            return use;
         }
     }
     return NULL;
-}
-
-static bool moves(const struct lmo_doctor_world *w, const char *volume)
-{
-    for (unsigned i = 0; i < w->open_count; i++) {
-        const struct lmo_vm_facts *vm = &w->open[i]->vm;
-        for (unsigned k = 0; k < vm->volume_count; k++) {
-            if (strcmp(vm->volumes[k].volume, volume) == 0) {
-                return true;
-            }
-        }
-        if (vm->volume_count == 0 && w->open[i]->phase == LMO_PHASE_PRECHECK) {
-            return true; /* it is not known yet what it moves */
-        }
-    }
-    return false;
 }
 
 /* One export alone that no guest uses may be the cloud's, for a guest that is off or not started yet. A second one
@@ -319,7 +226,8 @@ static bool moves(const struct lmo_doctor_world *w, const char *volume)
 static void examine_export(struct exam *x, const struct lmo_doctor_export *e)
 {
     const struct lmo_doctor_use *used = other_use(x->w, e);
-    if (!e->offered || e->fenced || !used || is_used(x->w, e->name) || moves(x->w, e->volume) ||
+    if (!e->offered || e->fenced || !used || lmo_doctor_use_of(x->w, e->name) || x->undescribed ||
+        lmo_doctor_is_moved(x->w, e->volume) ||
         is_aside(x->w, used->uuid)) {
         return;
     }
@@ -349,15 +257,17 @@ static bool is_none(const char *hosts)
 static void examine_port(struct exam *x, const struct lmo_doctor_port *p)
 {
     bool two = !is_none(p->additional) || strchr(p->requested, ',') != NULL;
-    if (!two || open_of_vm(x->w, p->uuid) || is_aside(x->w, p->uuid)) {
+    if (!two || lmo_doctor_open_of_vm(x->w, p->uuid) || is_aside(x->w, p->uuid)) {
         return;
     }
     unsigned live = 0;
-    for (unsigned i = 0; i < x->w->guest_count; i++) {
-        live += strcmp(x->w->guests[i].uuid, p->uuid) == 0 && is_live(x->w->guests[i].state);
+    const struct lmo_doctor_guest *end = x->w->guests + x->w->guest_count;
+    for (const struct lmo_doctor_guest *g = lmo_doctor_first_guest(x->w, p->uuid);
+         g && g < end && strcmp(g->uuid, p->uuid) == 0; g++) {
+        live += is_live(g->state);
     }
     struct lmo_finding *f = add(x, LMO_FINDING_BINDING_ORPHAN);
-    f->repair = x->all_seen && live == 1 && is_the_guest(state_at(x->w, p->uuid, p->guest_host)) ? LMO_REPAIR_SINGLE
+    f->repair = x->all_seen && live == 1 && is_the_guest(lmo_doctor_state_at(x->w, p->uuid, p->guest_host)) ? LMO_REPAIR_SINGLE
                                                                                                  : LMO_REPAIR_NONE;
     LMO_COPY(f->vm, p->uuid);
     LMO_COPY(f->host, p->worker);
@@ -372,29 +282,18 @@ static void examine_port(struct exam *x, const struct lmo_doctor_port *p)
 
 /* ------------------------------------------------------------------ workers' records */
 
-static const struct lmo_doctor_ended *ended_of(const struct lmo_doctor_world *w, const char *id)
-{
-    for (unsigned i = 0; i < w->ended_count; i++) {
-        if (strcmp(w->ended[i].migration, id) == 0) {
-            return &w->ended[i];
-        }
-    }
-    return NULL;
-}
-
 /* Closing acknowledges: safe once the coordinator has committed that the migration completed or was aborted, and then
  * the worker itself still refuses as long as its record owes something (a stopped process, a waiting guest). */
 static void examine_record(struct exam *x, const struct lmo_doctor_record *r)
 {
-    const struct lmo_doctor_ended *e = ended_of(x->w, r->migration);
-    for (unsigned i = 0; i < x->w->aside_count; i++) {
-        if (strcmp(x->w->aside[i].migration, r->migration) == 0) {
-            return; /* it belongs to the one that was set aside */
-        }
-    }
-    if (open_of_id(x->w, r->migration)) {
+    const struct lmo_doctor_open *open = lmo_doctor_open_of_vm(x->w, r->vm);
+    if (open && strcmp(open->id, r->migration) == 0) {
         return;
     }
+    if (lmo_doctor_is_aside(x->w, r->migration)) {
+        return; /* it belongs to the one that was set aside */
+    }
+    const struct lmo_doctor_ended *e = lmo_doctor_ended_of(x->w, r->migration);
     static const char *const roles[] = {"", "source", "destination", "volume", "fabric"};
     bool known = e && e->phase != LMO_PHASE_COUNT;
     bool over = known && (e->phase == LMO_PHASE_COMPLETED || e->phase == LMO_PHASE_ABORTED);
@@ -454,6 +353,9 @@ unsigned lmo_doctor_examine(const struct lmo_doctor_world *w, struct lmo_finding
     for (unsigned i = 0; i < w->host_count; i++) {
         x.all_seen = x.all_seen && (w->hosts[i].seen || !w->hosts[i].hypervisor);
     }
+    for (unsigned i = 0; i < w->open_count; i++) {
+        x.undescribed = x.undescribed || (!w->open[i].described && w->open[i].phase == LMO_PHASE_PRECHECK);
+    }
     for (int severity = LMO_SEVERITY_CRITICAL; severity >= LMO_SEVERITY_UNKNOWN; severity--) {
         x.pass = (enum lmo_severity)severity;
         examine_hosts(&x);
@@ -461,7 +363,7 @@ unsigned lmo_doctor_examine(const struct lmo_doctor_world *w, struct lmo_finding
             examine_guest(&x, &w->guests[i]);
         }
         for (unsigned i = 0; i < w->open_count; i++) {
-            examine_migration(&x, w->open[i]);
+            examine_migration(&x, &w->open[i]);
         }
         for (unsigned i = 0; i < w->export_count; i++) {
             examine_export(&x, &w->exports[i]);

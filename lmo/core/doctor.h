@@ -54,20 +54,37 @@ struct lmo_doctor_ended {
 struct lmo_doctor_aside {
     char migration[LMO_ID_MAX], vm[LMO_UUID_MAX], why[LMO_TEXT_MAX];
 };
-
-/* All borrowed. Guests are sorted by uuid; exports of one volume stand together. */
-struct lmo_doctor_world {
-    const struct lmo_doctor_host *hosts;
-    const struct lmo_doctor_guest *guests;
-    const struct lmo_doctor_use *uses;
-    const struct lmo_doctor_export *exports;
-    const struct lmo_doctor_port *ports;
-    const struct lmo_doctor_record *records;
-    const struct lmo_doctor_ended *ended;
-    const struct lmo_doctor_aside *aside;
-    const struct lmo_migration *const *open;
-    unsigned host_count, guest_count, use_count, export_count, port_count, record_count, ended_count, aside_count, open_count;
+/* What counts of an open migration: there may be ten thousand of them. */
+struct lmo_doctor_open {
+    char id[LMO_ID_MAX], vm[LMO_UUID_MAX], vm_name[LMO_NAME_MAX], source[LMO_NAME_MAX], destination[LMO_NAME_MAX];
+    enum lmo_phase phase;
+    bool resumed, described; /* its destination has said so; its volumes are known */
+    char reason[LMO_TEXT_MAX];
 };
+/* A volume that an open migration is about. */
+struct lmo_doctor_moved {
+    char volume[LMO_NAME_MAX];
+};
+
+/* All borrowed, and put in order by lmo_doctor_arrange: everything is looked up by halves. */
+struct lmo_doctor_world {
+    struct lmo_doctor_host *hosts;
+    struct lmo_doctor_guest *guests;
+    struct lmo_doctor_use *uses;
+    struct lmo_doctor_export *exports;
+    struct lmo_doctor_port *ports;
+    struct lmo_doctor_record *records;
+    struct lmo_doctor_ended *ended;
+    struct lmo_doctor_aside *aside;
+    struct lmo_doctor_open *open;
+    struct lmo_doctor_moved *moved;
+    unsigned host_count, guest_count, use_count, export_count, port_count, record_count, ended_count, aside_count, open_count,
+        moved_count;
+};
+void lmo_doctor_fill_open(struct lmo_doctor_open *to, const struct lmo_migration *m);
+/* Whatever order its arrays are in: afterwards hosts are by name, guests, open migrations by guest (of which there is one
+ * each), uses by export, exports by volume, records and what ended by migration. In place, n log n. */
+void lmo_doctor_arrange(struct lmo_doctor_world *w);
 
 /* ------------------------------------------------------------------ what does not fit */
 
@@ -118,7 +135,7 @@ const char *lmo_severity_text(enum lmo_severity s);
 const char *lmo_repair_text(enum lmo_repair r);
 
 #define LMO_FINDINGS_MAX 256
-/* How many were written, worst first; at most `max`. *ret_more: there were more. */
+/* Of a world that was arranged: how many were written, worst first; at most `max`. *ret_more: there were more. */
 unsigned lmo_doctor_examine(const struct lmo_doctor_world *w, struct lmo_finding *out, unsigned max, bool *ret_more);
 
 #endif

@@ -134,6 +134,36 @@ json_t *engine_migration_json(const struct lmo_migration *m, const struct entry 
     return o;
 }
 
+int engine_admission_what_if(struct lmo_engine *e, const struct lmo_migration *m, char *ret_held, size_t size,
+                             json_t **ret_result)
+{
+    struct admission *a = &e->admission;
+    struct entry *entry = engine_entry_new(e, m, 0);
+    const struct lmo_adm_fleet before = a->fleet;
+    LMO_AUTO_FREE struct lmo_adm_item *items = entry ? calloc(before.item_count, sizeof *items) : NULL;
+    LMO_AUTO_FREE struct lmo_adm_host *hosts = entry ? calloc(before.host_count + 1, sizeof *hosts) : NULL;
+    json_t *shown = NULL;
+    if (items && hosts) {
+        memcpy(items, before.items, before.item_count * sizeof *items);
+        memcpy(hosts, before.hosts, before.host_count * sizeof *hosts);
+        lmo_admission_decide(&a->fleet);
+        ret_held[0] = '\0';
+        if (engine_admission_hold(entry) && !a->fleet.items[entry->item].admitted) {
+            engine_admission_hold_text(entry, ret_held, size);
+        }
+        shown = engine_migration_json(m, entry);
+        memcpy(before.items, items, before.item_count * sizeof *items); /* as if nobody had looked */
+        memcpy(before.hosts, hosts, before.host_count * sizeof *hosts);
+        a->fleet = before;
+    }
+    if (entry) {
+        engine_entry_free(entry);
+    }
+    (void)(json_object_del(shown, "id") | json_object_del(shown, "version") | json_object_del(shown, "epoch"));
+    *ret_result = shown;
+    return shown ? 0 : LMO_E_NO_MEMORY;
+}
+
 /* "limits": what is in force, and which of it was set for this host; "in_use": what migrations take of it. */
 int engine_admission_host_json(const struct lmo_engine *e, const struct host *h, json_t *to)
 {

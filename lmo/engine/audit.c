@@ -6,6 +6,7 @@
 #include "engine/internal.h"
 #include "proto/codec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct line {
@@ -57,12 +58,20 @@ int lmo_engine_audit(struct lmo_engine *e, const struct lmo_audit_line *line)
 
 struct listing {
     json_t *array;
+    unsigned limit;
+    uint64_t last;
+    bool more;
     int failed;
 };
 
 static int list_one(void *arg, const struct lmo_audit_line *l)
 {
     struct listing *list = arg;
+    if (json_array_size(list->array) == list->limit) {
+        list->more = true;
+        return 1;
+    }
+    list->last = l->n;
     json_t *o = json_object();
 #define TEXT(field) lmo_codec_string(l->field, sizeof l->field - 1)
     int r = lmo_json_put_u64(o, "n", l->n);
@@ -84,13 +93,20 @@ static int list_one(void *arg, const struct lmo_audit_line *l)
 static void audit_list(struct request *r)
 {
     const struct lmo_store_ops *ops = r->engine->store->ops;
-    struct listing list = {.array = json_array()};
+    struct listing list = {.array = json_array(), .limit = r->page.limit};
     struct lmo_err err = {0};
-    int rc = ops->audit_list
-                 ? ops->audit_list(r->engine->store, r->before, r->name, r->version, r->limit, list_one, &list, &err)
-                 : 0;
+    char position[24];
+    const struct lmo_audit_filter f = {.migration = r->filter.before,
+                                       .host = r->filter.host,
+                                       .principal = r->name,
+                                       .since_ms = r->filter.since_ms,
+                                       .until_ms = r->filter.until_ms};
+    uint64_t before = r->version ? r->version : strtoull(r->page.after, NULL, 10);
+    int rc = ops->audit_list ? ops->audit_list(r->engine->store, &f, before, list.limit + 1, list_one, &list, &err) : 0;
     json_t *body = json_object();
     list.failed |= lmo_json_put(body, "audit", list.array);
+    (void)snprintf(position, sizeof position, "%llu", (unsigned long long)list.last);
+    list.failed |= lmo_page_put_next(body, &r->page, list.more ? position : NULL);
     if (rc < 0 || list.failed) {
         json_decref(body);
         engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s",
@@ -100,12 +116,15 @@ static void audit_list(struct request *r)
     engine_reply_ok(r->fn, r->arg, 200, body, "");
 }
 
-int lmo_engine_audit_list(struct lmo_engine *e, const char *migration, const char *host, uint64_t before,
-                          unsigned limit, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_audit_list(struct lmo_engine *e, const struct lmo_audit_filter *filter, uint64_t before,
+                          const struct lmo_page *page, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = engine_request(audit_list, fn, arg, host);
-    LMO_COPY(r.before, migration);
+    struct request r = engine_request(audit_list, fn, arg, filter->principal);
+    LMO_COPY(r.filter.before, filter->migration);
+    LMO_COPY(r.filter.host, filter->host);
+    r.filter.since_ms = filter->since_ms;
+    r.filter.until_ms = filter->until_ms;
     r.version = before;
-    r.limit = limit;
+    r.page = *page;
     return engine_post(e, &r);
 }

@@ -229,9 +229,9 @@ static void fill_objects(const struct lmo_migration *m, const struct lmo_task *t
     if (t->kind == LMO_OP_PERMIT || t->kind == LMO_OP_JOB_START || t->kind == LMO_OP_DISCARD ||
         t->kind == LMO_OP_DEFINE) {
         r->volume_count = m->vm.volume_count;
-        memcpy(r->volumes, m->vm.volumes, sizeof r->volumes);
+        memcpy(r->volumes, m->vm.volumes, m->vm.volume_count * sizeof r->volumes[0]);
         r->port_count = m->vm.port_count;
-        memcpy(r->ports, m->vm.ports, sizeof r->ports);
+        memcpy(r->ports, m->vm.ports, m->vm.port_count * sizeof r->ports[0]);
     } else if (role == LMO_OP_ROLE_VOLUME) {
         r->volume_count = 1;
         r->volumes[0] = m->vm.volumes[t->index];
@@ -318,7 +318,7 @@ void engine_send(struct entry *entry, const struct lmo_task *task)
     struct lmo_err err = {0};
     const char *host = lmo_task_host(m, task);
     LMO_COPY(call->host, host);
-    memset(&req, 0, sizeof req);
+    lmo_op_request_clear(&req);
     fill_common(m, task, &req);
     fill_objects(m, task, &req);
     int r = fill_kind(entry, task, &req, &err);

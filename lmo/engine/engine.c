@@ -93,13 +93,22 @@ static void send_later(struct entry *entry, const struct lmo_migration *m, uint3
     entry->send[entry->send_count++] = ordinal;
 }
 
+/* For jitter: splitmix64, begun with real randomness. */
+static uint32_t next_random(struct lmo_engine *e)
+{
+    uint64_t z = e->random += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return (uint32_t)((z ^ (z >> 31)) >> 32);
+}
+
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
 {
     static struct lmo_effects effects; /* the loop thread's scratch: 8 KiB that need not be on every stack */
     ev->now_ms = engine_now_ms(entry->engine);
     ev->now_boot_us = lmo_now_ns() / 1000;
-    lmo_random(&ev->random, sizeof ev->random);
     struct lmo_engine *e = entry->engine;
+    ev->random = next_random(e);
     engine_heat(entry, false);
     int r = lmo_core_step(engine_record(entry), ev, e->spare, &effects, err);
     if (r < 0) {
@@ -132,6 +141,14 @@ int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
     return 0;
 }
 
+int engine_try(struct entry *entry, struct lmo_event *ev, struct lmo_err *err)
+{
+    static struct lmo_effects effects;
+    ev->now_ms = engine_now_ms(entry->engine);
+    ev->now_boot_us = lmo_now_ns() / 1000;
+    return lmo_core_step(engine_record(entry), ev, entry->engine->spare, &effects, err);
+}
+
 /* ------------------------------------------------------------------ after the commit */
 
 static void on_timer(void *arg)
@@ -153,7 +170,11 @@ static void on_timer(void *arg)
 static void arm_timer(struct entry *entry)
 {
     struct lmo_loop *loop = entry->engine->loop;
+    if (entry->timer && entry->timer_ms == entry->wake_ms) {
+        return; /* the deadline is its phase's: most steps leave it alone */
+    }
     lmo_loop_cancel(loop, &entry->timer);
+    entry->timer_ms = entry->wake_ms;
     if (entry->wake_ms == 0) {
         return;
     }
@@ -238,7 +259,6 @@ static void stall(struct lmo_engine *e, const struct lmo_err *err)
 
 static struct lmo_commit_item item_of(struct entry *en)
 {
-    bool keyed = en->request && en->request->idempotency_key[0];
     engine_heat(en, true);
     return (struct lmo_commit_item){
         .record = en->hot,
@@ -246,9 +266,7 @@ static struct lmo_commit_item item_of(struct entry *en)
         .journal = en->journal,
         .journal_count = en->journal_count,
         .xml = en->xml_dirty ? en->xml : NULL,
-        .idempotency_key = keyed ? en->request->idempotency_key : NULL,
-        .idempotency_hash = keyed ? en->request->idempotency_hash : NULL,
-        .principal = keyed ? en->request->principal : NULL,
+        .answers = engine_answers_of(en),
     };
 }
 
@@ -581,6 +599,7 @@ int lmo_engine_new(const struct lmo_engine_config *cfg, struct lmo_engine **ret,
         free(e);
         return r;
     }
+    lmo_random(&e->random, sizeof e->random);
     e->dirty_last = &e->dirty;
     e->loop = cfg->loop;
     e->store = cfg->store;
@@ -630,6 +649,8 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         engine_host_free(h);
     }
     engine_quarantine_free(e);
+    engine_keyed_free(e);
+    engine_tokens_free(e);
     lmo_loop_cancel(e->loop, &e->stall_timer);
     lmo_loop_cancel(e->loop, &e->term_timer);
     free(e);
@@ -679,6 +700,10 @@ int lmo_engine_start(struct lmo_engine *e, struct lmo_workers *workers, struct l
     r = engine_quarantine_load(e, err);
     if (r < 0) {
         return lmo_err_prefix(err, "loading what was set aside");
+    }
+    r = engine_tokens_load(e, err);
+    if (r < 0) {
+        return lmo_err_prefix(err, "loading tokens");
     }
     unsigned count = HASH_COUNT(e->entries);
     struct entry *entry, *tmp;

@@ -104,10 +104,14 @@ void engine_entry_free(struct entry *entry)
     if (entry->hot) {
         give_back(e, entry->hot);
     }
+    if (e->viewed == entry) {
+        e->viewed = NULL;
+    }
     free(entry->packed);
     free(entry->journal);
     free(entry->xml);
     free(entry->request);
+    engine_shown_free(&entry->row);
     free(entry);
 }
 
@@ -116,8 +120,12 @@ const struct lmo_migration *engine_record(const struct entry *entry)
     if (entry->hot) {
         return entry->hot;
     }
-    lmo_record_unpack(entry->packed, entry->engine->view);
-    return entry->engine->view;
+    struct lmo_engine *e = entry->engine;
+    if (e->viewed != entry) {
+        lmo_record_unpack(entry->packed, e->view);
+        e->viewed = entry;
+    }
+    return e->view;
 }
 
 void engine_heat(struct entry *entry, bool anyway)
@@ -145,10 +153,12 @@ static void pack(struct entry *entry, const struct lmo_migration *m)
 
 void engine_cool(struct entry *entry)
 {
+    struct lmo_engine *e = entry->engine;
     if (entry->hot) {
         pack(entry, entry->hot);
-        give_back(entry->engine, entry->hot);
+        give_back(e, entry->hot);
         entry->hot = NULL;
+        e->viewed = e->viewed == entry ? NULL : e->viewed; /* from before it was hot */
     }
 }
 
@@ -162,5 +172,8 @@ void engine_take_spare(struct entry *entry)
         entry->hot = next;
     } else {
         pack(entry, next);
+        e->spare = e->view;
+        e->view = next;
+        e->viewed = entry;
     }
 }

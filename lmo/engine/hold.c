@@ -127,11 +127,13 @@ void engine_send_or_hold(struct entry *entry, const struct lmo_task *t)
 void engine_answered(struct lmo_engine *e, const char *host, bool good)
 {
     struct host *h = engine_host(e, host);
-    uint32_t random;
+    uint32_t random = 0;
     if (!h) {
         return;
     }
-    lmo_random(&random, sizeof random);
+    if (!good) {
+        lmo_random(&random, sizeof random);
+    }
     if (lmo_breaker_answered(&h->breaker, good, engine_now_ms(e), random)) {
         lmo_log(good ? LMO_LOG_INFO : LMO_LOG_WARN, "circuit breaker", "host=%s state=%s failures=%u held=%u", host,
                 lmo_breaker_state_text(h->breaker.state), h->breaker.failures, h->held_count);

@@ -47,10 +47,19 @@ struct waiter {
     struct entry *entry;
     uint64_t version;
     unsigned status;                /* HTTP status of the answer */
+    struct keyed *keyed;            /* its change is answered with a key; or NULL */
     uint64_t timer;
     lmo_engine_reply_fn *fn;
     void *arg;
     struct waiter *next;
+};
+
+/* How an open migration was shown last: good for as long as its version is. */
+struct shown {
+    uint64_t version;
+    uint64_t until_ns;               /* what it says of a call that takes long changes then; 0: not with time */
+    char *text;                      /* NULL: not shown yet */
+    size_t len;
 };
 
 /* An open migration in memory. Its record is packed, but for as long as it is worked on; what is looked for among all
@@ -72,7 +81,7 @@ struct entry {
     struct lmo_journal_line *journal;
     unsigned send_count;
     uint32_t send[LMO_TASKS_MAX];    /* ordinals to send after the commit */
-    int64_t wake_ms;
+    int64_t wake_ms, timer_ms;       /* when it is to be woken; what `timer` was set for */
     uint64_t timer;
     unsigned waiter_count;
     struct waiter *waiters;
@@ -80,6 +89,7 @@ struct entry {
     struct lmo_migrate_request *request;
     lmo_engine_reply_fn *created_fn;
     void *created_arg;
+    struct keyed *created_keyed;
     struct entry *next_dirty;
     struct entry *prev_created, *next_created; /* in creations, while `request` is there */
     /* admission.c */
@@ -89,6 +99,7 @@ struct entry {
     bool hold_told;                  /* the journal says that it had to wait */
     enum lmo_limit told_limit;       /* who waits for news of it was told that */
     uint32_t told_position;
+    struct shown row;                /* show.c: in lists */
     UT_hash_handle hh;               /* by id */
     UT_hash_handle hh_vm;            /* by guest */
 };
@@ -128,19 +139,23 @@ struct lmo_engine {
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
     struct entry *creations;         /* those whose insert is not committed yet */
+    struct keyed *keyed;             /* requests with a key that are under way */
+    struct tokens *tokens;
     struct admission admission;
     unsigned creating;               /* migrate requests that are being resolved */
     struct entry *dirty, **dirty_last; /* what the next commits hold, oldest first */
     uint64_t dirtied, settled;       /* how many were ever put there, and taken off after their commit */
     struct host *cursors;            /* hosts whose seen_cursor is to be committed */
     struct lmo_migration *spare;     /* what the next step writes to */
-    struct lmo_migration *view;      /* engine_record() of an entry that is not hot */
+    struct lmo_migration *view;      /* engine_record() of an entry that is not hot... */
+    const struct entry *viewed;      /* ...this one; NULL: of none */
     struct lmo_migration *buffers[LMO_BATCH_MAX]; /* for hot records, free now */
     unsigned buffer_count, hot_count;
     bool flush_posted, stalled, stopping;
     atomic_bool closed;              /* lines for the audit trail come too late */
     uint64_t stall_timer, term_timer;
     unsigned stalls;
+    uint64_t random;                 /* state of the generator of jitter */
 };
 
 /* engine.c */
@@ -150,6 +165,8 @@ struct host *engine_host(struct lmo_engine *e, const char *name);
 void engine_cursor_forget(struct lmo_engine *e, struct host *h);
 /* Steps the record; what follows is committed and carried out at the end of this turn of the loop. */
 int engine_apply(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
+/* Whether engine_apply would take the event now; changes nothing. */
+int engine_try(struct entry *entry, struct lmo_event *ev, struct lmo_err *err);
 /* NULL: none that is under way has that ordinal (a later step may have dropped it). */
 const struct lmo_task *engine_sent_task(const struct lmo_migration *m, uint32_t ordinal);
 void engine_flush_soon(struct lmo_engine *e);
@@ -218,6 +235,11 @@ void engine_admission_prefetch(struct lmo_engine *e, struct host *h);
 int engine_admission_possible(const struct lmo_engine *e, const struct host *source, const struct host *destination,
                               const struct lmo_vm_facts *vm, struct lmo_err *err);
 
+/* Evaluates with one more in the queue, and changes nothing. `ret_held`: what it would wait for; empty: nothing.
+ * *ret_result (owned by the caller): the migration as it would be shown. NO_MEMORY. */
+int engine_admission_what_if(struct lmo_engine *e, const struct lmo_migration *m, char *ret_held, size_t size,
+                             json_t **ret_result);
+
 /* dispatch.c */
 void engine_send(struct entry *entry, const struct lmo_task *task);
 
@@ -235,10 +257,15 @@ struct request {
     void (*run)(struct request *r);
     lmo_engine_reply_fn *fn;
     void *arg;
-    char name[LMO_NAME_MAX + 32], url[LMO_URL_MAX], phase[32], before[LMO_ID_MAX];
+    struct lmo_ask ask;
+    struct keyed *keyed; /* it came with a key; fn and arg are that one's */
+    char name[LMO_NAME_MAX + 32], url[LMO_URL_MAX], phase[32];
+    struct lmo_page page;
+    struct lmo_migration_filter filter;
+    bool full;
     uint64_t version;
     uint32_t wait_ms;
-    unsigned limit;
+    struct lmo_token_row token;
     struct lmo_migrate_request migrate;
     struct lmo_host_limits limits;
     uint32_t reset;
@@ -260,7 +287,39 @@ void engine_set_aside(struct entry *entry, const struct lmo_err *why);
 /* audit.c: on the loop. Sets the line's time. */
 void engine_audit(struct lmo_engine *e, struct lmo_audit_line *line);
 
+/* ask.c: how something is asked for (engine.h). */
+struct lmo_ask engine_asked(void);
+/* True: it is a dry run, and answered: what the real one would be answered with. Takes `result` (may be NULL) in any case. */
+bool engine_would(struct request *r, unsigned status, json_t *result, const char *fmt, ...) LMO_PRINTF(4, 5);
+/* False: answered, the object is not what the client believes. */
+bool engine_matches(struct request *r, const char *etag);
+/* What writers could collide on, as an ETag: add here what a request can change. */
+void engine_host_etag(const struct host *h, char ret[LMO_ETAG_MAX]);
+void engine_migration_etag(const struct lmo_migration *m, char ret[LMO_ETAG_MAX]);
+
+/* keyed.c: requests with an idempotency key. */
+/* False: answered (from before, or refused); else the request may go on, its answer will be kept. */
+bool engine_keyed_begin(struct request *r);
+/* The request's change is the next thing that the store is told to write, outside of commits: its answer goes with it. */
+void engine_keep_with_next_write(struct request *r, unsigned status, const json_t *body, const char *location,
+                                 const char *etag);
+/* For the commit that `entry` is part of: answers to what changed it, borrowed until it is done; NULL: none. */
+const struct lmo_kept_answer *engine_answers_of(struct entry *entry);
+void engine_keyed_free(struct lmo_engine *e);
+
+/* tokens.c */
+int engine_tokens_load(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
+void engine_tokens_free(struct lmo_engine *e);
+
+/* show.c */
+void engine_shown_free(struct shown *s);
+
 /* requests.c */
+void engine_wait_for(struct request *r, struct entry *entry, uint64_t version, uint32_t wait_ms, unsigned status);
+void engine_reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m,
+                            const struct entry *entry);
+void engine_reply_object(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location,
+                         const char *etag);
 void engine_fail_waiters(struct entry *entry, int code, const char *why);
 int engine_post(struct lmo_engine *e, const struct request *template) LMO_MUST_CHECK;
 struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name);
@@ -283,7 +342,7 @@ struct found_vm {
     char unreachable_host[LMO_NAME_MAX];
 };
 typedef void engine_found_fn(void *arg, const struct found_vm *found);
-void engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg);
+void engine_vm_list(struct request *r);
 void engine_vm_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg);
 int engine_find_vm(struct lmo_engine *e, const char *vm, engine_found_fn *fn, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
 /* The same of one host only. */

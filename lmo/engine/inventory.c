@@ -65,7 +65,6 @@ static void on_found(void *arg, int code, const char *text, const json_t *body)
     struct find *f = c->find;
     struct lmo_err err = {0};
     static struct lmo_vm_facts facts; /* the loop thread's scratch */
-    memset(&facts, 0, sizeof facts);
     if (code == 0 && lmo_vm_facts_from_json(body, &facts, &err) == 0) {
         f->found.count++;
         if (f->found.count == 1) {
@@ -140,6 +139,8 @@ struct vm_list {
     struct lmo_engine *engine;
     lmo_engine_reply_fn *fn;
     void *arg;
+    struct lmo_page page;
+    char state[32]; /* empty: any */
     unsigned pending;
     json_t *vms, *unreachable;
 };
@@ -149,14 +150,71 @@ struct vm_list_call {
     char host[LMO_NAME_MAX];
 };
 
+#define VM_POSITION_MAX (LMO_UUID_MAX + LMO_NAME_MAX)
+
+/* A guest's place in the list: its UUID, and the host, as it may be on two. */
+static void vm_position(const json_t *vm, char ret[VM_POSITION_MAX])
+{
+    (void)snprintf(ret, VM_POSITION_MAX, "%s %s", json_string_value(json_object_get(vm, "uuid")),
+                   json_string_value(json_object_get(vm, "host")));
+}
+
+static int by_position(const void *a, const void *b)
+{
+    const json_t *const *x = a, *const *y = b;
+    char first[VM_POSITION_MAX], second[VM_POSITION_MAX];
+    vm_position(*x, first);
+    vm_position(*y, second);
+    return strcmp(first, second);
+}
+
+/* Those of the page, in order; *ret_next (empty: the last page) is where it ends. NULL without memory. */
+static json_t *cut_page(const struct vm_list *l, char ret_next[VM_POSITION_MAX])
+{
+    size_t i, n = json_array_size(l->vms);
+    json_t *vm, *page = json_array();
+    LMO_AUTO_FREE json_t **sorted = calloc(n + 1, sizeof *sorted);
+    int r = page && sorted ? 0 : LMO_E_NO_MEMORY;
+    ret_next[0] = '\0';
+    json_array_foreach(l->vms, i, vm)
+    {
+        if (sorted) {
+            sorted[i] = vm;
+        }
+    }
+    if (r == 0) {
+        qsort(sorted, n, sizeof(json_t *), by_position);
+    }
+    for (i = 0; r == 0 && i < n; i++) {
+        char at[VM_POSITION_MAX];
+        vm_position(sorted[i], at);
+        if (strcmp(at, l->page.after) <= 0) {
+            continue;
+        }
+        if (json_array_size(page) == l->page.limit) {
+            vm_position(sorted[i - 1], ret_next);
+            break;
+        }
+        r = lmo_json_add(page, json_incref(sorted[i]));
+    }
+    if (r < 0) {
+        json_decref(page);
+        return NULL;
+    }
+    return page;
+}
+
 static void vm_list_done(struct vm_list *l)
 {
+    char next[VM_POSITION_MAX];
     if (--l->pending > 0) {
         return;
     }
     json_t *body = json_object();
-    int r = lmo_json_put(body, "vms", l->vms);
+    int r = lmo_json_put(body, "vms", cut_page(l, next));
     r |= lmo_json_put(body, "hosts_unreachable", l->unreachable);
+    r |= lmo_page_put_next(body, &l->page, next[0] ? next : NULL);
+    json_decref(l->vms);
     if (r) {
         json_decref(body);
         engine_reply_fail(l->fn, l->arg, LMO_E_NO_MEMORY, "", "no memory for the list of guests");
@@ -173,6 +231,9 @@ static void add_vm(struct vm_list *l, const char *host, const json_t *item)
     memset(&vm, 0, sizeof vm);
     if (lmo_vm_facts_from_json(item, &vm, &err) < 0) {
         lmo_log(LMO_LOG_WARN, "host shows a guest that cannot be read", "host=%s why=%s", host, err.text);
+        return;
+    }
+    if (l->state[0] && strcmp(l->state, lmo_run_state_name(vm.state)) != 0) {
         return;
     }
     const struct entry *open = engine_entry_of_vm(l->engine, vm.uuid);
@@ -212,16 +273,24 @@ static void on_vms(void *arg, int code, const char *text, const json_t *body)
     vm_list_done(l);
 }
 
-static void vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+void engine_vm_list(struct request *q)
 {
+    struct lmo_engine *e = q->engine;
     struct vm_list *l = calloc(1, sizeof *l);
     if (!l) {
-        engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the list of guests");
+        engine_reply_fail(q->fn, q->arg, LMO_E_NO_MEMORY, "", "no memory for the list of guests");
         return;
     }
-    *l = (struct vm_list){.engine = e, .fn = fn, .arg = arg, .pending = 1, .vms = json_array(), .unreachable = json_array()};
+    if (q->name[0] && !engine_host(e, q->name)) {
+        engine_reply_fail(q->fn, q->arg, LMO_E_NOT_FOUND, "host", "host %s is not registered", q->name);
+        free(l);
+        return;
+    }
+    *l = (struct vm_list){.engine = e, .fn = q->fn, .arg = q->arg, .page = q->page, .pending = 1, .vms = json_array(),
+                          .unreachable = json_array()};
+    LMO_COPY(l->state, q->phase);
     for (struct host *h = e->hosts; h; h = h->hh.next) {
-        if (h->facts.host[0] && !h->facts.hypervisor[0]) {
+        if ((h->facts.host[0] && !h->facts.hypervisor[0]) || (q->name[0] && strcmp(q->name, h->row.name) != 0)) {
             continue;
         }
         struct vm_list_call *c = h->up ? calloc(1, sizeof *c) : NULL;
@@ -239,11 +308,6 @@ static void vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
         }
     }
     vm_list_done(l);
-}
-
-void engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
-{
-    vm_list(e, fn, arg);
 }
 
 /* ------------------------------------------------------------------ GET /v1/vms/{vm} */

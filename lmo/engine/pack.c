@@ -1,7 +1,8 @@
 /* pack.c - see pack.h.
  *
- * Form: runs, each a header (words that are left alone, zero words, words that are given) and the given words. Words
- * are 64 bits; what is left alone are members of arrays beyond their count. */
+ * Form: for each extent of the record that means something, a bit per block that says whether the block is given (it is not
+ * if it is all zeros), the blocks that are, and the words behind the last block. There is no branch for a block in either
+ * direction: which of them are zeros follows no pattern that a processor could learn. */
 #include "engine/pack.h"
 
 #include "base/assert.h"
@@ -9,17 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORDS (sizeof(struct lmo_migration) / sizeof(uint64_t))
+#define WORD   sizeof(uint64_t)
+#define BLOCK  (4 * WORD)
+#define BLOCKS (sizeof(struct lmo_migration) / BLOCK)
 
-_Static_assert(sizeof(struct lmo_migration) % sizeof(uint64_t) == 0, "a record is whole words");
-_Static_assert(WORDS <= UINT16_MAX, "a run's lengths fit their headers");
+_Static_assert(sizeof(struct lmo_migration) % WORD == 0, "a record is whole words");
+_Static_assert(sizeof(struct lmo_migration) / WORD <= UINT16_MAX, "places in a record fit their type");
 
-struct run {
-    uint16_t skipped, zeros, given, unused;
+struct part {
+    uint16_t at, words; /* of the record: from there, so many */
 };
 
 struct lmo_packed {
     uint32_t size, room; /* bytes of data: used, there */
+    struct part parts[LMO_EXTENTS];
     unsigned char data[];
 };
 
@@ -28,61 +32,58 @@ size_t lmo_packed_size(const struct lmo_packed *p)
     return sizeof *p + p->room;
 }
 
-static size_t count_zeros(const uint64_t *words, size_t at, size_t end)
+/* Whole words, and none of them twice: two extents may share one. */
+static void find_parts(const struct lmo_migration *m, struct part ret[LMO_EXTENTS])
 {
-    size_t i = at;
-    while (i + 8 <= end && (words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] | words[i + 5] |
-                            words[i + 6] | words[i + 7]) == 0) {
-        i += 8;
+    struct lmo_extent extents[LMO_EXTENTS];
+    size_t at = 0;
+    lmo_migration_extents(m, extents);
+    for (unsigned i = 0; i < LMO_EXTENTS; i++) {
+        size_t from = extents[i].at / WORD, to = (extents[i].at + extents[i].size + WORD - 1) / WORD;
+        from = from > at ? from : at;
+        to = to > from ? to : from;
+        ret[i] = (struct part){(uint16_t)from, (uint16_t)(to - from)};
+        at = to;
     }
-    while (i < end && words[i] == 0) {
-        i++;
-    }
-    return i - at;
 }
 
-static size_t count_given(const uint64_t *words, size_t at, size_t end)
+/* Bytes of the bits of so many blocks. */
+static size_t bits_size(size_t blocks)
 {
-    size_t i = at;
-    while (i < end && words[i] != 0) {
-        i++;
-    }
-    return i - at;
+    return (blocks + 7) / 8;
 }
 
-/* Appends the words from `at` to `end`, `skipped` behind the ones before; returns the new length. */
-static size_t pack_extent(const uint64_t *words, size_t skipped, size_t at, size_t end, unsigned char *out, size_t used)
+/* Returns the end of what it wrote to `out`, where BLOCK bytes more may have been changed. */
+static unsigned char *pack_part(const unsigned char *from, size_t words, unsigned char *out)
 {
-    while (at < end) {
-        size_t zeros = count_zeros(words, at, end), given = count_given(words, at + zeros, end);
-        struct run run = {(uint16_t)skipped, (uint16_t)zeros, (uint16_t)given, 0};
-        memcpy(out + used, &run, sizeof run);
-        memcpy(out + used + sizeof run, words + at + zeros, given * sizeof *words);
-        used += sizeof run + given * sizeof *words;
-        at += zeros + given;
-        skipped = 0;
+    size_t blocks = words * WORD / BLOCK, tail = words * WORD - blocks * BLOCK;
+    unsigned char *bits = out;
+    out += bits_size(blocks);
+    memset(bits, 0, bits_size(blocks));
+    for (size_t i = 0; i < blocks; i++, from += BLOCK) {
+        uint64_t w[BLOCK / WORD];
+        memcpy(w, from, BLOCK);
+        memcpy(out, w, BLOCK);
+        size_t given = (w[0] | w[1] | w[2] | w[3]) != 0;
+        bits[i / 8] |= (unsigned char)(given << i % 8);
+        out += given * BLOCK;
     }
-    return used;
+    memcpy(out, from, tail);
+    return out + tail;
 }
 
 struct lmo_packed *lmo_record_pack(const struct lmo_migration *m, struct lmo_packed *old)
 {
-    /* A run per word is the most: every run but an extent's last gives at least one. */
-    static _Thread_local unsigned char scratch[sizeof(struct lmo_migration) + (WORDS + LMO_EXTENTS) * sizeof(struct run)];
-    struct lmo_extent extents[LMO_EXTENTS];
+    static _Thread_local unsigned char scratch[sizeof(struct lmo_migration) + BLOCKS / 8 + LMO_EXTENTS + BLOCK];
+    struct part parts[LMO_EXTENTS];
     lmo_assert(m->task_count <= LMO_TASKS_MAX && m->vm.volume_count <= LMO_VOLUMES_MAX &&
                m->vm.port_count <= LMO_PORTS_MAX);
-    lmo_migration_extents(m, extents);
-    size_t used = 0, at = 0;
+    find_parts(m, parts);
+    unsigned char *end = scratch;
     for (unsigned i = 0; i < LMO_EXTENTS; i++) {
-        size_t from = extents[i].at / sizeof(uint64_t);
-        size_t to = (extents[i].at + extents[i].size + sizeof(uint64_t) - 1) / sizeof(uint64_t);
-        from = from > at ? from : at; /* two extents may share a word */
-        if (from < to) {
-            used = pack_extent((const uint64_t *)(const void *)m, from - at, from, to, scratch, used);
-            at = to;
-        }
+        end = pack_part((const unsigned char *)m + parts[i].at * WORD, parts[i].words, end);
     }
+    size_t used = (size_t)(end - scratch);
     if (!old || old->room < used || old->room / 2 > used) {
         size_t room = (used + 255) & ~(size_t)255; /* the next step's record is a little larger or smaller */
         struct lmo_packed *p = malloc(sizeof *p + room);
@@ -93,25 +94,38 @@ struct lmo_packed *lmo_record_pack(const struct lmo_migration *m, struct lmo_pac
         free(old);
         old = p;
     }
+    memcpy(old->parts, parts, sizeof parts);
     memcpy(old->data, scratch, used);
     old->size = (uint32_t)used;
     return old;
 }
 
+static const unsigned char *unpack_part(const unsigned char *in, const unsigned char *end, size_t words,
+                                        unsigned char *to)
+{
+    static const unsigned char zeros[BLOCK];
+    size_t blocks = words * WORD / BLOCK, tail = words * WORD - blocks * BLOCK;
+    const unsigned char *bits = in;
+    lmo_assert((size_t)(end - in) >= bits_size(blocks));
+    in += bits_size(blocks);
+    for (size_t i = 0; i < blocks; i++, to += BLOCK) {
+        size_t given = bits[i / 8] >> i % 8 & 1U;
+        const unsigned char *const from[] = {zeros, in};
+        memcpy(to, from[given], BLOCK);
+        in += given * BLOCK;
+    }
+    lmo_assert(in <= end && (size_t)(end - in) >= tail);
+    memcpy(to, in, tail);
+    return in + tail;
+}
+
 void lmo_record_unpack(const struct lmo_packed *p, struct lmo_migration *ret)
 {
-    unsigned char *out = (unsigned char *)ret;
-    size_t at = 0;
-    for (size_t used = 0; used < p->size;) {
-        struct run run;
-        memcpy(&run, p->data + used, sizeof run);
-        used += sizeof run;
-        size_t zeros = run.zeros * sizeof(uint64_t), given = run.given * sizeof(uint64_t);
-        at += run.skipped * sizeof(uint64_t);
-        lmo_assert(used + given <= p->size && at + zeros + given <= sizeof *ret);
-        memset(out + at, 0, zeros);
-        memcpy(out + at + zeros, p->data + used, given);
-        used += given;
-        at += zeros + given;
+    const unsigned char *in = p->data, *end = p->data + p->size;
+    for (unsigned i = 0; i < LMO_EXTENTS; i++) {
+        const struct part *part = &p->parts[i];
+        lmo_assert((size_t)part->at + part->words <= sizeof *ret / WORD);
+        in = unpack_part(in, end, part->words, (unsigned char *)ret + part->at * WORD);
     }
+    lmo_assert(in == end);
 }

@@ -1,7 +1,7 @@
 /* pack.h - a record while nobody works on it: without its zeros.
  *
  * A record is a large plain struct (limits times sizes) of which a migration uses a small part: unused volumes, ports and
- * tasks, the rest behind short texts. Packed it is what is left when runs of zero words are taken out; which members
+ * tasks, the rest behind short texts. Packed it is what is left when blocks of zeros are taken out; which members
  * there are plays no part, so a new member needs no change here. */
 #ifndef LMO_ENGINE_PACK_H
 #define LMO_ENGINE_PACK_H

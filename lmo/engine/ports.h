@@ -28,6 +28,17 @@ struct lmo_journal_line {
     char what[LMO_TEXT_MAX], why[LMO_TEXT_MAX];
 };
 
+/* The answer to a request that came with an idempotency key. */
+struct lmo_kept_answer {
+    char principal[LMO_NAME_MAX + 32], key[65], hash[65];
+    int64_t created_ms;
+    unsigned status;
+    char location[LMO_URL_MAX], etag[64];
+    const char *body;                   /* text, never NULL; empty with a location: the object there */
+    const struct lmo_kept_answer *next; /* of the same commit item */
+};
+#define LMO_ANSWER_KEPT_MS (INT64_C(7) * 24 * 3600 * 1000) /* then it may be forgotten */
+
 /* One migration's part of a transaction. */
 struct lmo_commit_item {
     const struct lmo_migration *record; /* whole; replaces what is there if its version is exactly one batch ahead */
@@ -35,8 +46,12 @@ struct lmo_commit_item {
     const struct lmo_journal_line *journal;
     unsigned journal_count;
     const char *xml;                    /* NULL: unchanged; the guest's XML as `describe` gave it */
-    const char *idempotency_key, *idempotency_hash, *principal; /* on insert, all or none */
+    const struct lmo_kept_answer *answers; /* to what changed it; or NULL */
 };
+/* The number under which a store keeps line i of a commit: they rise, with gaps. (A store that is older has 1, 2, 3 ...,
+ * which is below what its records' versions give.) */
+#define LMO_JOURNAL_NUMBER(expected_version, i) (((expected_version) << 16) + (i) + 1)
+
 struct lmo_commit_cursor {
     const char *host;
     uint64_t cursor;
@@ -54,6 +69,11 @@ struct lmo_audit_line {
     char outcome[32];            /* "asked", "ok", or the error's word */
     char detail[LMO_TEXT_MAX];
 };
+/* Empty and 0: any. */
+struct lmo_audit_filter {
+    const char *migration, *host, *principal;
+    int64_t since_ms, until_ms; /* from the first, below the second */
+};
 #define LMO_AUDIT_PENDING_MAX 4096 /* lines that wait for a commit */
 
 struct lmo_quarantine_row {
@@ -61,6 +81,21 @@ struct lmo_quarantine_row {
     int64_t at_ms;
     char why[LMO_TEXT_MAX];
 };
+
+/* Which migrations: empty and 0 mean any. */
+struct lmo_migration_filter {
+    char phase[32], vm[LMO_NAME_MAX], host[LMO_NAME_MAX]; /* vm: UUID or name; host: source or destination */
+    enum { LMO_ANY_STATE = 0, LMO_OPEN_ONLY, LMO_ENDED_ONLY } state;
+    int64_t since_ms, until_ms; /* accepted from the first on, before the second */
+    char before[LMO_ID_MAX];    /* ids below this one */
+};
+
+struct lmo_token_row {
+    char id[LMO_ID_MAX], name[LMO_NAME_MAX], role[32], hash[65]; /* hash: hexadecimal SHA-256 of the secret */
+    int64_t created_ms, expires_ms, revoked_ms;                  /* revoked 0: it is not */
+    char created_by[LMO_NAME_MAX + 32];
+};
+#define LMO_TOKENS_MAX 4096 /* in force at once */
 
 struct lmo_store;
 struct lmo_store_ops {
@@ -77,14 +112,13 @@ struct lmo_store_ops {
     int (*load_open)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_migration *m, const char *xml),
                      void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     int (*get)(struct lmo_store *s, const char *id, struct lmo_migration *ret, struct lmo_err *err) LMO_MUST_CHECK;
-    /* Newest first; empty phase or vm = any. `before` = an id to continue below, or empty. */
-    int (*list)(struct lmo_store *s, const char *phase, const char *vm, const char *before, unsigned limit,
-                int (*cb)(void *arg, const struct lmo_migration *m), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
-    int (*journal)(struct lmo_store *s, const char *id, int (*cb)(void *arg, const struct lmo_journal_line *l),
-                   void *arg, struct lmo_err *err) LMO_MUST_CHECK;
-    /* NOT_FOUND if the key is new; else the migration's id and the request's hash that came with it. */
-    int (*idempotency)(struct lmo_store *s, const char *principal, const char *key, char ret_hash[65],
-                       char ret_migration[LMO_ID_MAX], struct lmo_err *err) LMO_MUST_CHECK;
+    /* Newest first. `summary`: how lists show one that has ended; NULL: it is open, or ended before summaries were kept. */
+    int (*list)(struct lmo_store *s, const struct lmo_migration_filter *f, unsigned limit,
+                int (*cb)(void *arg, const char *id, const char *summary), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+    /* From line `after` + 1 on, at most `limit` (0: all) lines; the first one has number 1. */
+    int (*journal)(struct lmo_store *s, const char *id, uint64_t after, unsigned limit,
+                   int (*cb)(void *arg, uint64_t n, const struct lmo_journal_line *l), void *arg,
+                   struct lmo_err *err) LMO_MUST_CHECK;
     int (*host_put)(struct lmo_store *s, const struct lmo_host_row *h, struct lmo_err *err) LMO_MUST_CHECK; /* CONFLICT if it is there */
     /* Replaces what was set for this host. NOT_FOUND if it is not registered. */
     int (*host_limits)(struct lmo_store *s, const char *name, const struct lmo_host_limits *limits, struct lmo_err *err) LMO_MUST_CHECK;
@@ -92,14 +126,25 @@ struct lmo_store_ops {
     int (*host_list)(struct lmo_store *s, int (*cb)(void *arg, const struct lmo_host_row *h), void *arg,
                      struct lmo_err *err) LMO_MUST_CHECK;
     /* The rest may be missing (NULL) in a store that one coordinator alone uses, as tests' do. */
+    /* NOT_FOUND if the key is new. *ret_body (owned by the caller) is what ret->body points to. */
+    int (*answer)(struct lmo_store *s, const char *principal, const char *key, struct lmo_kept_answer *ret, char **ret_body,
+                  struct lmo_err *err) LMO_MUST_CHECK;
+    /* The answer goes into the transaction of the next call that writes, whatever that is, and is forgotten if it fails; a
+     * commit() of nothing stores it alone. Copied. */
+    int (*answer_with)(struct lmo_store *s, const struct lmo_kept_answer *a) LMO_MUST_CHECK;
+    int (*token_put)(struct lmo_store *s, const struct lmo_token_row *t, struct lmo_err *err) LMO_MUST_CHECK; /* CONFLICT: the name is taken */
+    int (*token_revoke)(struct lmo_store *s, const char *id, int64_t at_ms, struct lmo_err *err) LMO_MUST_CHECK;
+    /* Those that are not revoked and did not expire before `now_ms`. */
+    int (*token_list)(struct lmo_store *s, int64_t now_ms, int (*cb)(void *arg, const struct lmo_token_row *t), void *arg,
+                      struct lmo_err *err) LMO_MUST_CHECK;
     /* This coordinator's term: above that of every one before it; durable since the store was opened. */
     uint64_t (*term)(const struct lmo_store *s);
     /* CONFLICT: another coordinator has taken over since. Every write says so too. */
     int (*check_term)(struct lmo_store *s, struct lmo_err *err) LMO_MUST_CHECK;
     /* Kept, and stored with the next commit, in its transaction. LIMIT: too many wait already. */
     int (*audit)(struct lmo_store *s, const struct lmo_audit_line *l) LMO_MUST_CHECK;
-    /* Newest first; empty migration or host: any; below line `before` (0: from the newest). */
-    int (*audit_list)(struct lmo_store *s, const char *migration, const char *host, uint64_t before, unsigned limit,
+    /* Newest first; below line `before` (0: from the newest). */
+    int (*audit_list)(struct lmo_store *s, const struct lmo_audit_filter *f, uint64_t before, unsigned limit,
                       int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
     /* Sets an open migration aside, durably. load_open does so by itself with a record that cannot be read. */
     int (*quarantine)(struct lmo_store *s, const struct lmo_quarantine_row *row, struct lmo_err *err) LMO_MUST_CHECK;

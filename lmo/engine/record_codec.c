@@ -229,14 +229,15 @@ _Static_assert(LMO_OP_COUNT <= 64, "the set of dispatched kinds is one word");
 static int write_dispatched(uint64_t set, struct lmo_buf *buf)
 {
     int r = lmo_buf_append_str(buf, ",\"" DISPATCHED "\":[");
-    bool first = true;
+    const char *before = "\"";
     for (int kind = LMO_OP_NONE + 1; r == 0 && kind < LMO_OP_COUNT; kind++) {
         if (set >> kind & 1) {
-            r = lmo_buf_appendf(buf, "%s\"%s\"", first ? "" : ",", lmo_op_words.text(kind));
-            first = false;
+            r = lmo_buf_append_str(buf, before);
+            r = r < 0 ? r : lmo_buf_append_str(buf, lmo_op_words.text(kind));
+            before = "\",\"";
         }
     }
-    return r < 0 ? r : lmo_buf_append_str(buf, "]}");
+    return r < 0 ? r : lmo_buf_append_str(buf, before[1] ? "\"]}" : "]}");
 }
 
 static int decode_dispatched(const json_t *root, uint64_t *ret, struct lmo_err *err)
@@ -261,46 +262,87 @@ static int decode_dispatched(const json_t *root, uint64_t *ret, struct lmo_err *
 
 /* ------------------------------------------------------------------ whole records */
 
-int lmo_record_encode(const struct lmo_migration *m, char **ret_text, struct lmo_err *err)
+int lmo_record_write(const struct lmo_migration *m, struct lmo_buf *buf, struct lmo_err *err)
 {
-    LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(LMO_RECORD_TEXT_MAX);
-    int r = lmo_buf_reserve(&buf, TEXT_USUAL);
+    lmo_buf_reset(buf);
+    int r = lmo_buf_reserve(buf, TEXT_USUAL);
     if (r == 0) {
-        r = lmo_codec_write(&record_table, m, true, &buf);
+        r = lmo_codec_write(&record_table, m, true, buf);
     }
     if (r == 0) {
-        lmo_assert(buf.len > 2 && buf.data[buf.len - 1] == '}'); /* not empty: it has required members */
-        buf.len--;
-        r = write_dispatched(m->dispatched, &buf);
+        lmo_assert(buf->len > 2 && buf->data[buf->len - 1] == '}'); /* not empty: it has required members */
+        buf->len--;
+        r = write_dispatched(m->dispatched, buf);
     }
     if (r == LMO_E_TOO_LARGE) {
         return lmo_fail(err, r, "record of more than %u bytes", LMO_RECORD_TEXT_MAX);
     }
+    return r < 0 ? lmo_fail(err, r, "out of memory") : 0;
+}
+
+int lmo_record_encode(const struct lmo_migration *m, char **ret_text, struct lmo_err *err)
+{
+    LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(LMO_RECORD_TEXT_MAX);
+    int r = lmo_record_write(m, &buf, err);
     char *text = r == 0 ? lmo_buf_take(&buf, NULL) : NULL;
-    if (!text) {
-        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    if (r == 0 && !text) {
+        r = lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
-    *ret_text = text;
-    return 0;
+    if (r == 0) {
+        *ret_text = text;
+    }
+    return r;
+}
+
+/* The usual: a record as lmo_record_write writes it, with nothing in it that needs an escape. */
+static bool read_usual(const char *text, size_t len, struct lmo_migration *m)
+{
+    struct lmo_span words = {0};
+    if (lmo_codec_read(&record_table, text, len, DISPATCHED, m, &words) < 0) {
+        return false;
+    }
+    int kind = LMO_OP_NONE; /* of the word before: they stand in order */
+    for (size_t at = 1; at + 1 < words.len;) {
+        const char *word = words.at + at + 1, *end = memchr(word, '"', words.len - at - 1);
+        size_t size = (size_t)(end - word);
+        do {
+            if (++kind == LMO_OP_COUNT) {
+                return false;
+            }
+        } while (strncmp(lmo_op_words.text(kind), word, size) != 0 || lmo_op_words.text(kind)[size] != '\0');
+        m->dispatched |= UINT64_C(1) << kind;
+        at += size + 3; /* "word", */
+    }
+    return true;
+}
+
+static int decode_tree(const char *text, size_t len, struct lmo_migration *m, struct lmo_err *why)
+{
+    LMO_AUTO_JSON json_t *root = NULL;
+    int r = lmo_json_parse_object(text, len, LMO_RECORD_TEXT_MAX, &root, why);
+    if (r == 0) {
+        r = lmo_codec_decode(&record_table, root, m, why);
+    }
+    if (r == 0) {
+        r = decode_dispatched(root, &m->dispatched, why);
+    }
+    if (r == 0) {
+        r = lmo_codec_check_known(&record_table, root, DISPATCHED, why);
+    }
+    return r;
 }
 
 int lmo_record_decode(const char *text, size_t len, struct lmo_migration *ret, struct lmo_err *err)
 {
     struct lmo_err why = {0};
-    LMO_AUTO_JSON json_t *root = NULL;
     LMO_AUTO_FREE struct lmo_migration *m = calloc(1, sizeof(*m));
     if (!m) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
-    int r = lmo_json_parse_object(text, len, LMO_RECORD_TEXT_MAX, &root, &why);
-    if (r == 0) {
-        r = lmo_codec_decode(&record_table, root, m, &why);
-    }
-    if (r == 0) {
-        r = decode_dispatched(root, &m->dispatched, &why);
-    }
-    if (r == 0) {
-        r = lmo_codec_check_known(&record_table, root, DISPATCHED, &why);
+    int r = 0;
+    if (len > LMO_RECORD_TEXT_MAX || !read_usual(text, len, m)) {
+        memset(m, 0, sizeof(*m));
+        r = decode_tree(text, len, m, &why);
     }
     if (r == 0 && m->resource_count == 0 && m->dispatched != 0 && !lmo_phase_is(m->phase, LMO_PHASE_TERMINAL)) {
         lmo_resources_derive(m);

@@ -36,18 +36,26 @@ void engine_reply_fail(lmo_engine_reply_fn *fn, void *arg, int code, const char 
     fn(arg, &r);
 }
 
-/* `entry`: if the record is open. */
-static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m,
-                            const struct entry *entry)
+void engine_reply_object(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location,
+                         const char *etag)
 {
-    json_t *j = engine_migration_json(m, entry);
-    if (!j) {
+    if (!body) {
         engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
         return;
     }
-    char location[64];
+    struct lmo_engine_reply r = {
+        .http_status = status, .body = body, .text = "", .field = "", .location = location, .etag = etag};
+    fn(arg, &r);
+}
+
+/* `entry`: if the record is open. */
+void engine_reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status, const struct lmo_migration *m,
+                            const struct entry *entry)
+{
+    char location[64], etag[LMO_ETAG_MAX];
     (void)snprintf(location, sizeof location, "/v1/migrations/%s", m->id);
-    engine_reply_ok(fn, arg, status, j, status == 202 ? location : "");
+    engine_migration_etag(m, etag);
+    engine_reply_object(fn, arg, status, engine_migration_json(m, entry), status == 202 ? location : "", etag);
 }
 
 /* ------------------------------------------------------------------ from any thread to the loop */
@@ -55,7 +63,9 @@ static void reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 static void run_request(void *arg)
 {
     struct request *r = arg;
-    r->run(r);
+    if (engine_keyed_begin(r)) {
+        r->run(r);
+    }
     free(r);
 }
 
@@ -96,13 +106,25 @@ static void host_add(struct request *r)
     h->engine = e;
     LMO_COPY(h->row.name, r->name);
     LMO_COPY(h->row.url, r->url);
+    if (engine_would(r, 201, NULL, "host %s would be registered, and its worker connected to", r->name)) {
+        free(h);
+        return;
+    }
+    char location[LMO_NAME_MAX + 16], etag[LMO_ETAG_MAX];
+    (void)snprintf(location, sizeof location, "/v1/hosts/%s", h->row.name);
+    engine_host_etag(h, etag);
     /* First what can be taken back, then what is durable. */
     int rc = e->workers->ops->host_add(e->workers, h->row.name, h->row.url, 0, &err);
     if (rc == 0 && (rc = engine_admission_host_add(e, h, &err)) < 0) {
         e->workers->ops->host_remove(e->workers, h->row.name);
-    } else if (rc == 0 && (rc = e->store->ops->host_put(e->store, &h->row, &err)) < 0) {
-        e->workers->ops->host_remove(e->workers, h->row.name);
-        engine_admission_host_remove(e, h);
+    } else if (rc == 0) {
+        LMO_AUTO_JSON json_t *shown = engine_host_json(e, h);
+        engine_keep_with_next_write(r, 201, shown, location, etag);
+        rc = e->store->ops->host_put(e->store, &h->row, &err);
+        if (rc < 0) {
+            e->workers->ops->host_remove(e->workers, h->row.name);
+            engine_admission_host_remove(e, h);
+        }
     }
     if (rc < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
@@ -112,19 +134,48 @@ static void host_add(struct request *r)
     HASH_ADD_STR(e->hosts, row.name, h);
     engine_admission_host_changed(e, h);
     lmo_log(LMO_LOG_INFO, "host registered", "host=%s url=%s", h->row.name, h->row.url);
-    char location[LMO_NAME_MAX + 16];
-    (void)snprintf(location, sizeof location, "/v1/hosts/%s", h->row.name);
-    engine_reply_ok(r->fn, r->arg, 201, engine_host_json(r->engine, h), location);
+    engine_reply_object(r->fn, r->arg, 201, engine_host_json(e, h), location, etag);
+}
+
+static const char *host_state_text(const struct host *h)
+{
+    return !h->known ? "unknown" : h->up ? "up" : "down";
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct host *const *x = a, *const *y = b;
+    return strcmp((*x)->row.name, (*y)->row.name);
+}
+
+/* Those of the page and one more, by name; `state` empty: all. *ret_count may be above the page's limit by one. */
+static const struct host **hosts_of_page(struct lmo_engine *e, const char *state, const struct lmo_page *page, unsigned *ret_count)
+{
+    unsigned n = 0;
+    const struct host **list = calloc(HASH_COUNT(e->hosts) + 1, sizeof *list);
+    for (const struct host *h = e->hosts; list && h; h = h->hh.next) {
+        if (strcmp(h->row.name, page->after) > 0 && (!state[0] || strcmp(state, host_state_text(h)) == 0)) {
+            list[n++] = h;
+        }
+    }
+    if (list) {
+        qsort(list, n, sizeof *list, by_name);
+    }
+    *ret_count = n > page->limit + 1 ? page->limit + 1 : n;
+    return list;
 }
 
 static void host_list(struct request *r)
 {
+    unsigned count = 0, limit = r->page.limit;
+    LMO_AUTO_FREE const struct host **hosts = hosts_of_page(r->engine, r->phase, &r->page, &count);
     json_t *list = json_array(), *body = json_object();
-    int rc = 0;
-    for (struct host *h = r->engine->hosts; h; h = h->hh.next) {
-        rc |= lmo_json_add(list, engine_host_json(r->engine, h));
+    int rc = hosts ? 0 : LMO_E_NO_MEMORY;
+    for (unsigned i = 0; hosts && i < count && i < limit; i++) {
+        rc |= lmo_json_add(list, engine_host_json(r->engine, hosts[i]));
     }
     rc |= lmo_json_put(body, "hosts", list);
+    rc |= hosts ? lmo_page_put_next(body, &r->page, count > limit ? hosts[limit - 1]->row.name : NULL) : 0;
     if (rc) {
         json_decref(body);
         engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the list of hosts");
@@ -140,7 +191,9 @@ static void host_get(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
         return;
     }
-    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(r->engine, h), "");
+    char etag[LMO_ETAG_MAX];
+    engine_host_etag(h, etag);
+    engine_reply_object(r->fn, r->arg, 200, engine_host_json(r->engine, h), "", etag);
 }
 
 static bool host_in_use(struct lmo_engine *e, const char *name, const char **ret_id)
@@ -171,7 +224,12 @@ static void host_limits(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
         return;
     }
-    struct lmo_host_limits next = h->row.limits;
+    char etag[LMO_ETAG_MAX];
+    engine_host_etag(h, etag);
+    if (!engine_matches(r, etag)) {
+        return;
+    }
+    struct lmo_host_limits next = h->row.limits, before = next;
     const struct lmo_host_limits *set = &r->limits;
     next.given = (next.given & ~r->reset) | set->given;
     next.max_incoming = set->given & LMO_HOST_LIMIT_INCOMING ? set->max_incoming : next.max_incoming;
@@ -180,13 +238,22 @@ static void host_limits(struct request *r)
         set->given & LMO_HOST_LIMIT_BANDWIDTH ? set->max_bandwidth_bytes_per_s : next.max_bandwidth_bytes_per_s;
     next.memory_keep_free_bytes =
         set->given & LMO_HOST_LIMIT_KEEP_FREE ? set->memory_keep_free_bytes : next.memory_keep_free_bytes;
-    if (e->store->ops->host_limits(e->store, r->name, &next, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+    h->row.limits = next;
+    engine_admission_host_changed(e, h); /* nothing is decided by it before this turn of the loop has ended */
+    json_t *shown = engine_host_json(e, h);
+    engine_host_etag(h, etag);
+    bool only_asked = engine_would(r, 200, json_incref(shown), "the limits of host %s would be set", r->name);
+    engine_keep_with_next_write(r, 200, shown, "", etag);
+    if (only_asked || e->store->ops->host_limits(e->store, r->name, &next, &err) < 0) {
+        h->row.limits = before;
+        engine_admission_host_changed(e, h);
+        json_decref(shown);
+        if (!only_asked) {
+            engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+        }
         return;
     }
-    h->row.limits = next;
-    engine_admission_host_changed(e, h);
-    engine_reply_ok(r->fn, r->arg, 200, engine_host_json(e, h), "");
+    engine_reply_object(r->fn, r->arg, 200, shown, "", etag);
 }
 
 static void host_remove(struct request *r)
@@ -195,11 +262,24 @@ static void host_remove(struct request *r)
     struct host *h = engine_host(e, r->name);
     struct lmo_err err = {0};
     const char *id;
+    char etag[LMO_ETAG_MAX];
     if (!h) {
         engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
-    } else if (host_in_use(e, r->name, &id)) {
+        return;
+    }
+    engine_host_etag(h, etag);
+    if (!engine_matches(r, etag)) {
+        return;
+    }
+    if (host_in_use(e, r->name, &id)) {
         engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name", "host %s takes part in migration %s", r->name, id);
-    } else if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
+        return;
+    }
+    if (engine_would(r, 204, NULL, "host %s would be forgotten", r->name)) {
+        return;
+    }
+    engine_keep_with_next_write(r, 204, NULL, "", "");
+    if (e->store->ops->host_delete(e->store, r->name, &err) < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
     } else {
         e->workers->ops->host_remove(e->workers, r->name);
@@ -215,6 +295,8 @@ static void host_remove(struct request *r)
 
 struct creation {
     struct lmo_engine *engine;
+    struct lmo_ask ask;
+    struct keyed *keyed;
     struct lmo_migrate_request req;
     lmo_engine_reply_fn *fn;
     void *arg;
@@ -333,41 +415,19 @@ static int judge(struct creation *c, const struct found_vm *f, const char **fiel
     return engine_admission_possible(e, engine_host(e, f->host), dst, &f->facts, err);
 }
 
-/* True if the request was answered from an earlier one with the same key. */
-static bool repeated(struct lmo_engine *e, const struct lmo_migrate_request *req, lmo_engine_reply_fn *fn, void *arg)
+/* A dry run: what admission would do with it now, as the youngest of the queue. */
+static void say_what_would_be(struct creation *c, const struct lmo_migration *m, const struct found_vm *found)
 {
-    char hash[65], id[LMO_ID_MAX];
-    struct lmo_err err = {0};
-    if (!req->idempotency_key[0]) {
-        return false;
-    }
-    for (const struct entry *en = e->creations; en; en = en->next_created) {
-        if (strcmp(en->request->idempotency_key, req->idempotency_key) == 0 &&
-            strcmp(en->request->principal, req->principal) == 0) {
-            engine_reply_fail(fn, arg, LMO_E_CONFLICT, "Idempotency-Key",
-                              "a request with this key is being carried out");
-            return true;
-        }
-    }
-    int rc = e->store->ops->idempotency(e->store, req->principal, req->idempotency_key, hash, id, &err);
-    if (rc == LMO_E_NOT_FOUND) {
-        return false;
-    }
-    static struct lmo_migration m;
-    const struct entry *open = rc == 0 ? engine_entry(e, id) : NULL;
+    struct request r = {.engine = c->engine, .ask = c->ask, .fn = c->fn, .arg = c->arg};
+    char held[LMO_TEXT_MAX] = "";
+    json_t *result = NULL;
+    int rc = engine_admission_what_if(c->engine, m, held, sizeof held, &result);
     if (rc < 0) {
-        engine_reply_fail(fn, arg, rc, "", "%s", err.text);
-    } else if (strcmp(hash, req->idempotency_hash) != 0) {
-        engine_reply_fail(fn, arg, LMO_E_REFUSED, "Idempotency-Key",
-                          "this key came with another request before (migration %s)", id);
-    } else if (open) {
-        reply_migration(fn, arg, 202, engine_record(open), open);
-    } else if (e->store->ops->get(e->store, id, &m, &err) < 0) {
-        engine_reply_fail(fn, arg, err.code, "", "%s", err.text);
-    } else {
-        reply_migration(fn, arg, 202, &m, NULL);
+        engine_reply_fail(c->fn, c->arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
+        return;
     }
-    return true;
+    (void)engine_would(&r, 202, result, "guest %s would be moved from %s to %s; %s%s", c->req.vm, found->host, c->req.destination,
+                       held[0] ? "it would wait for " : "it would start at once", held);
 }
 
 /* The guest was looked for. Several requests may have been looking at the same time: whatever was asked before that is
@@ -381,11 +441,13 @@ static void create(void *arg, const struct found_vm *found)
     const char *field = "";
     uint64_t epoch = 0;
     e->creating--;
-    if (repeated(e, &c->req, c->fn, c->arg)) {
+    int r = judge(c, found, &field, &err);
+    if (r == 0 && c->ask.dry_run) {
+        fill_record(c, found, LMO_EPOCH_STRIDE, &m);
+        say_what_would_be(c, &m, found);
         free(c);
         return;
     }
-    int r = judge(c, found, &field, &err);
     if (r == 0) {
         r = e->store->ops->next_epoch(e->store, found->facts.uuid, 1, &epoch, &err);
     }
@@ -406,6 +468,7 @@ static void create(void *arg, const struct found_vm *found)
     DL_APPEND2(e->creations, entry, prev_created, next_created);
     entry->created_fn = c->fn;
     entry->created_arg = c->arg;
+    entry->created_keyed = c->keyed;
     free(c);
     engine_journal(entry, "accepted", req->principal);
     engine_inserted(entry); /* whether it may start is decided before the commit: admission.c */
@@ -420,7 +483,7 @@ void engine_created(struct entry *entry, int code, const char *text)
     if (code < 0) {
         engine_reply_fail(entry->created_fn, entry->created_arg, code, "", "%s", text);
     } else {
-        reply_migration(entry->created_fn, entry->created_arg, 202, engine_record(entry), entry);
+        engine_reply_migration(entry->created_fn, entry->created_arg, 202, engine_record(entry), entry);
     }
     free(req);
 }
@@ -429,9 +492,6 @@ static void migrate(struct request *r)
 {
     struct lmo_engine *e = r->engine;
     struct lmo_err err = {0};
-    if (repeated(e, &r->migrate, r->fn, r->arg)) {
-        return;
-    }
     if (e->stalled) {
         engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written; nothing is started");
         return;
@@ -453,7 +513,8 @@ static void migrate(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a request");
         return;
     }
-    *c = (struct creation){.engine = e, .req = r->migrate, .fn = r->fn, .arg = r->arg};
+    *c = (struct creation){
+        .engine = e, .ask = r->ask, .keyed = r->keyed, .req = r->migrate, .fn = r->fn, .arg = r->arg};
     const char *field = "";
     if (complete_policy(&c->req.policy, &field, &err) < 0) {
         creation_fail(c, err.code, field, err.text);
@@ -471,7 +532,7 @@ static void migrate(struct request *r)
     }
 }
 
-/* ------------------------------------------------------------------ looking at migrations */
+/* ------------------------------------------------------------------ waiting for news of a migration */
 
 static void waiter_unlink(struct waiter *w)
 {
@@ -487,7 +548,7 @@ static void waiter_unlink(struct waiter *w)
 static void waiter_answer(struct waiter *w)
 {
     lmo_loop_cancel(w->engine->loop, &w->timer);
-    reply_migration(w->fn, w->arg, w->status, engine_record(w->entry), w->entry);
+    engine_reply_migration(w->fn, w->arg, w->status, engine_record(w->entry), w->entry);
     free(w);
 }
 
@@ -535,7 +596,7 @@ void engine_fail_waiters(struct entry *entry, int code, const char *why)
 }
 
 /* Answers `r` when the record is committed with a version above `version`, or after wait_ms with what there is. */
-static void wait_for(struct request *r, struct entry *entry, uint64_t version, uint32_t wait_ms, unsigned status)
+void engine_wait_for(struct request *r, struct entry *entry, uint64_t version, uint32_t wait_ms, unsigned status)
 {
     struct waiter *w = calloc(1, sizeof *w);
     if (!w || lmo_loop_timer(r->engine->loop, wait_ms, on_wait_over, w, &w->timer) < 0) {
@@ -547,6 +608,7 @@ static void wait_for(struct request *r, struct entry *entry, uint64_t version, u
     w->entry = entry;
     w->version = version;
     w->status = status;
+    w->keyed = r->keyed;
     w->fn = r->fn;
     w->arg = r->arg;
     w->next = entry->waiters;
@@ -558,94 +620,7 @@ static void wait_for(struct request *r, struct entry *entry, uint64_t version, u
 /* E3: answered by the commit of what was just applied. */
 void engine_wait_committed(struct request *r, struct entry *entry)
 {
-    wait_for(r, entry, entry->version - 1, CANCEL_COMMIT_MS, 202);
-}
-
-static void migration_get(struct request *r)
-{
-    static struct lmo_migration m;
-    struct lmo_err err = {0};
-    struct entry *entry = engine_entry(r->engine, r->name);
-    if (!entry || entry->stored_version == 0) {
-        if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
-            engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
-                              err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
-        } else {
-            reply_migration(r->fn, r->arg, 200, &m, NULL);
-        }
-        return;
-    }
-    engine_admission_tell(entry);
-    if (r->wait_ms == 0 || entry->version > r->version || entry->waiter_count >= LMO_WAITERS_MAX) {
-        reply_migration(r->fn, r->arg, 200, engine_record(entry), entry);
-        return;
-    }
-    wait_for(r, entry, r->version, r->wait_ms, 200);
-}
-
-struct listing {
-    struct lmo_engine *engine;
-    json_t *array;
-    int failed;
-};
-
-static int list_one(void *arg, const struct lmo_migration *m)
-{
-    struct listing *l = arg;
-    const struct entry *open = engine_entry(l->engine, m->id); /* progress is newer in memory */
-    l->failed |= lmo_json_add(l->array, engine_migration_json(open ? engine_record(open) : m, open));
-    return 0;
-}
-
-static void migration_list(struct request *r)
-{
-    struct lmo_err err = {0};
-    struct listing l = {.engine = r->engine, .array = json_array()};
-    int rc = r->engine->store->ops->list(r->engine->store, r->phase, r->name, r->before, r->limit, list_one, &l, &err);
-    json_t *body = json_object();
-    l.failed |= lmo_json_put(body, "migrations", l.array);
-    if (rc < 0 || l.failed) {
-        json_decref(body);
-        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the list");
-        return;
-    }
-    engine_reply_ok(r->fn, r->arg, 200, body, "");
-}
-
-static int journal_one(void *arg, const struct lmo_journal_line *line)
-{
-    struct listing *l = arg;
-    json_t *j = json_object();
-    int r = lmo_json_put_i64(j, "at_ms", line->at_ms);
-    r |= lmo_json_put_str(j, "phase", line->phase);
-    /* Texts may have been cut within a character. */
-    r |= lmo_json_put(j, "what", lmo_codec_string(line->what, sizeof line->what - 1));
-    r |= lmo_json_put(j, "why", lmo_codec_string(line->why, sizeof line->why - 1));
-    l->failed |= r;
-    l->failed |= lmo_json_add(l->array, j);
-    return 0;
-}
-
-static void migration_journal(struct request *r)
-{
-    static struct lmo_migration m;
-    struct lmo_err err = {0};
-    struct listing l = {.engine = r->engine};
-    if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
-                          err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
-        return;
-    }
-    l.array = json_array();
-    int rc = r->engine->store->ops->journal(r->engine->store, r->name, journal_one, &l, &err);
-    json_t *body = json_object();
-    l.failed |= lmo_json_put(body, "journal", l.array);
-    if (rc < 0 || l.failed) {
-        json_decref(body);
-        engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s", rc < 0 ? err.text : "no memory for the journal");
-        return;
-    }
-    engine_reply_ok(r->fn, r->arg, 200, body, "");
+    engine_wait_for(r, entry, entry->version - 1, CANCEL_COMMIT_MS, 202);
 }
 
 static void migration_cancel(struct request *r)
@@ -657,7 +632,11 @@ static void migration_cancel(struct request *r)
         if (r->engine->store->ops->get(r->engine->store, r->name, &m, &err) < 0) {
             engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
                               err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
-        } else {
+            return;
+        }
+        char ended[LMO_ETAG_MAX];
+        engine_migration_etag(&m, ended);
+        if (engine_matches(r, ended)) {
             engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id,
                               lmo_phase_text(m.phase));
         }
@@ -667,9 +646,22 @@ static void migration_cancel(struct request *r)
         engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
         return;
     }
-    char text[LMO_TEXT_MAX];
+    char text[LMO_TEXT_MAX], etag[LMO_ETAG_MAX];
+    engine_migration_etag(engine_record(entry), etag);
+    if (!engine_matches(r, etag)) {
+        return;
+    }
     (void)snprintf(text, sizeof text, "cancelled by %.200s", r->url);
     struct lmo_event ev = {.kind = LMO_EV_CANCEL, .text = text};
+    if (r->ask.dry_run) {
+        if (engine_try(entry, &ev, &err) < 0) {
+            engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
+        } else {
+            (void)engine_would(r, 202, NULL, "migration %s, which is in %s, would be undone", entry->id,
+                               lmo_phase_text(entry->phase));
+        }
+        return;
+    }
     if (engine_apply(entry, &ev, &err) < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
         return;
@@ -681,7 +673,7 @@ static void migration_cancel(struct request *r)
 
 static void vm_list(struct request *r)
 {
-    engine_vm_list(r->engine, r->fn, r->arg);
+    engine_vm_list(r);
 }
 
 static void vm_get(struct request *r)
@@ -691,7 +683,7 @@ static void vm_get(struct request *r)
 
 struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name)
 {
-    struct request r = {.run = run, .fn = fn, .arg = arg};
+    struct request r = {.run = run, .ask = engine_asked(), .fn = fn, .arg = arg};
     LMO_COPY(r.name, name);
     return r;
 }
@@ -703,9 +695,12 @@ int lmo_engine_host_add(struct lmo_engine *e, const char *name, const char *url,
     return engine_post(e, &r);
 }
 
-int lmo_engine_host_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_host_list(struct lmo_engine *e, const char *state, const struct lmo_page *page, lmo_engine_reply_fn *fn,
+                         void *arg)
 {
     struct request r = engine_request(host_list, fn, arg, "");
+    LMO_COPY(r.phase, state);
+    r.page = *page;
     return engine_post(e, &r);
 }
 
@@ -730,9 +725,12 @@ int lmo_engine_host_remove(struct lmo_engine *e, const char *name, lmo_engine_re
     return engine_post(e, &r);
 }
 
-int lmo_engine_vm_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_vm_list(struct lmo_engine *e, const char *host, const char *state, const struct lmo_page *page,
+                       lmo_engine_reply_fn *fn, void *arg)
 {
-    struct request r = engine_request(vm_list, fn, arg, "");
+    struct request r = engine_request(vm_list, fn, arg, host);
+    LMO_COPY(r.phase, state);
+    r.page = *page;
     return engine_post(e, &r);
 }
 
@@ -746,31 +744,11 @@ int lmo_engine_migrate(struct lmo_engine *e, const struct lmo_migrate_request *r
 {
     struct request r = engine_request(migrate, fn, arg, "");
     r.migrate = *req;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_migration_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
-                             lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(migration_get, fn, arg, id);
-    r.version = wait_version;
-    r.wait_ms = wait_ms;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_migration_list(struct lmo_engine *e, const char *phase, const char *vm, const char *before, unsigned limit,
-                              lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(migration_list, fn, arg, vm);
-    LMO_COPY(r.phase, phase);
-    LMO_COPY(r.before, before);
-    r.limit = limit;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_migration_journal(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(migration_journal, fn, arg, id);
+    if (!r.ask.key[0] && req->idempotency_key[0]) {
+        LMO_COPY(r.ask.principal, req->principal);
+        LMO_COPY(r.ask.key, req->idempotency_key);
+        LMO_COPY(r.ask.hash, req->idempotency_hash);
+    }
     return engine_post(e, &r);
 }
 

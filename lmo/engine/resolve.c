@@ -22,6 +22,13 @@ struct resolving {
     } calls[LOOKS];
 };
 
+static bool still_matches(struct request *q, const struct entry *entry)
+{
+    char etag[LMO_ETAG_MAX];
+    engine_migration_etag(engine_record(entry), etag);
+    return engine_matches(q, etag);
+}
+
 static void decide(struct resolving *r)
 {
     struct request *q = r->request;
@@ -34,7 +41,14 @@ static void decide(struct resolving *r)
     char text[LMO_TEXT_MAX];
     (void)snprintf(text, sizeof text, "by %.90s: %.150s", q->url, q->reason);
     struct lmo_event ev = {.kind = LMO_EV_RESOLVE, .resolution = q->resolution, .view = &r->view, .text = text};
-    if (engine_apply(entry, &ev, &err) < 0) {
+    if (!still_matches(q, entry)) { /* asked for again: both hosts were looked at meanwhile */
+        return;
+    }
+    if (q->ask.dry_run && engine_try(entry, &ev, &err) == 0) {
+        (void)engine_would(q, 202, NULL, "the decision would be taken: nothing that was seen on both hosts speaks against it");
+        return;
+    }
+    if (err.code < 0 || engine_apply(entry, &ev, &err) < 0) {
         engine_reply_fail(q->fn, q->arg, err.code, "decision", "%s", err.text);
         return;
     }
@@ -139,6 +153,9 @@ static void migration_resolve(struct request *q)
     }
     if (e->stalled) {
         engine_reply_fail(q->fn, q->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
+        return;
+    }
+    if (!still_matches(q, entry)) {
         return;
     }
     struct resolving *r = calloc(1, sizeof *r);

@@ -296,21 +296,36 @@ static json_t *attention_json(const struct lmo_migration *m)
 
 #define LONG_CALL_MS 2000 /* a call that is not answered for so long is what the migration waits for */
 
+/* The call that has been under way for longest. */
+static const struct lmo_task *longest_call(const struct lmo_migration *m)
+{
+    const struct lmo_task *longest = NULL;
+    for (unsigned i = 0; i < m->task_count; i++) {
+        const struct lmo_task *t = &m->tasks[i];
+        if (t->state == LMO_TASK_SENT && t->first_ms > 0 && (!longest || t->first_ms < longest->first_ms)) {
+            longest = t;
+        }
+    }
+    return longest;
+}
+
+int64_t lmo_migration_shown_until_ms(const struct lmo_migration *m)
+{
+    const struct lmo_task *t = m->waiting_for[0] ? NULL : longest_call(m);
+    int64_t at_ms = t ? t->first_ms + LONG_CALL_MS : 0;
+    return at_ms >= (int64_t)(lmo_realtime_us() / 1000) ? at_ms : 0;
+}
+
 /* What it waits for, in words: what the record says, else the call that has been under way for longest. */
 static int put_waiting(json_t *o, const struct lmo_migration *m)
 {
-    const struct lmo_task *longest = NULL;
-    int64_t now_ms = (int64_t)(lmo_realtime_us() / 1000);
     if (m->waiting_for[0]) {
         int r = lmo_json_put(o, "waiting_for", TEXT(m->waiting_for));
         return r | lmo_json_put(o, "waiting_since_ms", stamp_or_null(m->waiting_since_ms));
     }
-    for (unsigned i = 0; i < m->task_count; i++) {
-        const struct lmo_task *t = &m->tasks[i];
-        bool slow = t->state == LMO_TASK_SENT && t->first_ms > 0 && now_ms - t->first_ms > LONG_CALL_MS;
-        if (slow && (!longest || t->first_ms < longest->first_ms)) {
-            longest = t;
-        }
+    const struct lmo_task *longest = longest_call(m);
+    if (longest && (int64_t)(lmo_realtime_us() / 1000) - longest->first_ms <= LONG_CALL_MS) {
+        longest = NULL;
     }
     char text[LMO_TEXT_MAX] = "";
     if (longest) {
@@ -320,26 +335,51 @@ static int put_waiting(json_t *o, const struct lmo_migration *m)
     return r | lmo_json_put(o, "waiting_since_ms", longest ? stamp_or_null(longest->first_ms) : json_null());
 }
 
-json_t *lmo_migration_to_rest(const struct lmo_migration *m)
+/* What lists show, and the record begins with. */
+static int put_summary(json_t *o, const struct lmo_migration *m)
 {
     /* Who waits for a migration waits no longer once a person must look; that the record is open still, `resolve` knows. */
     bool ended = lmo_phase_is(m->phase, LMO_PHASE_TERMINAL) || m->phase == LMO_PHASE_ATTENTION;
-    json_t *o = json_object();
     int r = lmo_json_put_str(o, "id", m->id);
     r |= lmo_json_put_u64(o, "version", m->version);
     r |= lmo_json_put(o, "vm", vm_json(m));
     r |= lmo_json_put(o, "source", TEXT(m->source));
     r |= lmo_json_put(o, "destination", TEXT(m->destination));
-    r |= lmo_json_put_u64(o, "epoch", m->epoch);
     r |= lmo_json_put_str(o, "phase", lmo_phase_text(m->phase));
     r |= lmo_json_put(o, "outcome", ended ? json_string(lmo_phase_text(m->phase)) : json_null());
     r |= lmo_json_put(o, "reason", TEXT(m->reason));
     r |= lmo_json_put(o, "reason_code", m->reason_code ? json_string(lmo_err_name(m->reason_code)) : json_null());
-    r |= lmo_json_put(o, "failed_in", m->reason_code ? json_string(lmo_phase_text(m->failed_in)) : json_null());
     r |= lmo_json_put_bool(o, "cancel_requested", m->cancel_requested);
     r |= put_waiting(o, m);
     r |= lmo_json_put(o, "created_ms", stamp_or_null(m->created_ms));
-    r |= lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
+    return r | lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
+}
+
+json_t *lmo_migration_summary(const struct lmo_migration *m)
+{
+    const struct lmo_cutover *c = &m->cutover;
+    bool blackout = c->suspended_us && c->resumed_us;
+    json_t *o = json_object(), *progress = json_object(), *cutover = json_object();
+    int r = put_summary(o, m);
+    r |= lmo_json_put_u64(progress, "percent", m->percent);
+    r |= lmo_json_put(o, "progress", progress);
+    r |= lmo_json_put(cutover, "blackout_ms",
+                      blackout ? json_real((double)(c->resumed_us - c->suspended_us) / 1000.0) : json_null());
+    r |= lmo_json_put(o, "cutover", cutover);
+    r |= lmo_json_put(o, "queue_position", json_null()); /* of one that has none; else the engine puts it */
+    if (r < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+json_t *lmo_migration_to_rest(const struct lmo_migration *m)
+{
+    json_t *o = json_object();
+    int r = put_summary(o, m);
+    r |= lmo_json_put_u64(o, "epoch", m->epoch);
+    r |= lmo_json_put(o, "failed_in", m->reason_code ? json_string(lmo_phase_text(m->failed_in)) : json_null());
     r |= lmo_json_put(o, "phases", phases_json(m));
     r |= lmo_json_put(o, "progress", progress_json(m));
     r |= lmo_json_put(o, "convergence", convergence_json(m));

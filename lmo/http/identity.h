@@ -8,6 +8,8 @@
 #include "base/err.h"
 #include "base/types.h"
 
+#include <stdbool.h>
+
 /*        name            text */
 #define LMO_ROLES(X)                  \
     X(COORDINATOR, "coordinator")     \
@@ -33,6 +35,7 @@ struct lmo_identity {
     char name[LMO_NAME_MAX];
     char serial[LMO_SERIAL_MAX];
     char fingerprint[LMO_FINGERPRINT_MAX];
+    bool by_token; /* from a bearer token, not from a certificate: no serial, no fingerprint */
 };
 
 /* "none" for LMO_ROLE_NONE. */

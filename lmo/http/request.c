@@ -2,11 +2,14 @@
 #include "http/server_internal.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/id.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+
+#define REQUEST_ID "X-Request-Id"
 
 /* ---- making and dropping ---- */
 
@@ -47,6 +50,18 @@ static enum MHD_Result copy_field(void *arg, enum MHD_ValueKind kind, const char
     return MHD_YES;
 }
 
+void lmo_http_find_id(const struct lmo_http_server *server, struct MHD_Connection *mhd, char ret_id[LMO_NAME_MAX])
+{
+    ret_id[0] = '\0';
+    if (!server->config.request_ids)
+        return;
+    const char *given = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, REQUEST_ID);
+    if (given && lmo_name_valid(given))
+        memcpy(ret_id, given, strlen(given) + 1);
+    else
+        lmo_ulid_generate(ret_id);
+}
+
 struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, struct MHD_Connection *mhd,
                                               const struct lmo_http_connection *connection, const char *method,
                                               const char *path)
@@ -73,6 +88,7 @@ struct lmo_http_request *lmo_http_request_new(struct lmo_http_server *server, st
     req->body = LMO_BUF_INIT(server->config.body_max);
     req->peer = connection->peer;
     memcpy(req->remote, connection->remote, sizeof req->remote);
+    lmo_http_find_id(server, mhd, req->id);
     req->mhd = mhd;
     req->timeout_ms = server->config.reply_timeout_ms;
     req->owners = 1;
@@ -123,6 +139,18 @@ const char *lmo_http_query(const struct lmo_http_request *req, const char *name)
     return NULL;
 }
 
+const char *lmo_http_query_unknown(const struct lmo_http_request *req, const char *const *known)
+{
+    for (unsigned i = 0; i < req->field_count; i++) {
+        const char *const *k = known;
+        while (*k && strcmp(*k, req->fields[i].name) != 0)
+            k++;
+        if (req->fields[i].kind == LMO_FIELD_QUERY && !*k)
+            return req->fields[i].name;
+    }
+    return NULL;
+}
+
 const char *lmo_http_header(const struct lmo_http_request *req, const char *name)
 {
     for (unsigned i = 0; i < req->field_count; i++) {
@@ -147,7 +175,8 @@ const struct lmo_identity *lmo_http_peer(const struct lmo_http_request *req)
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
 {
     req->owner = owner;
-    snprintf(req->id, sizeof(req->id), "%s", id);
+    if (id != req->id)
+        snprintf(req->id, sizeof(req->id), "%s", id);
 }
 
 void *lmo_http_owner(const struct lmo_http_request *req)
@@ -236,6 +265,10 @@ static void answer(struct lmo_http_request *req, unsigned status, const char *co
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     if (response)
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (response && req->server->config.request_ids)
+        (void)MHD_add_response_header(response, REQUEST_ID, req->id);
+    if (response && status == 401)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     for (unsigned i = 0; response && i < req->extra_count; i++)
         (void)MHD_add_response_header(response, req->extra[i].name, req->extra[i].value);
     pthread_mutex_lock(&req->server->lock);
@@ -257,7 +290,7 @@ static json_t *problem_json(unsigned status, int code, const char *detail)
 {
     json_t *json = json_object();
     char type[64];
-    snprintf(type, sizeof type, "urn:lmo:error:%s", lmo_err_name(code));
+    snprintf(type, sizeof type, LMO_PROBLEM_TYPE "%s", lmo_err_name(code));
     int r = lmo_json_put_str(json, "type", type);
     r |= lmo_json_put_str(json, "title", lmo_err_name(code));
     r |= lmo_json_put_u64(json, "status", status);
@@ -271,7 +304,7 @@ static json_t *problem_json(unsigned status, int code, const char *detail)
     return json;
 }
 
-struct MHD_Response *lmo_http_problem(unsigned status, int code, const char *detail, bool close)
+struct MHD_Response *lmo_http_problem(unsigned status, int code, const char *detail, bool close, const char *id)
 {
     LMO_AUTO_JSON json_t *json = problem_json(status, code, detail);
     char *text = NULL;
@@ -285,6 +318,12 @@ struct MHD_Response *lmo_http_problem(unsigned status, int code, const char *det
     }
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/problem+json");
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (id[0])
+        (void)MHD_add_response_header(response, REQUEST_ID, id);
+    if (status == 401)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    if (lmo_err_class_of(code) == LMO_CLASS_RETRY)
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
     if (close)
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     return response;

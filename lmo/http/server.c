@@ -15,6 +15,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 /* How long free() lets replies drain before it closes connections. */
@@ -126,9 +127,54 @@ static int certificate_cb(gnutls_session_t session, const gnutls_datum_t *ca_nam
     return 0;
 }
 
-/* Judges the peer once per connection and load of the TLS files. */
-static int judge(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
-                 struct lmo_err *err)
+static int refused_peer(struct lmo_http_server *server, const struct lmo_http_connection *c, const struct lmo_err *err)
+{
+    pthread_mutex_lock(&server->lock);
+    server->stats.refused_peers++;
+    pthread_mutex_unlock(&server->lock);
+    lmo_log(LMO_LOG_WARN, "peer refused", "listener=%s remote=%s reason=%s", server->config.log_name, c->remote, err->text);
+    return err->code;
+}
+
+/* One principal with all connections would leave none for the others. Counted when the peer is known. */
+static int count_peer(struct lmo_http_server *server, struct lmo_http_connection *c, struct lmo_err *err)
+{
+    unsigned n = 0;
+    if (c->counted || server->config.connections_per_peer >= server->config.connections_max)
+        return 0;
+    pthread_mutex_lock(&server->lock);
+    for (const struct lmo_http_connection *o = server->connections; o; o = o->next)
+        n += o->counted && o->peer.role == c->peer.role && o->peer.by_token == c->peer.by_token &&
+             strcmp(o->peer.name, c->peer.name) == 0;
+    c->counted = n < server->config.connections_per_peer;
+    pthread_mutex_unlock(&server->lock);
+    return c->counted ? 0
+                      : lmo_fail(err, LMO_E_LIMIT, "%s '%s' has %u connections, which is the limit",
+                                 lmo_role_name(c->peer.role), c->peer.name, n);
+}
+
+/* A connection without a certificate is nobody's; each of its requests may be somebody's. */
+static int judge_token(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
+                       struct lmo_err *err)
+{
+    static const char scheme[] = "Bearer ";
+    const char *value = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    struct lmo_identity peer = {0};
+    if (!value || strncasecmp(value, scheme, sizeof scheme - 1) != 0)
+        return lmo_fail(err, LMO_E_UNAUTHENTICATED, "a client certificate or a bearer token is required");
+    int r = server->config.token_peer(server->config.handler_arg, value + sizeof scheme - 1, &peer, err);
+    if (r < 0)
+        return r;
+    bool same = c->counted && c->peer.role == peer.role && strcmp(c->peer.name, peer.name) == 0;
+    pthread_mutex_lock(&server->lock); /* others count by these two */
+    c->counted = same;
+    c->peer = peer;
+    pthread_mutex_unlock(&server->lock);
+    return count_peer(server, c, err);
+}
+
+static int judge_certificate(struct lmo_http_server *server, gnutls_session_t session, struct lmo_http_connection *c,
+                             struct lmo_err *err)
 {
     pthread_mutex_lock(&server->lock);
     uint64_t generation = server->tls_generation;
@@ -136,22 +182,30 @@ static int judge(struct lmo_http_server *server, struct MHD_Connection *mhd, str
     pthread_mutex_unlock(&server->lock);
     if (!tls)
         return 0;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     struct lmo_identity peer = {0};
-    int r = info ? lmo_server_tls_judge(tls, info->tls_session, &peer, err)
-                 : lmo_fail(err, LMO_E_INTERNAL, "connection without TLS");
+    int r = lmo_server_tls_judge(tls, session, &peer, err);
     lmo_server_tls_unref(tls);
     c->judged = r == 0 ? generation : 0;
-    if (r == 0) {
-        c->peer = peer;
-        return 0;
-    }
+    if (r < 0)
+        return r;
     pthread_mutex_lock(&server->lock);
-    server->stats.refused_peers++;
+    c->peer = peer;
     pthread_mutex_unlock(&server->lock);
-    lmo_log(LMO_LOG_WARN, "peer refused", "listener=%s remote=%s reason=%s", server->config.log_name, c->remote,
-            err ? err->text : "");
-    return r;
+    return count_peer(server, c, err);
+}
+
+/* Judges the peer: by its certificate, once per connection and load of the TLS files; by a token, with every request. Who
+ * shows a certificate is who it says, or nobody. */
+static int judge(struct lmo_http_server *server, struct MHD_Connection *mhd, struct lmo_http_connection *c,
+                 struct lmo_err *err)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    unsigned shown = 0;
+    if (!info)
+        return lmo_fail(err, LMO_E_INTERNAL, "connection without TLS");
+    bool token = server->config.token_peer && !gnutls_certificate_get_peers(info->tls_session, &shown);
+    int r = token ? judge_token(server, mhd, c, err) : judge_certificate(server, info->tls_session, c, err);
+    return r < 0 ? refused_peer(server, c, err) : 0;
 }
 
 /* ---- requests ---- */
@@ -166,10 +220,12 @@ static enum MHD_Result queue(struct MHD_Connection *mhd, unsigned status, struct
     return ok;
 }
 
-static enum MHD_Result refuse(struct MHD_Connection *mhd, int code, const char *text)
+static enum MHD_Result refuse(const struct lmo_http_server *server, struct MHD_Connection *mhd, int code, const char *text)
 {
     unsigned status = (unsigned)lmo_err_http(code);
-    return queue(mhd, status, lmo_http_problem(status, code, text, true));
+    char id[LMO_NAME_MAX];
+    lmo_http_find_id(server, mhd, id);
+    return queue(mhd, status, lmo_http_problem(status, code, text, true, id));
 }
 
 /* First call: headers only. */
@@ -178,18 +234,18 @@ static enum MHD_Result begin(struct lmo_http_server *server, struct MHD_Connecti
 {
     struct lmo_err err = {0};
     if (judge(server, mhd, c, &err) < 0)
-        return refuse(mhd, LMO_E_UNAUTHENTICATED, err.text);
+        return refuse(server, mhd, err.code == LMO_E_LIMIT ? LMO_E_LIMIT : LMO_E_UNAUTHENTICATED, err.text);
     const char *length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     /* One that is not absurdly large is read and dropped first: an answer that overtakes the body is lost with the
      * connection while the client still sends. */
     if (length && strtoull(length, NULL, 10) > (unsigned long long)server->config.body_max * DROP_FACTOR) {
         char text[80];
         snprintf(text, sizeof text, "the body may have at most %zu bytes", server->config.body_max);
-        return refuse(mhd, LMO_E_TOO_LARGE, text);
+        return refuse(server, mhd, LMO_E_TOO_LARGE, text);
     }
     struct lmo_http_request *req = lmo_http_request_new(server, mhd, c, method, path);
     if (!req)
-        return refuse(mhd, LMO_E_LIMIT, "no memory, or too many headers and query parameters");
+        return refuse(server, mhd, LMO_E_LIMIT, "no memory, or too many headers and query parameters");
     *slot = req;
     return MHD_YES;
 }
@@ -225,7 +281,7 @@ static enum MHD_Result handle(struct lmo_http_server *server, struct lmo_http_co
         char text[80];
         snprintf(text, sizeof text, "the body may have at most %zu bytes", server->config.body_max);
         req->answered = true;
-        return refuse(req->mhd, LMO_E_TOO_LARGE, text);
+        return refuse(server, req->mhd, LMO_E_TOO_LARGE, text);
     }
     pthread_mutex_lock(&server->lock);
     req->owners++; /* the handler's side */
@@ -235,7 +291,7 @@ static enum MHD_Result handle(struct lmo_http_server *server, struct lmo_http_co
 
     pthread_mutex_lock(&server->lock);
     if (!req->answered && server->stopping)
-        (void)lmo_http_answer_locked(req, 503, lmo_http_problem(503, LMO_E_UNAVAILABLE, "shutting down", true));
+        (void)lmo_http_answer_locked(req, 503, lmo_http_problem(503, LMO_E_UNAVAILABLE, "shutting down", true, req->id));
     bool answered = req->answered;
     if (!answered) {
         MHD_suspend_connection(req->mhd);
@@ -282,8 +338,10 @@ static void completed_cb(void *arg, struct MHD_Connection *mhd, void **slot, enu
     struct lmo_http_server *server = arg;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct lmo_http_connection *c = info ? info->socket_context : NULL;
+    /* libmicrohttpd's own timeout of an idle connection begins anew with every byte: not so the time in which the next
+     * request line has to be there. */
     if (c && c->server)
-        set_deadline(c, 0);
+        set_deadline(c, (uint64_t)server->config.idle_timeout_s * 1000 + server->config.receive_timeout_ms);
     struct lmo_http_request *req = *slot;
     *slot = NULL;
     if (!req)
@@ -368,6 +426,7 @@ static void fill_defaults(struct lmo_http_server_config *c)
     c->header_max = c->header_max ? c->header_max : (size_t)16 * 1024;
     c->connections_max = c->connections_max ? c->connections_max : 256;
     c->connections_per_ip = c->connections_per_ip ? c->connections_per_ip : c->connections_max;
+    c->connections_per_peer = c->connections_per_peer ? c->connections_per_peer : c->connections_max;
     c->idle_timeout_s = c->idle_timeout_s ? c->idle_timeout_s : 120;
     c->receive_timeout_ms = c->receive_timeout_ms ? c->receive_timeout_ms : 30000;
     c->reply_timeout_ms = c->reply_timeout_ms ? c->reply_timeout_ms : 60000;
@@ -459,7 +518,7 @@ struct lmo_http_server *lmo_http_server_free(struct lmo_http_server *server)
     server->stopping = true; /* from here on nothing is suspended */
     while (server->pending)
         (void)lmo_http_answer_locked(server->pending, 503,
-                                     lmo_http_problem(503, LMO_E_UNAVAILABLE, "shutting down", true));
+                                     lmo_http_problem(503, LMO_E_UNAVAILABLE, "shutting down", true, server->pending->id));
     struct timespec until;
     lmo_assert(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
     until.tv_nsec += (long)(DRAIN_MS * LMO_NS_PER_MS);

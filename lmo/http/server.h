@@ -1,4 +1,5 @@
-/* server.h - HTTPS listener: one epoll thread (libmicrohttpd, TLS by GnuTLS), client certificates required.
+/* server.h - HTTPS listener: one epoll thread (libmicrohttpd, TLS by GnuTLS), client certificates required (but see
+ * token_peer).
  *
  * Before a handler sees a request, the peer's certificate was verified in our own code: chain to the CA, validity in
  * time, revocation list, purpose "client", exactly one URI `urn:lmo:...`. A peer that fails gets 401 with the reason as
@@ -41,9 +42,17 @@ struct lmo_http_server_config {
     size_t header_max;           /* (16 KiB) request line and headers together */
     unsigned connections_max;    /* (256) */
     unsigned connections_per_ip; /* (connections_max) */
+    unsigned connections_per_peer; /* (connections_max) of one identity; further ones get 429 */
     unsigned idle_timeout_s;     /* (120) kept-alive connection without a request */
     uint64_t receive_timeout_ms; /* (30,000) TLS handshake; and a whole request once its first line has come */
     uint64_t reply_timeout_ms;   /* (60,000) default deadline of a kept request */
+    /* Every request has an id, and every answer says it: the client's X-Request-Id if that is a name (base/id.h), else one
+     * that is made here. */
+    bool request_ids;
+    /* Who shows no certificate at all may be known by `Authorization: Bearer <token>` instead: 0 and *ret_peer, or
+     * UNAUTHENTICATED with the reason. Asked with every request. On the server's thread, must not block; gets handler_arg.
+     * NULL: a certificate is required. */
+    int (*token_peer)(void *arg, const char *token, struct lmo_identity *ret_peer, struct lmo_err *err);
 };
 
 int lmo_http_server_new(const struct lmo_http_server_config *config, struct lmo_http_server **ret_server,
@@ -67,6 +76,8 @@ const char *lmo_http_method(const struct lmo_http_request *req);
 const char *lmo_http_path(const struct lmo_http_request *req); /* percent-decoded, without query */
 const char *lmo_http_query(const struct lmo_http_request *req,
                            const char *name); /* decoded; NULL if absent; "" if bare */
+/* The first query parameter that is not among `known` (NULL at the end); NULL: there is none. */
+const char *lmo_http_query_unknown(const struct lmo_http_request *req, const char *const *known);
 const char *lmo_http_header(const struct lmo_http_request *req, const char *name); /* NULL if absent; any case */
 const char *lmo_http_body(const struct lmo_http_request *req, size_t *ret_len);    /* NUL-terminated, never NULL */
 const struct lmo_identity *lmo_http_peer(const struct lmo_http_request *req);
@@ -79,7 +90,7 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
  * the handler returns, on its thread. At most 10 minutes. */
 void lmo_http_set_timeout(struct lmo_http_request *req, uint64_t timeout_ms);
 /* What the handler wants to find again when it replies: its own pointer, and the request's id (at most 63 characters;
- * "" until it is set). Before the handler returns. */
+ * "" until it is set, but for listeners with request_ids). Before the handler returns. */
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id);
 void *lmo_http_owner(const struct lmo_http_request *req);
 const char *lmo_http_id(const struct lmo_http_request *req);

@@ -28,6 +28,7 @@ struct lmo_http_connection {
     int fd;
     uint64_t deadline_ns;     /* under the lock; 0: idle or in a handler */
     uint64_t judged;          /* tls_generation of the last good judgement; 0: none */
+    bool counted;             /* among the connections of `peer` */
     struct lmo_identity peer; /* valid while judged != 0 */
     char remote[LMO_ADDRESS_MAX];
 };
@@ -105,8 +106,10 @@ void lmo_http_request_drop(struct lmo_http_request *req);
 /* With the lock held. Answers req if nobody did, resuming it if it is suspended. Takes response; false if it was too
  * late. */
 bool lmo_http_answer_locked(struct lmo_http_request *req, unsigned status, struct MHD_Response *response);
-/* A problem+json response; NULL without memory. */
-struct MHD_Response *lmo_http_problem(unsigned status, int code, const char *detail, bool close);
+/* A problem+json response; NULL without memory. `id`: the request's, or "". */
+struct MHD_Response *lmo_http_problem(unsigned status, int code, const char *detail, bool close, const char *id);
+/* The id of a request whose headers have come, as the listener's request_ids says; else "". */
+void lmo_http_find_id(const struct lmo_http_server *server, struct MHD_Connection *mhd, char ret_id[LMO_NAME_MAX]);
 /* With the lock held; frees the server with the last reference (then the lock is gone: `true`). */
 void lmo_http_server_unref_unlock(struct lmo_http_server *server);
 

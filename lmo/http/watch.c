@@ -35,7 +35,7 @@ static uint64_t serve_due(struct lmo_http_server *server)
                 "listener=%s method=%s path=%s peer=%s:%s timeout_ms=%llu", server->config.log_name, req->method,
                 req->path, lmo_role_name(req->peer.role), req->peer.name, (unsigned long long)req->timeout_ms);
         (void)lmo_http_answer_locked(req, 504,
-                                     lmo_http_problem(504, LMO_E_TIMEOUT, "no answer was ready in time", false));
+                                     lmo_http_problem(504, LMO_E_TIMEOUT, "no answer was ready in time", false, req->id));
     }
     for (struct lmo_http_connection *c = server->connections; c; c = c->next) {
         if (c->deadline_ns == 0)

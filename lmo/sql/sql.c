@@ -110,6 +110,7 @@ int lmo_sql_open(const char *path, unsigned busy_timeout_ms, struct lmo_sql **re
         {"PRAGMA foreign_keys", "1"},
         {"PRAGMA wal_autocheckpoint=1000", "1000"},
         {"PRAGMA journal_size_limit=16777216", "16777216"},
+        {"PRAGMA cache_size=-" LMO_SQL_CACHE_KIB, NULL},
     };
     for (size_t i = 0; r == 0 && i < sizeof settings / sizeof settings[0]; i++) {
         r = settings[i][1] ? check_pragma(db, settings[i][0], settings[i][1], err)

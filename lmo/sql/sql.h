@@ -34,6 +34,9 @@ extern const size_t lmo_schema_coordinator_count;
 extern const struct lmo_sql_migration lmo_schema_worker[];
 extern const size_t lmo_schema_worker_count;
 
+/* At most so much of a database is kept in memory: the pages that a thousand open migrations write to fit. */
+#define LMO_SQL_CACHE_KIB "8192"
+
 /* Opens or creates `path` with mode 0600. busy_timeout_ms 0: 5,000. */
 int lmo_sql_open(const char *path, unsigned busy_timeout_ms, struct lmo_sql **ret_db,
                  struct lmo_err *err) LMO_MUST_CHECK;
@@ -80,6 +83,8 @@ int lmo_sql_prepare(struct lmo_sql *db, const char *sql, struct lmo_sql_stmt **r
 /* Parameters count from 1. A failure is kept and returned by the next step, so binds need no checks of their own. Text
  * and blobs are copied. NULL text binds NULL. u64 above INT64_MAX fails with TOO_LARGE. */
 void lmo_sql_bind_text(struct lmo_sql_stmt *stmt, int index, const char *text);
+/* The same without a copy: `text` must stay as it is until the step after it has returned 0 or an error. */
+void lmo_sql_bind_borrowed(struct lmo_sql_stmt *stmt, int index, const char *text, size_t len);
 void lmo_sql_bind_blob(struct lmo_sql_stmt *stmt, int index, const void *data, size_t len);
 void lmo_sql_bind_i64(struct lmo_sql_stmt *stmt, int index, int64_t value);
 void lmo_sql_bind_u64(struct lmo_sql_stmt *stmt, int index, uint64_t value);

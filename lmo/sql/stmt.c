@@ -85,6 +85,11 @@ void lmo_sql_bind_text(struct lmo_sql_stmt *stmt, int index, const char *text)
                : sqlite3_bind_null(stmt->handle, index));
 }
 
+void lmo_sql_bind_borrowed(struct lmo_sql_stmt *stmt, int index, const char *text, size_t len)
+{
+    bound(stmt, index, sqlite3_bind_text64(stmt->handle, index, text, len, SQLITE_STATIC, SQLITE_UTF8));
+}
+
 void lmo_sql_bind_blob(struct lmo_sql_stmt *stmt, int index, const void *data, size_t len)
 {
     bound(stmt, index,

@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/fs.h"
 #include "base/str.h"
+#include "engine/record_codec.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -33,7 +34,9 @@ static void store_close(struct lmo_store *s)
     lmo_sqlite_tidy_stop(st->tidier);
     lmo_sql_close(st->db);
     free(st->audit);
+    lmo_sqlite_with_forget(st);
     free(st->epochs);
+    lmo_buf_done(&st->text);
     close(st->lock_fd); /* after the database: whoever gets the lock finds it closed */
     free(st);
 }
@@ -46,7 +49,11 @@ static const struct lmo_store_ops sqlite_ops = {
     .get = lmo_sqlite_get,
     .list = lmo_sqlite_list,
     .journal = lmo_sqlite_journal,
-    .idempotency = lmo_sqlite_idempotency,
+    .answer = lmo_sqlite_answer,
+    .answer_with = lmo_sqlite_answer_with,
+    .token_put = lmo_sqlite_token_put,
+    .token_revoke = lmo_sqlite_token_revoke,
+    .token_list = lmo_sqlite_token_list,
     .host_put = lmo_sqlite_host_put,
     .host_limits = lmo_sqlite_host_limits,
     .host_delete = lmo_sqlite_host_delete,
@@ -99,6 +106,7 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
     if (!st) {
         return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
     }
+    st->text = LMO_BUF_INIT(LMO_RECORD_TEXT_MAX);
     int r = join(db_path, sizeof(db_path), state_dir, "lmod.db", err);
     if (r == 0) {
         r = join(lock_path, sizeof(lock_path), state_dir, "lmod.lock", err);

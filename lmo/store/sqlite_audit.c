@@ -64,29 +64,38 @@ void lmo_sqlite_audit_written(struct sqlite_store *st)
     st->audit_count = 0;
 }
 
-int lmo_sqlite_audit_list(struct lmo_store *s, const char *migration, const char *host, uint64_t before, unsigned limit,
-                          int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err)
+/* One statement per index; the other filters are looked at line by line. */
+static const char *list_statement(bool by_migration, bool by_host)
 {
 #define LIST(where)                                                                                               \
     "SELECT n, at_ms, request, principal, remote, action, migration, host, outcome, detail FROM audit WHERE n < " \
-    "?1" where " ORDER BY n DESC LIMIT ?2"
+    "?1" where " AND (?5 = '' OR principal = ?5) AND at_ms >= ?6 AND at_ms < ?7 ORDER BY n DESC LIMIT ?2"
     static const char *const sql[4] = {LIST(""), LIST(" AND migration = ?3"), LIST(" AND host = ?4"),
                                        LIST(" AND migration = ?3 AND host = ?4")};
 #undef LIST
+    return sql[(by_migration ? 1 : 0) + (by_host ? 2 : 0)];
+}
+
+int lmo_sqlite_audit_list(struct lmo_store *s, const struct lmo_audit_filter *f, uint64_t before, unsigned limit,
+                          int (*cb)(void *arg, const struct lmo_audit_line *l), void *arg, struct lmo_err *err)
+{
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    bool by_migration = migration && migration[0], by_host = host && host[0];
-    int r = lmo_sql_prepare(sqlite_of(s)->db, sql[(by_migration ? 1 : 0) + (by_host ? 2 : 0)], &stmt, err);
+    bool by_migration = f->migration && f->migration[0], by_host = f->host && f->host[0];
+    int r = lmo_sql_prepare(sqlite_of(s)->db, list_statement(by_migration, by_host), &stmt, err);
     if (r < 0) {
         return r;
     }
     lmo_sql_bind_u64(stmt, 1, before ? before : INT64_MAX);
     lmo_sql_bind_u64(stmt, 2, limit);
     if (by_migration) {
-        lmo_sql_bind_text(stmt, 3, migration);
+        lmo_sql_bind_text(stmt, 3, f->migration);
     }
     if (by_host) {
-        lmo_sql_bind_text(stmt, 4, host);
+        lmo_sql_bind_text(stmt, 4, f->host);
     }
+    lmo_sql_bind_text(stmt, 5, f->principal ? f->principal : "");
+    lmo_sql_bind_i64(stmt, 6, f->since_ms);
+    lmo_sql_bind_i64(stmt, 7, f->until_ms ? f->until_ms : INT64_MAX);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         struct lmo_audit_line l = {.n = lmo_sql_u64(stmt, 0), .at_ms = lmo_sql_i64(stmt, 1)};
         if (lmo_sql_copy(stmt, 2, l.request, sizeof l.request) < 0 ||

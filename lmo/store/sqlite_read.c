@@ -3,7 +3,9 @@
 #include "store/sqlite_internal.h"
 
 #include "base/cleanup.h"
+#include "base/id.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "engine/record_codec.h"
 
 #include <stdio.h>
@@ -95,61 +97,94 @@ int lmo_sqlite_get(struct lmo_store *s, const char *id, struct lmo_migration *re
     return r < 0 ? r : read_record(stmt, ret, err);
 }
 
-/* One statement per combination of filters, so that each can use its index. ?1 phase, ?2 vm, ?3 before, ?4 limit. */
-static const char *list_statement(bool by_phase, bool by_vm)
+/* One statement per combination of filters, so that each can use its index. ?1 phase, ?2 vm, ?3 below, ?4 limit, ?5 from, ?6
+ * host, ?7 terminal. Of an id's first ten characters, which are its time, "from" and "below" are made. */
+static const char *list_statement(bool by_phase, bool by_vm, bool by_host, bool by_state)
 {
-#define LIST(where) "SELECT id, record FROM migration WHERE id < ?3" where " ORDER BY id DESC LIMIT ?4"
-    if (by_phase) {
-        return by_vm ? LIST(" AND phase = ?1 AND (vm_uuid = ?2 OR vm_name = ?2)") : LIST(" AND phase = ?1");
-    }
-    return by_vm ? LIST(" AND (vm_uuid = ?2 OR vm_name = ?2)") : LIST("");
-#undef LIST
+#define PAGE  " LEFT JOIN migration_summary s ON s.id = m.id WHERE m.id < ?3 AND m.id >= ?5"
+#define PHASE " AND m.phase = ?1"
+#define VM    " AND (m.vm_uuid = ?2 OR m.vm_name = ?2)"
+#define STATE " AND m.terminal = ?7"
+#define ALL(what)   "SELECT m.id, s.summary FROM migration m" PAGE what " ORDER BY m.id DESC LIMIT ?4"
+#define HOST(what)                                                                                                \
+    "SELECT m.id, s.summary FROM migration_host h CROSS JOIN migration m ON m.id = h.id" PAGE " AND h.host = ?6"  \
+    " AND h.id < ?3 AND h.id >= ?5" what " ORDER BY h.id DESC LIMIT ?4"
+    static const char *const sql[16] = {
+        ALL(""),        ALL(PHASE),        ALL(VM),        ALL(PHASE VM),        ALL(STATE),        ALL(PHASE STATE),
+        ALL(VM STATE),  ALL(PHASE VM STATE), HOST(""),     HOST(PHASE),          HOST(VM),          HOST(PHASE VM),
+        HOST(STATE),    HOST(PHASE STATE), HOST(VM STATE), HOST(PHASE VM STATE),
+    };
+#undef PAGE
+#undef PHASE
+#undef VM
+#undef STATE
+#undef ALL
+#undef HOST
+    return sql[(by_phase ? 1 : 0) + (by_vm ? 2 : 0) + (by_state ? 4 : 0) + (by_host ? 8 : 0)];
 }
 
-int lmo_sqlite_list(struct lmo_store *s, const char *phase, const char *vm, const char *before, unsigned limit,
-                    int (*cb)(void *arg, const struct lmo_migration *m), void *arg, struct lmo_err *err)
+int lmo_sqlite_list(struct lmo_store *s, const struct lmo_migration_filter *f, unsigned limit,
+                    int (*cb)(void *arg, const char *id, const char *summary), void *arg, struct lmo_err *err)
 {
+    static const uint8_t zeros[10];
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    LMO_AUTO_FREE struct lmo_migration *m = malloc(sizeof(*m));
-    bool by_phase = phase && phase[0], by_vm = vm && vm[0];
-    if (!m) {
-        return lmo_fail(err, LMO_E_NO_MEMORY, "out of memory");
+    char from[LMO_ID_MAX] = "", below[LMO_ID_MAX] = "~"; /* above every ULID */
+    if (f->since_ms > 0) {
+        lmo_ulid_format((uint64_t)f->since_ms, zeros, from);
     }
-    int r = lmo_sql_prepare(sqlite_of(s)->db, list_statement(by_phase, by_vm), &stmt, err);
+    if (f->until_ms > 0) {
+        lmo_ulid_format((uint64_t)f->until_ms, zeros, below);
+    }
+    if (f->before[0] && strcmp(f->before, below) < 0) {
+        LMO_COPY(below, f->before);
+    }
+    int r = lmo_sql_prepare(sqlite_of(s)->db,
+                            list_statement(f->phase[0], f->vm[0], f->host[0], f->state != LMO_ANY_STATE), &stmt, err);
     if (r < 0) {
         return r;
     }
-    if (by_phase) {
-        lmo_sql_bind_text(stmt, 1, phase);
+    if (f->phase[0]) {
+        lmo_sql_bind_text(stmt, 1, f->phase);
     }
-    if (by_vm) {
-        lmo_sql_bind_text(stmt, 2, vm);
+    if (f->vm[0]) {
+        lmo_sql_bind_text(stmt, 2, f->vm);
     }
-    lmo_sql_bind_text(stmt, 3, before && before[0] ? before : "~"); /* above every ULID */
+    lmo_sql_bind_text(stmt, 3, below);
     lmo_sql_bind_u64(stmt, 4, limit);
+    lmo_sql_bind_text(stmt, 5, from);
+    if (f->host[0]) {
+        lmo_sql_bind_text(stmt, 6, f->host);
+    }
+    if (f->state != LMO_ANY_STATE) {
+        lmo_sql_bind_i64(stmt, 7, f->state == LMO_ENDED_ONLY);
+    }
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
-        r = read_record(stmt, m, err);
-        if (r == LMO_E_CORRUPT) {
-            lmo_log(LMO_LOG_ERROR, "stored migration cannot be read: left out of a list", "why=%s", err ? err->text : "");
+        char id[LMO_ID_MAX];
+        r = lmo_sql_copy(stmt, 0, id, sizeof(id));
+        if (r < 0) {
+            lmo_log(LMO_LOG_ERROR, "stored migration cannot be read: left out of a list", "why=its id is too long");
             r = 0;
-        } else if (r == 0) {
-            r = cb(arg, m);
+        } else {
+            r = cb(arg, id, lmo_sql_is_null(stmt, 1) ? NULL : lmo_sql_text(stmt, 1));
         }
     }
     return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
 }
 
-int lmo_sqlite_journal(struct lmo_store *s, const char *id, int (*cb)(void *arg, const struct lmo_journal_line *l),
-                       void *arg, struct lmo_err *err)
+int lmo_sqlite_journal(struct lmo_store *s, const char *id, uint64_t after, unsigned limit,
+                       int (*cb)(void *arg, uint64_t n, const struct lmo_journal_line *l), void *arg, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
     int r = lmo_sql_prepare(sqlite_of(s)->db,
-                            "SELECT migration, at_ms, phase, what, why FROM journal WHERE migration = ? ORDER BY n",
+                            "SELECT migration, at_ms, phase, what, why, n FROM journal WHERE migration = ? AND n > ?"
+                            " ORDER BY n LIMIT ?",
                             &stmt, err);
     if (r < 0) {
         return r;
     }
     lmo_sql_bind_text(stmt, 1, id);
+    lmo_sql_bind_u64(stmt, 2, after);
+    lmo_sql_bind_i64(stmt, 3, limit > 0 ? (int64_t)limit : -1);
     while (r == 0 && (r = lmo_sql_step(stmt, err)) == 1) {
         struct lmo_journal_line line = {.at_ms = lmo_sql_i64(stmt, 1)};
         if (lmo_sql_copy(stmt, 0, line.migration, sizeof(line.migration)) < 0 ||
@@ -158,33 +193,9 @@ int lmo_sqlite_journal(struct lmo_store *s, const char *id, int (*cb)(void *arg,
             lmo_sql_copy(stmt, 4, line.why, sizeof(line.why)) < 0) {
             return lmo_fail(err, LMO_E_CORRUPT, "migration %.40s: a stored journal line is too long", id);
         }
-        r = cb(arg, &line);
+        r = cb(arg, lmo_sql_u64(stmt, 5), &line);
     }
     return r < 0 ? r : 0; /* a callback that had enough returns more than 0 */
-}
-
-int lmo_sqlite_idempotency(struct lmo_store *s, const char *principal, const char *key, char ret_hash[65],
-                           char ret_migration[LMO_ID_MAX], struct lmo_err *err)
-{
-    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
-    char hash[65], migration[LMO_ID_MAX];
-    int r = lmo_sql_prepare(sqlite_of(s)->db, "SELECT hash, migration FROM idempotency WHERE principal = ? AND key = ?",
-                            &stmt, err);
-    if (r < 0) {
-        return r;
-    }
-    lmo_sql_bind_text(stmt, 1, principal);
-    lmo_sql_bind_text(stmt, 2, key);
-    r = lmo_sql_step(stmt, err);
-    if (r <= 0) {
-        return r < 0 ? r : lmo_fail(err, LMO_E_NOT_FOUND, "this idempotency key is new");
-    }
-    if (lmo_sql_copy(stmt, 0, hash, sizeof(hash)) < 0 || lmo_sql_copy(stmt, 1, migration, sizeof(migration)) < 0) {
-        return lmo_fail(err, LMO_E_CORRUPT, "stored idempotency key: a value is too long");
-    }
-    memcpy(ret_hash, hash, sizeof(hash));
-    memcpy(ret_migration, migration, sizeof(migration));
-    return 0;
 }
 
 static struct lmo_host_limits read_limits(struct lmo_sql_stmt *stmt)

@@ -9,9 +9,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A key that is older may be forgotten: clients repeat a request within minutes, not weeks. */
-#define IDEMPOTENCY_KEPT_MS (INT64_C(7) * 24 * 3600 * 1000)
-
 /* ------------------------------------------------------------------ records */
 
 /* Why an insert met a constraint: names the migration that is in the way. Looks before the roll-back. */
@@ -30,7 +27,13 @@ static int insert_conflict(struct sqlite_store *st, const struct lmo_migration *
     return lmo_fail(err, LMO_E_CONFLICT, "migration %s is stored already", m->id);
 }
 
-static int insert_record(struct sqlite_store *st, const struct lmo_migration *m, const char *text, struct lmo_err *err)
+/* Everything that is bound here belongs to the item, or to the store, and outlives the statement's one step. */
+static void bind(struct lmo_sql_stmt *stmt, int index, const char *text)
+{
+    lmo_sql_bind_borrowed(stmt, index, text, strlen(text));
+}
+
+static int insert_record(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
     int r =
@@ -41,17 +44,17 @@ static int insert_record(struct sqlite_store *st, const struct lmo_migration *m,
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, m->id);
-    lmo_sql_bind_text(stmt, 2, m->vm.uuid);
-    lmo_sql_bind_text(stmt, 3, m->vm.name);
-    lmo_sql_bind_text(stmt, 4, m->source);
-    lmo_sql_bind_text(stmt, 5, m->destination);
-    lmo_sql_bind_text(stmt, 6, lmo_phase_text(m->phase));
+    bind(stmt, 1, m->id);
+    bind(stmt, 2, m->vm.uuid);
+    bind(stmt, 3, m->vm.name);
+    bind(stmt, 4, m->source);
+    bind(stmt, 5, m->destination);
+    bind(stmt, 6, lmo_phase_text(m->phase));
     lmo_sql_bind_i64(stmt, 7, lmo_phase_is(m->phase, LMO_PHASE_TERMINAL));
     lmo_sql_bind_u64(stmt, 8, m->version);
     lmo_sql_bind_i64(stmt, 9, m->created_ms);
     lmo_sql_bind_i64(stmt, 10, m->updated_ms);
-    lmo_sql_bind_text(stmt, 11, text);
+    lmo_sql_bind_borrowed(stmt, 11, st->text.data, st->text.len);
     r = lmo_sql_run(stmt, NULL, err);
     return r == LMO_E_CONFLICT ? insert_conflict(st, m, err) : r;
 }
@@ -80,8 +83,34 @@ static int update_conflict(struct sqlite_store *st, const struct lmo_migration *
                     m->id, expected, lmo_sql_u64(stmt, 0), lmo_sql_text(stmt, 1), m->version, lmo_phase_text(m->phase));
 }
 
-static int update_record(struct sqlite_store *st, const struct lmo_migration *m, uint64_t expected, const char *text,
-                         struct lmo_err *err)
+/* The usual step: what is searched for stands as it stood, and no index has to be written. *ret_changes 0: not so, or
+ * there is a conflict. */
+static int update_in_place(struct sqlite_store *st, const struct lmo_migration *m, uint64_t expected,
+                           uint64_t *ret_changes, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_prepare(st->db,
+                            "UPDATE migration SET version = ?, updated_ms = ?, record = ?"
+                            " WHERE id = ? AND version = ? AND phase = ? AND vm_uuid = ? AND vm_name = ? AND source = ?"
+                            " AND destination = ?",
+                            &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_u64(stmt, 1, m->version);
+    lmo_sql_bind_i64(stmt, 2, m->updated_ms);
+    lmo_sql_bind_borrowed(stmt, 3, st->text.data, st->text.len);
+    bind(stmt, 4, m->id);
+    lmo_sql_bind_u64(stmt, 5, expected);
+    bind(stmt, 6, lmo_phase_text(m->phase));
+    bind(stmt, 7, m->vm.uuid);
+    bind(stmt, 8, m->vm.name);
+    bind(stmt, 9, m->source);
+    bind(stmt, 10, m->destination);
+    return lmo_sql_run(stmt, ret_changes, err);
+}
+
+static int update_whole(struct sqlite_store *st, const struct lmo_migration *m, uint64_t expected, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
     uint64_t changes = 0;
@@ -94,20 +123,44 @@ static int update_record(struct sqlite_store *st, const struct lmo_migration *m,
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, m->vm.name);
-    lmo_sql_bind_text(stmt, 2, m->source);
-    lmo_sql_bind_text(stmt, 3, m->destination);
-    lmo_sql_bind_text(stmt, 4, lmo_phase_text(m->phase));
+    bind(stmt, 1, m->vm.name);
+    bind(stmt, 2, m->source);
+    bind(stmt, 3, m->destination);
+    bind(stmt, 4, lmo_phase_text(m->phase));
     lmo_sql_bind_i64(stmt, 5, terminal);
     lmo_sql_bind_u64(stmt, 6, m->version);
     lmo_sql_bind_i64(stmt, 7, m->updated_ms);
-    lmo_sql_bind_text(stmt, 8, text);
-    lmo_sql_bind_text(stmt, 9, m->id);
+    lmo_sql_bind_borrowed(stmt, 8, st->text.data, st->text.len);
+    bind(stmt, 9, m->id);
     lmo_sql_bind_u64(stmt, 10, expected);
-    lmo_sql_bind_text(stmt, 11, m->vm.uuid);
+    bind(stmt, 11, m->vm.uuid);
     lmo_sql_bind_i64(stmt, 12, terminal);
     r = lmo_sql_run(stmt, &changes, err);
     return r == 0 && changes != 1 ? update_conflict(st, m, expected, err) : r;
+}
+
+/* A phase that was entered has a line in the journal. Only which of the two is tried first hangs on this. */
+static bool entered_phase(const struct lmo_commit_item *item)
+{
+    const char *phase = lmo_phase_text(item->record->phase);
+    for (unsigned i = 0; i < item->journal_count; i++) {
+        if (strcmp(item->journal[i].what, phase) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int update_record(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
+{
+    uint64_t changes = 0;
+    if (!entered_phase(item)) {
+        int r = update_in_place(st, item->record, item->expected_version, &changes, err);
+        if (r < 0 || changes == 1) {
+            return r;
+        }
+    }
+    return update_whole(st, item->record, item->expected_version, err);
 }
 
 /* ------------------------------------------------------------------ what goes with a record */
@@ -129,56 +182,67 @@ static int put_xml(struct sqlite_store *st, const struct lmo_migration *m, const
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, m->id);
+    bind(stmt, 1, m->id);
     if (m->phase != LMO_PHASE_COMPLETED && m->phase != LMO_PHASE_ABORTED) {
-        lmo_sql_bind_text(stmt, 2, xml);
+        bind(stmt, 2, xml);
     }
     return lmo_sql_run(stmt, NULL, err);
 }
 
-static int add_journal(struct sqlite_store *st, const char *id, const struct lmo_journal_line *line,
-                       struct lmo_err *err)
+/* Lines are numbered by the version that the commit was made from, and within it: each commit has another one, and no look
+ * at the lines that are there is needed. More lines than that leaves room for run into the numbers of versions that the
+ * commit itself has passed: a step has at most LMO_EFFECT_JOURNAL_MAX of them. */
+static int add_journal(struct sqlite_store *st, const struct lmo_commit_item *item, unsigned i, struct lmo_err *err)
 {
+    const struct lmo_journal_line *line = &item->journal[i];
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db,
-                            "INSERT INTO journal (migration, n, at_ms, phase, what, why)"
-                            " SELECT ?1, coalesce(max(n), 0) + 1, ?2, ?3, ?4, ?5 FROM journal WHERE migration = ?1",
+    int r = lmo_sql_prepare(st->db, "INSERT INTO journal (migration, n, at_ms, phase, what, why) VALUES (?, ?, ?, ?, ?, ?)",
                             &stmt, err);
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, id);
-    lmo_sql_bind_i64(stmt, 2, line->at_ms);
-    lmo_sql_bind_text(stmt, 3, line->phase);
-    lmo_sql_bind_text(stmt, 4, line->what);
-    lmo_sql_bind_text(stmt, 5, line->why);
+    bind(stmt, 1, item->record->id);
+    lmo_sql_bind_u64(stmt, 2, LMO_JOURNAL_NUMBER(item->expected_version, i));
+    lmo_sql_bind_i64(stmt, 3, line->at_ms);
+    bind(stmt, 4, line->phase);
+    bind(stmt, 5, line->what);
+    bind(stmt, 6, line->why);
     return lmo_sql_run(stmt, NULL, err);
 }
 
-static int add_idempotency(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
+/* Which hosts it is about: once, when it is accepted. */
+static int put_hosts(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
 {
     struct lmo_sql_stmt *stmt;
-    int r = lmo_sql_prepare(st->db, "DELETE FROM idempotency WHERE created_ms < ?", &stmt, err);
+    int r = lmo_sql_prepare(st->db, "INSERT OR IGNORE INTO migration_host (host, id) VALUES (?1, ?3), (?2, ?3)", &stmt, err);
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_i64(stmt, 1, item->record->created_ms - IDEMPOTENCY_KEPT_MS);
-    r = lmo_sql_run(stmt, NULL, err);
+    lmo_sql_bind_text(stmt, 1, m->source);
+    lmo_sql_bind_text(stmt, 2, m->destination);
+    lmo_sql_bind_text(stmt, 3, m->id);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+/* How lists show it from now on: nothing about it changes any more. */
+static int put_summary(struct sqlite_store *st, const struct lmo_migration *m, struct lmo_err *err)
+{
+    struct lmo_sql_stmt *stmt;
+    LMO_AUTO_JSON json_t *json = lmo_migration_summary(m);
+    LMO_AUTO_FREE char *text = NULL;
+    int r = lmo_json_dump(json, &text, NULL, err);
     if (r == 0) {
-        r = lmo_sql_prepare(
-            st->db, "INSERT INTO idempotency (principal, key, hash, migration, created_ms) VALUES (?, ?, ?, ?, ?)",
-            &stmt, err);
+        r = lmo_sql_prepare(st->db,
+                            "INSERT INTO migration_summary (id, summary) VALUES (?1, ?2)"
+                            " ON CONFLICT (id) DO UPDATE SET summary = excluded.summary",
+                            &stmt, err);
     }
     if (r < 0) {
         return r;
     }
-    lmo_sql_bind_text(stmt, 1, item->principal);
-    lmo_sql_bind_text(stmt, 2, item->idempotency_key);
-    lmo_sql_bind_text(stmt, 3, item->idempotency_hash);
-    lmo_sql_bind_text(stmt, 4, item->record->id);
-    lmo_sql_bind_i64(stmt, 5, item->record->created_ms);
-    r = lmo_sql_run(stmt, NULL, err);
-    return r == LMO_E_CONFLICT ? lmo_fail(err, r, "this idempotency key is in use already") : r;
+    lmo_sql_bind_text(stmt, 1, m->id);
+    lmo_sql_bind_text(stmt, 2, text);
+    return lmo_sql_run(stmt, NULL, err);
 }
 
 /* ------------------------------------------------------------------ the transaction */
@@ -194,32 +258,32 @@ static int check_item(const struct lmo_commit_item *item, struct lmo_err *err)
         return lmo_fail(err, LMO_E_INTERNAL, "migration %s: version %" PRIu64 " cannot follow %" PRIu64, m->id,
                         m->version, item->expected_version);
     }
-    if (item->idempotency_key && (item->expected_version != 0 || !item->idempotency_hash || !item->principal)) {
-        return lmo_fail(err, LMO_E_INTERNAL,
-                        "migration %s: an idempotency key belongs to an insert, with hash and principal", m->id);
-    }
     return 0;
 }
 
 static int commit_item(struct sqlite_store *st, const struct lmo_commit_item *item, struct lmo_err *err)
 {
-    LMO_AUTO_FREE char *text = NULL;
     int r = check_item(item, err);
     if (r == 0) {
-        r = lmo_record_encode(item->record, &text, err);
+        r = lmo_record_write(item->record, &st->text, err);
     }
     if (r == 0) {
-        r = item->expected_version == 0 ? insert_record(st, item->record, text, err)
-                                        : update_record(st, item->record, item->expected_version, text, err);
+        r = item->expected_version == 0 ? insert_record(st, item->record, err) : update_record(st, item, err);
     }
     if (r == 0) {
         r = put_xml(st, item->record, item->xml, err);
     }
     for (unsigned i = 0; r == 0 && i < item->journal_count; i++) {
-        r = add_journal(st, item->record->id, &item->journal[i], err);
+        r = add_journal(st, item, i, err);
     }
-    if (r == 0 && item->idempotency_key) {
-        r = add_idempotency(st, item, err);
+    if (r == 0 && item->expected_version == 0) {
+        r = put_hosts(st, item->record, err);
+    }
+    if (r == 0 && lmo_phase_is(item->record->phase, LMO_PHASE_TERMINAL)) {
+        r = put_summary(st, item->record, err);
+    }
+    if (r == 0) {
+        r = lmo_sqlite_answers_write(st, item->answers, err);
     }
     return r;
 }
@@ -263,6 +327,9 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sqlite_audit_write(st, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_with_write(st, err);
+    }
     for (unsigned i = 0; r == 0 && i < st->epoch_count; i++) {
         r = commit_epoch(st, &st->epochs[i], err);
     }
@@ -275,6 +342,7 @@ int lmo_sqlite_commit(struct lmo_store *s, const struct lmo_commit_item *items, 
     if (r == 0) {
         r = lmo_sql_commit(st->db, err);
     }
+    lmo_sqlite_with_forget(st);
     if (r < 0) {
         lmo_sql_rollback(st->db);
     } else {
@@ -333,13 +401,16 @@ int lmo_sqlite_next_epoch(struct lmo_store *s, const char *vm_uuid, uint64_t at_
     return 0;
 }
 
-/* One statement, as a transaction that looks at the term first. */
-static int run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
+int lmo_sqlite_run_alone(struct sqlite_store *st, struct lmo_sql_stmt *stmt, uint64_t *ret_changes, struct lmo_err *err)
 {
     int r = lmo_sql_begin(st->db, err);
     if (r == 0) {
         r = lmo_sqlite_check_term(&st->base, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_with_write(st, err);
+    }
+    lmo_sqlite_with_forget(st);
     if (r == 0) {
         r = lmo_sql_run(stmt, ret_changes, err);
     }
@@ -362,7 +433,7 @@ int lmo_sqlite_host_put(struct lmo_store *s, const struct lmo_host_row *h, struc
     lmo_sql_bind_text(stmt, 1, h->name);
     lmo_sql_bind_text(stmt, 2, h->url);
     lmo_sql_bind_u64(stmt, 3, h->cursor);
-    r = run_alone(sqlite_of(s), stmt, NULL, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, NULL, err);
     bool overtaken = r == LMO_E_CONFLICT && lmo_sqlite_check_term(s, NULL) == LMO_E_CONFLICT;
     return r == LMO_E_CONFLICT && !overtaken ? lmo_fail(err, r, "host %s is registered already", h->name) : r;
 }
@@ -392,7 +463,7 @@ int lmo_sqlite_host_limits(struct lmo_store *s, const char *name, const struct l
     bind_limit(stmt, 3, l->given & LMO_HOST_LIMIT_OUTGOING, l->max_outgoing);
     bind_limit(stmt, 4, l->given & LMO_HOST_LIMIT_BANDWIDTH, l->max_bandwidth_bytes_per_s);
     bind_limit(stmt, 5, l->given & LMO_HOST_LIMIT_KEEP_FREE, l->memory_keep_free_bytes);
-    r = lmo_sql_run(stmt, &changes, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, &changes, err);
     return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
 }
 
@@ -405,6 +476,6 @@ int lmo_sqlite_host_delete(struct lmo_store *s, const char *name, struct lmo_err
         return r;
     }
     lmo_sql_bind_text(stmt, 1, name);
-    r = run_alone(sqlite_of(s), stmt, &changes, err);
+    r = lmo_sqlite_run_alone(sqlite_of(s), stmt, &changes, err);
     return r == 0 && changes == 0 ? lmo_fail(err, LMO_E_NOT_FOUND, "host %s is not registered", name) : r;
 }

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HOSTS     40
@@ -76,7 +77,10 @@ static void tell_driving(void *arg)
     uint64_t timer;
     if (child.workers.ops >= child.wanted && !child.said) {
         child.said = true;
-        printf("driving %llu\n", (unsigned long long)(lmo_now_ns() - child.began_ns));
+        struct timespec cpu;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+        printf("driving %llu %llu\n", (unsigned long long)(lmo_now_ns() - child.began_ns),
+               (unsigned long long)cpu.tv_sec * LMO_NS_PER_S + (unsigned long long)cpu.tv_nsec);
         (void)fflush(stdout);
     }
     char byte;
@@ -122,7 +126,7 @@ static int run_child(const char *dir, const char *state, unsigned open)
 /* ------------------------------------------------------------------ the client */
 
 struct started {
-    double serving_ms, driving_ms;
+    double serving_ms, driving_ms, cpu_ms; /* cpu: of the process that starts, until it drives */
 };
 
 static struct started start_once(const char *dir, const char *state, unsigned open, const char *id)
@@ -151,7 +155,7 @@ static struct started start_once(const char *dir, const char *state, unsigned op
     close(out[1]);
     FILE *said = fdopen(out[0], "r");
     unsigned port = 0;
-    unsigned long long child_began = 0, driving = 0;
+    unsigned long long child_began = 0, driving = 0, cpu = 0;
     lmo_assert(said);
     if (!fgets(line, sizeof line, said) || sscanf(line, "port %u %llu", &port, &child_began) != 2) {
         die("the coordinator did not start: %s", line);
@@ -171,10 +175,11 @@ static struct started start_once(const char *dir, const char *state, unsigned op
     }
     struct started s = {.serving_ms = (double)(lmo_now_ns() - began) / 1e6};
     lmo_http_answer_done(&answer);
-    if (!fgets(line, sizeof line, said) || sscanf(line, "driving %llu", &driving) != 1) {
+    if (!fgets(line, sizeof line, said) || sscanf(line, "driving %llu %llu", &driving, &cpu) != 2) {
         die("the coordinator does not drive: %s", line);
     }
     s.driving_ms = (double)(child_began + driving - began) / 1e6;
+    s.cpu_ms = (double)cpu / 1e6;
     close(in[1]);
     (void)waitpid(pid, &status, 0);
     (void)fclose(said);
@@ -200,7 +205,7 @@ int main(int argc, char **argv)
         die("usage: restart DIR [OPEN]");
     }
     unsigned open = argc == 3 ? (unsigned)strtoul(argv[2], NULL, 10) : 10000;
-    double serving[ROUNDS], driving[ROUNDS];
+    double serving[ROUNDS], driving[ROUNDS], cpu[ROUNDS];
     lmo_log_set_level(LMO_LOG_ERROR);
     make_dir(argv[1], "restart", dir);
     check(fleet_make_pki(dir, 0, "127.0.0.1", &err), &err, "certificates");
@@ -210,14 +215,17 @@ int main(int argc, char **argv)
         struct started s = start_once(dir, state, open, id);
         serving[i] = s.serving_ms;
         driving[i] = s.driving_ms;
+        cpu[i] = s.cpu_ms;
     }
     qsort(serving, ROUNDS, sizeof serving[0], by_value);
     qsort(driving, ROUNDS, sizeof driving[0], by_value);
+    qsort(cpu, ROUNDS, sizeof cpu[0], by_value);
     double both = driving[ROUNDS / 2] > serving[ROUNDS / 2] ? driving[ROUNDS / 2] : serving[ROUNDS / 2];
     json_t *all = json_object(), *raw = json_object();
     json_object_set_new(raw, "restart_open", json_integer(open));
     json_object_set_new(raw, "restart_serving_ms", json_real(rounded(serving[ROUNDS / 2], 1)));
     json_object_set_new(raw, "restart_driving_ms", json_real(rounded(driving[ROUNDS / 2], 1)));
+    json_object_set_new(raw, "restart_cpu_ms", json_real(rounded(cpu[ROUNDS / 2], 1)));
     json_object_set_new(all, "restart_10k_ms", json_real(rounded(both, 1)));
     json_object_set_new(all, "raw", raw);
     json_dumpf(all, stdout, JSON_INDENT(2));

@@ -1,10 +1,12 @@
 /* transitions.c - durable state transitions through the real engine and store, against bare SQLite with the same rows.
  *
  *   transitions DIR [steps]      DIR: on the disk that is to be measured; steps: only the time that a step takes
+ *   transitions DIR engine N MS  only the engine, with N in flight for MS: for a profiler
  *
- * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. A first run
- * takes down every row that the store is given; bare SQLite (prepared statements, the same schema, WAL, FULL) then writes
- * exactly those in transactions of 64. The rounds alternate, so that both see the same disk. Prints one JSON object. */
+ * The workers answer from memory, so what is measured is the coordinator: decision, record, journal, commit. For each number
+ * of migrations in flight a first run takes down every row that the store is given; bare SQLite (prepared statements, the
+ * same schema, WAL, FULL) then writes exactly those in transactions of 64. The rounds alternate, so that both see the same
+ * disk. Prints one JSON object. */
 #include "bench/lib/bench.h"
 
 #include "base/assert.h"
@@ -14,6 +16,7 @@
 #include "base/str.h"
 #include "engine/record_codec.h"
 #include "pki/ca.h"
+#include "sql/sql.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -26,7 +29,7 @@
 #define HOSTS     40
 #define GROUP     64
 #define ROUNDS    3
-#define ROWS_MAX  12000
+#define ROWS_MAX  40000
 #define RUN_MS    3000
 #define XML_BYTES 6000
 
@@ -47,21 +50,44 @@ struct line {
 };
 struct row {
     char *id, *vm, *name, *source, *destination, *phase, *text, *xml;
-    bool insert, terminal, ends_well;
+    bool insert, in_place, terminal, ends_well; /* in_place: what is searched for stands as it stood */
     int64_t version, created_ms, updated_ms;
     unsigned line_count;
     struct line *lines;
 };
-struct counter {
+struct last { /* row of that migration */
     char id[LMO_ID_MAX];
-    int64_t lines;
+    const struct row *row;
     UT_hash_handle hh;
 };
-static struct {
+static struct taken {
     struct row rows[ROWS_MAX];
     unsigned count;
-    struct counter *counters;
-} taken;
+    struct last *last;
+} taken; /* of one number in flight at a time */
+
+static void forget_rows(void)
+{
+    struct last *l, *next;
+    for (unsigned i = 0; i < taken.count; i++) {
+        struct row *r = &taken.rows[i];
+        char *const texts[] = {r->id, r->vm, r->name, r->source, r->destination, r->phase, r->text, r->xml};
+        for (unsigned k = 0; k < sizeof texts / sizeof texts[0]; k++) {
+            free(texts[k]);
+        }
+        for (unsigned k = 0; k < r->line_count; k++) {
+            free(r->lines[k].phase);
+            free(r->lines[k].what);
+            free(r->lines[k].why);
+        }
+        free(r->lines);
+    }
+    HASH_ITER(hh, taken.last, l, next) {
+        HASH_DEL(taken.last, l);
+        free(l);
+    }
+    taken.count = 0;
+}
 
 static char *copy(const char *s)
 {
@@ -70,17 +96,21 @@ static char *copy(const char *s)
     return c;
 }
 
-static int64_t next_line(const char *id)
+/* Is what the indices are made of as it was in the row before? */
+static bool is_in_place(const struct row *r)
 {
-    struct counter *c;
-    HASH_FIND_STR(taken.counters, id, c);
-    if (!c) {
-        c = calloc(1, sizeof *c);
-        lmo_assert(c);
-        LMO_COPY(c->id, id);
-        HASH_ADD_STR(taken.counters, id, c);
+    struct last *l;
+    HASH_FIND_STR(taken.last, r->id, l);
+    if (!l) {
+        l = calloc(1, sizeof *l);
+        lmo_assert(l);
+        LMO_COPY(l->id, r->id);
+        HASH_ADD_STR(taken.last, id, l);
     }
-    return ++c->lines;
+    const struct row *before = l->row;
+    l->row = r;
+    return before && strcmp(before->phase, r->phase) == 0 && strcmp(before->name, r->name) == 0 &&
+           strcmp(before->source, r->source) == 0 && strcmp(before->destination, r->destination) == 0;
 }
 
 static void take(const struct lmo_commit_item *item)
@@ -109,8 +139,10 @@ static void take(const struct lmo_commit_item *item)
     check(lmo_record_encode(m, &r->text, &err), &err, "record");
     for (unsigned i = 0; i < item->journal_count; i++) {
         const struct lmo_journal_line *l = &item->journal[i];
-        r->lines[i] = (struct line){next_line(m->id), l->at_ms, copy(l->phase), copy(l->what), copy(l->why)};
+        r->lines[i] = (struct line){(int64_t)LMO_JOURNAL_NUMBER(item->expected_version, i), l->at_ms, copy(l->phase),
+                                    copy(l->what), copy(l->why)};
     }
+    r->in_place = is_in_place(r);
 }
 
 /* ------------------------------------------------------------------ bare SQLite */
@@ -137,68 +169,82 @@ static void text(sqlite3_stmt *s, int i, const char *t)
     sqlite3_bind_text(s, i, t, -1, SQLITE_STATIC);
 }
 
-static void write_row(sqlite3 *db, sqlite3_stmt *const s[5], const struct row *r)
+enum { INSERT, UPDATE, LINE, XML, DROP_XML, IN_PLACE, STATEMENTS };
+
+static void write_row(sqlite3 *db, sqlite3_stmt *const s[STATEMENTS], const struct row *r)
 {
     if (r->insert) {
         const char *const texts[] = {r->id, r->vm, r->name, r->source, r->destination, r->phase};
         for (int i = 0; i < 6; i++) {
-            text(s[0], i + 1, texts[i]);
+            text(s[INSERT], i + 1, texts[i]);
         }
-        sqlite3_bind_int64(s[0], 7, r->terminal);
-        sqlite3_bind_int64(s[0], 8, r->version);
-        sqlite3_bind_int64(s[0], 9, r->created_ms);
-        sqlite3_bind_int64(s[0], 10, r->updated_ms);
-        text(s[0], 11, r->text);
-        done(db, s[0]);
+        sqlite3_bind_int64(s[INSERT], 7, r->terminal);
+        sqlite3_bind_int64(s[INSERT], 8, r->version);
+        sqlite3_bind_int64(s[INSERT], 9, r->created_ms);
+        sqlite3_bind_int64(s[INSERT], 10, r->updated_ms);
+        text(s[INSERT], 11, r->text);
+        done(db, s[INSERT]);
+    } else if (r->in_place) {
+        sqlite3_bind_int64(s[IN_PLACE], 1, r->version);
+        sqlite3_bind_int64(s[IN_PLACE], 2, r->updated_ms);
+        text(s[IN_PLACE], 3, r->text);
+        text(s[IN_PLACE], 4, r->id);
+        done(db, s[IN_PLACE]);
     } else {
         const char *const texts[] = {r->name, r->source, r->destination, r->phase};
         for (int i = 0; i < 4; i++) {
-            text(s[1], i + 1, texts[i]);
+            text(s[UPDATE], i + 1, texts[i]);
         }
-        sqlite3_bind_int64(s[1], 5, r->terminal);
-        sqlite3_bind_int64(s[1], 6, r->version);
-        sqlite3_bind_int64(s[1], 7, r->updated_ms);
-        text(s[1], 8, r->text);
-        text(s[1], 9, r->id);
-        done(db, s[1]);
+        sqlite3_bind_int64(s[UPDATE], 5, r->terminal);
+        sqlite3_bind_int64(s[UPDATE], 6, r->version);
+        sqlite3_bind_int64(s[UPDATE], 7, r->updated_ms);
+        text(s[UPDATE], 8, r->text);
+        text(s[UPDATE], 9, r->id);
+        done(db, s[UPDATE]);
     }
     for (unsigned i = 0; i < r->line_count; i++) {
         const struct line *l = &r->lines[i];
-        text(s[2], 1, r->id);
-        sqlite3_bind_int64(s[2], 2, l->n);
-        sqlite3_bind_int64(s[2], 3, l->at_ms);
-        text(s[2], 4, l->phase);
-        text(s[2], 5, l->what);
-        text(s[2], 6, l->why);
-        done(db, s[2]);
+        text(s[LINE], 1, r->id);
+        sqlite3_bind_int64(s[LINE], 2, l->n);
+        sqlite3_bind_int64(s[LINE], 3, l->at_ms);
+        text(s[LINE], 4, l->phase);
+        text(s[LINE], 5, l->what);
+        text(s[LINE], 6, l->why);
+        done(db, s[LINE]);
     }
     if (r->ends_well) {
-        text(s[4], 1, r->id);
-        done(db, s[4]);
+        text(s[DROP_XML], 1, r->id);
+        done(db, s[DROP_XML]);
     } else if (r->xml) {
-        text(s[3], 1, r->id);
-        text(s[3], 2, r->xml);
-        done(db, s[3]);
+        text(s[XML], 1, r->id);
+        text(s[XML], 2, r->xml);
+        done(db, s[XML]);
     }
 }
 
-/* Rows per second. */
-static double run_bare(const char *parent, unsigned round)
+static uint64_t cpu_ns(void)
 {
-    char name[32], dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* Rows per second, and the thread's processor time of each. */
+static double run_bare(const char *parent, const char *name, double *ret_cpu_us)
+{
+    char dir[LMO_PATH_MAX], path[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
     struct lmo_store *store;
     sqlite3 *db;
-    snprintf(name, sizeof name, "bare-%u", round);
     make_dir(parent, name, dir);
     check(lmo_store_sqlite_open(dir, &store, &err), &err, "store"); /* makes the schema */
     store->ops->close(store);
     snprintf(path, sizeof path, "%s/lmod.db", dir);
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
-        sqlite3_exec(db, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON", NULL, NULL, NULL) != SQLITE_OK) {
+        sqlite3_exec(db, "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-" LMO_SQL_CACHE_KIB, NULL, NULL, NULL) != SQLITE_OK) {
         die("bare SQLite: %s", sqlite3_errmsg(db));
     }
-    sqlite3_stmt *s[5] = {
+    sqlite3_stmt *s[STATEMENTS] = {
         prepare(db, "INSERT INTO migration (id, vm_uuid, vm_name, source, destination, phase, terminal, version,"
                     " created_ms, updated_ms, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
         prepare(db, "UPDATE migration SET vm_name = ?, source = ?, destination = ?, phase = ?, terminal = ?, version = ?,"
@@ -207,9 +253,10 @@ static double run_bare(const char *parent, unsigned round)
         prepare(db, "INSERT INTO migration_xml (migration, xml) VALUES (?, ?)"
                     " ON CONFLICT (migration) DO UPDATE SET xml = excluded.xml"),
         prepare(db, "DELETE FROM migration_xml WHERE migration = ?"),
+        prepare(db, "UPDATE migration SET version = ?, updated_ms = ?, record = ? WHERE id = ?"),
     };
     sqlite3_stmt *begin = prepare(db, "BEGIN IMMEDIATE"), *commit = prepare(db, "COMMIT");
-    uint64_t began = lmo_now_ns();
+    uint64_t began = lmo_now_ns(), cpu = cpu_ns();
     for (unsigned i = 0; i < taken.count; i += GROUP) {
         done(db, begin);
         for (unsigned k = i; k < taken.count && k < i + GROUP; k++) {
@@ -218,7 +265,8 @@ static double run_bare(const char *parent, unsigned round)
         done(db, commit);
     }
     double rate = (double)taken.count / ((double)(lmo_now_ns() - began) / 1e9);
-    for (unsigned i = 0; i < 5; i++) {
+    *ret_cpu_us = (double)(cpu_ns() - cpu) / 1e3 / taken.count;
+    for (unsigned i = 0; i < STATEMENTS; i++) {
         sqlite3_finalize(s[i]);
     }
     sqlite3_finalize(begin);
@@ -348,13 +396,6 @@ struct result {
     double rate, group, cpu_us;
 };
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * LMO_NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /* Workers answer in the next turn. */
 static struct result run_engine(const char *parent, const char *name, unsigned in_flight, uint64_t ms)
 {
@@ -441,43 +482,62 @@ static void measure_steps(const char *dir, json_t *out, json_t *raw)
     }
 }
 
-static void measure_rates(const char *dir, json_t *out, json_t *raw)
+/* Of a stored record. */
+static double mean_bytes(void)
 {
-    static const unsigned in_flight[] = {64, 1000};
-    double bare[ROUNDS], rate[2][ROUNDS], ratio[2][ROUNDS], group[2][ROUNDS], cpu[2][ROUNDS];
+    double sum = 0;
+    for (unsigned i = 0; i < taken.count; i++) {
+        sum += (double)strlen(taken.rows[i].text);
+    }
+    return sum / taken.count;
+}
+
+static void put(json_t *to, const char *name, unsigned in_flight, double *values, int digits)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%s_%u", name, in_flight);
+    json_object_set_new(to, key, json_real(rounded(median(values, ROUNDS), digits)));
+}
+
+static void measure_rate(const char *dir, unsigned in_flight, json_t *out, json_t *raw)
+{
+    double bare[ROUNDS], bare_cpu[ROUNDS], rate[ROUNDS], ratio[ROUNDS], group[ROUNDS], cpu[ROUNDS];
+    char name[64];
+    snprintf(name, sizeof name, "take-%u", in_flight);
+    run.taking = true;
+    (void)run_engine(dir, name, in_flight, RUN_MS);
+    run.taking = false;
+    if (taken.count < 4 * in_flight || taken.count < 4000) {
+        die("only %u rows were taken", taken.count);
+    }
     for (unsigned i = 0; i < ROUNDS; i++) {
-        bare[i] = run_bare(dir, i);
-        for (unsigned k = 0; k < 2; k++) {
-            char name[32];
-            snprintf(name, sizeof name, "engine-%u-%u", in_flight[k], i);
-            struct result r = run_engine(dir, name, in_flight[k], RUN_MS);
-            rate[k][i] = r.rate;
-            group[k][i] = r.group;
-            cpu[k][i] = r.cpu_us;
-            ratio[k][i] = r.rate / bare[i];
-        }
+        snprintf(name, sizeof name, "bare-%u-%u", in_flight, i);
+        bare[i] = run_bare(dir, name, &bare_cpu[i]);
+        snprintf(name, sizeof name, "engine-%u-%u", in_flight, i);
+        struct result r = run_engine(dir, name, in_flight, RUN_MS);
+        rate[i] = r.rate;
+        group[i] = r.group;
+        cpu[i] = r.cpu_us;
+        ratio[i] = r.rate / bare[i];
     }
-    json_object_set_new(raw, "bare_rows_per_s", json_real(rounded(median(bare, ROUNDS), 0)));
-    for (unsigned k = 0; k < 2; k++) {
-        char key[64];
-        snprintf(key, sizeof key, "ratio_%u", in_flight[k]);
-        json_object_set_new(out, key, json_real(rounded(median(ratio[k], ROUNDS), 3)));
-        snprintf(key, sizeof key, "per_s_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(rate[k], ROUNDS), 0)));
-        snprintf(key, sizeof key, "records_per_commit_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(group[k], ROUNDS), 1)));
-        snprintf(key, sizeof key, "cpu_us_%u", in_flight[k]);
-        json_object_set_new(raw, key, json_real(rounded(median(cpu[k], ROUNDS), 1)));
-    }
+    double bytes[ROUNDS] = {mean_bytes(), mean_bytes(), mean_bytes()};
+    put(out, "ratio", in_flight, ratio, 3);
+    put(raw, "bare_rows_per_s", in_flight, bare, 0);
+    put(raw, "bare_cpu_us", in_flight, bare_cpu, 1);
+    put(raw, "per_s", in_flight, rate, 0);
+    put(raw, "cpu_us", in_flight, cpu, 1);
+    put(raw, "records_per_commit", in_flight, group, 1);
+    put(raw, "record_bytes", in_flight, bytes, 0);
+    forget_rows();
 }
 
 int main(int argc, char **argv)
 {
     char dir[LMO_PATH_MAX], pki[LMO_PATH_MAX], key[LMO_PATH_MAX + 16];
     struct lmo_err err = {0};
-    bool all_figures = argc == 2;
-    if (!all_figures && (argc != 3 || strcmp(argv[2], "steps") != 0)) {
-        die("usage: transitions DIR [steps]");
+    bool all_figures = argc == 2, only_engine = argc == 5 && strcmp(argv[2], "engine") == 0;
+    if (!all_figures && !only_engine && (argc != 3 || strcmp(argv[2], "steps") != 0)) {
+        die("usage: transitions DIR [steps | engine N MS]");
     }
     lmo_log_set_level(LMO_LOG_ERROR);
     make_dir(argv[1], "transitions", dir);
@@ -485,15 +545,16 @@ int main(int argc, char **argv)
     check(lmo_pki_init(pki, &err), &err, "certificates");
     snprintf(key, sizeof key, "%s/permit.key", pki);
     check(lmo_permit_key_load(key, &run.key, &err), &err, "permit key");
+    if (only_engine) {
+        struct result r = run_engine(dir, "engine", (unsigned)strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10));
+        printf("%.0f per s, %.1f us each, %.1f per commit\n", r.rate, r.cpu_us, r.group);
+        lmo_permit_key_free(run.key);
+        return 0;
+    }
     json_t *out = json_object(), *raw = json_object(), *all = json_object();
     if (all_figures) {
-        run.taking = true;
-        (void)run_engine(dir, "take", GROUP, 2000);
-        if (taken.count < ROWS_MAX / 4) {
-            die("only %u rows were taken", taken.count);
-        }
-        run.taking = false;
-        measure_rates(dir, out, raw);
+        measure_rate(dir, GROUP, out, raw);
+        measure_rate(dir, 1000, out, raw);
     }
     measure_steps(dir, out, raw);
     json_object_set_new(all, "transitions", out);

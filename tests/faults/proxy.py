@@ -309,7 +309,7 @@ def index_of(body):
 
 
 def problem():
-    body = json.dumps({"type": "urn:lmo:error:unavailable", "title": "made to fail", "status": 503, "code": "unavailable",
+    body = json.dumps({"type": "/problems/unavailable", "title": "made to fail", "status": 503, "code": "unavailable",
                        "detail": "a fault was ordered"}).encode()
     return (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n"
             % len(body)) + body

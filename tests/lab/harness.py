@@ -134,15 +134,19 @@ def check(*argv):
         raise AssertionError("not in order:\n" + done.stdout + done.stderr)
 
 
-def settled_check(*argv, seconds=15.0):
-    """The check, once what was ordered has had time to settle (ports going, flows leaving)."""
-    deadline = time.monotonic() + seconds
+def settled_check(*argv, seconds=45.0):
+    """The check, once what was ordered has had time to settle (ports going, flows leaving). Says so when that took long."""
+    begun, last = time.monotonic(), ""
     while True:
         done = lab("check", *argv, check=False)
+        took = time.monotonic() - begun
         if done.returncode == 0:
+            if took > 10:
+                print(f"(in order after {took:.0f} s; before: {last})", end=" ")
             return
-        if time.monotonic() > deadline:
-            raise AssertionError("not in order:\n" + done.stdout + done.stderr)
+        last = " ".join((done.stdout + done.stderr).split())
+        if took > seconds:
+            raise AssertionError(f"not in order after {took:.0f} s:\n{done.stdout}{done.stderr}")
         time.sleep(0.2)
 
 

@@ -39,7 +39,8 @@ class Convergence(LabTest):
         record, seen = self.watched(ident)
         self.assertEqual(record["phase"], "completed", record["reason"])
         lines = self.lines(ident)
-        self.assertIn("forced: a pause of up to 6000 ms is allowed for 35333 ms", lines)
+        forced = [line for line in lines if line.startswith("forced: ")]  # 30 s and the pass that it begins in: 5.3 s or longer
+        self.assertRegex(" ".join(forced), r"^forced: a pause of up to 6000 ms is allowed for (3[5-9]|4\d|5\d)\d{3} ms$")
         self.assertTrue(any(line.startswith("stalled:") for line in lines), lines)
         precopy = [r["convergence"] for r in seen if r["phase"] == "precopy"]
         states = [(c["stage"], c["downtime_limit_ms"]) for c in precopy]
@@ -55,7 +56,8 @@ class Convergence(LabTest):
                                   convergence_timeout_ms=9000, on_timeout="force", force_max_pause_ms=100)["id"]
         record, _ = self.watched(ident)
         self.assertEqual((record["phase"], record["reason_code"]), ("aborted", "not_converging"), record)
-        self.assertReason(record, "did not converge to a pause of 100 ms within 34000 ms of grace either")
+        # 30 s and a pass: 4 s at the rate that it is given, longer on a machine that does not reach it.
+        self.assertReason(record, r"did not converge to a pause of 100 ms within (3[4-9]|4\d|5\d)\d{3} ms of grace either")
         self.assertEqual(where(self.guest), "hv1")
 
     def test_throttling_lets_the_same_guest_converge(self):

@@ -914,6 +914,20 @@ const char *lmo_http_query(const struct lmo_http_request *req, const char *name)
     return NULL;
 }
 
+const char *lmo_http_query_unknown(const struct lmo_http_request *req, const char *const *known)
+{
+    for (unsigned i = 0; i < req->query_count; i++) {
+        const char *const *k = known;
+        while (*k && strcmp(*k, req->query[i].name) != 0) {
+            k++;
+        }
+        if (!*k) {
+            return req->query[i].name;
+        }
+    }
+    return NULL;
+}
+
 const char *lmo_http_header(const struct lmo_http_request *req, const char *name)
 {
     if (strcasecmp(name, "Content-Type") == 0) {
@@ -963,7 +977,9 @@ int lmo_http_query_u64(const struct lmo_http_request *req, const char *name, uin
 void lmo_http_set_tag(struct lmo_http_request *req, void *owner, const char *id)
 {
     req->owner = owner;
-    snprintf(req->tag, sizeof req->tag, "%s", id);
+    if (id != req->tag) {
+        snprintf(req->tag, sizeof req->tag, "%s", id);
+    }
 }
 
 void *lmo_http_owner(const struct lmo_http_request *req)
@@ -1082,7 +1098,7 @@ void lmo_http_reply_error(struct lmo_http_request *req, const struct lmo_err *er
     LMO_AUTO_JSON json_t *json = json_object();
     char type[64], *text = NULL;
     size_t len = 0;
-    snprintf(type, sizeof type, "urn:lmo:error:%s", lmo_err_name(code));
+    snprintf(type, sizeof type, LMO_PROBLEM_TYPE "%s", lmo_err_name(code));
     int r = lmo_json_put_str(json, "type", type);
     r |= lmo_json_put_str(json, "title", lmo_err_name(code));
     r |= lmo_json_put_u64(json, "status", (uint64_t)lmo_err_http(code));

@@ -14,6 +14,7 @@
     X(store_tidy)     \
     X(rpc)            \
     X(api)            \
+    X(api_contract)   \
     X(qmp)            \
     X(volume_nbd)     \
     X(tools)          \

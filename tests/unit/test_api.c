@@ -1,271 +1,11 @@
-/* test_api.c - the REST API on the real server, engine and store; only the workers are made up. */
-#include "api/api.h"
-#include "base/json.h"
-#include "base/loop.h"
-#include "fake_worker.h"
-#include "proto/vm.h"
+/* test_api.c - the REST API: what each request does, and what is refused. */
+#include "api_fixture.h"
+#include "base/cleanup.h"
+#include "base/id.h"
 
 #include <stdlib.h>
 
-#define UUID "0f0e0d0c-0b0a-4908-8706-050403020100"
-
-/* ------------------------------------------------------------------ workers that answer from a table */
-
-struct fake_workers {
-    struct lmo_workers base;
-    struct lmo_loop *loop;
-    const struct lmo_workers_callbacks *cb;
-    unsigned held;
-    struct {
-        lmo_op_done_fn *done;
-        void *arg;
-    } ops[64]; /* never answered before the end */
-};
-
-struct later {
-    struct fake_workers *w;
-    char host[LMO_NAME_MAX];
-    bool known;
-    bool all;
-    lmo_observe_done_fn *done;
-    void *arg;
-};
-
-static void later(struct fake_workers *w, lmo_loop_fn *fn, struct later l)
-{
-    uint64_t timer;
-    struct later *copy = malloc(sizeof(*copy));
-    l.w = w;
-    *copy = l;
-    ck_assert_int_eq(lmo_loop_timer(w->loop, 0, fn, copy, &timer), 0);
-}
-
-static void report_up(void *arg)
-{
-    struct later *l = arg;
-    struct lmo_host_facts f = {.boot = "b1", .hypervisor = "sim", .peer_uri = "sim://x",
-                               .link_count = 1, .links = {{"migration", "10.0.0.1", 1U << 30}}};
-    memcpy(f.host, l->host, sizeof(f.host));
-    l->w->cb->host_state(l->w->cb->arg, l->host, &f, "");
-    free(l);
-}
-
-static int fake_host_add(struct lmo_workers *base, const char *name, const char *url, uint64_t cursor,
-                         struct lmo_err *err)
-{
-    struct later l = {0};
-    (void)url;
-    (void)cursor;
-    (void)err;
-    snprintf(l.host, sizeof(l.host), "%s", name);
-    later((struct fake_workers *)(void *)base, report_up, l);
-    return 0;
-}
-
-static void fake_host_remove(struct lmo_workers *base, const char *name)
-{
-    (void)base;
-    (void)name;
-}
-
-static void fake_acknowledge(struct lmo_workers *base, const char *host, uint64_t cursor)
-{
-    (void)base;
-    (void)host;
-    (void)cursor;
-}
-
-static int fake_op(struct lmo_workers *base, const char *host, const struct lmo_op_request *req, uint32_t timeout_ms,
-                   lmo_op_done_fn *done, void *arg, struct lmo_err *err)
-{
-    struct fake_workers *w = (struct fake_workers *)(void *)base;
-    (void)host;
-    (void)req;
-    (void)timeout_ms;
-    if (w->held == 64) {
-        return lmo_fail(err, LMO_E_UNAVAILABLE, "the fake is full");
-    }
-    w->ops[w->held].done = done;
-    w->ops[w->held++].arg = arg;
-    return 0;
-}
-
-static void answer_observation(void *arg)
-{
-    struct later *l = arg;
-    struct lmo_vm_facts f = {.uuid = UUID, .name = "g1", .state = LMO_RUN_RUNNING, .memory_bytes = 1U << 28};
-    LMO_AUTO_JSON json_t *vm = lmo_vm_facts_to_json(&f);
-    if (l->all) {
-        LMO_AUTO_JSON json_t *body = json_object();
-        json_t *vms = json_array();
-        int r = l->known ? lmo_json_add(vms, json_incref(vm)) : 0;
-        r |= lmo_json_put(body, "vms", vms);
-        ck_assert_int_eq(r, 0);
-        l->done(l->arg, 0, "", body);
-    } else if (l->known) {
-        l->done(l->arg, 0, "", vm);
-    } else {
-        l->done(l->arg, LMO_E_NOT_FOUND, "no such guest here", NULL);
-    }
-    free(l);
-}
-
-static int fake_observe(struct lmo_workers *base, const char *host, const char *path, uint32_t timeout_ms,
-                        lmo_observe_done_fn *done, void *arg, struct lmo_err *err)
-{
-    bool here = strcmp(host, "hv1") == 0;
-    struct later l = {.done = done, .arg = arg, .all = strcmp(path, "/v1/observe/vms") == 0};
-    (void)timeout_ms;
-    (void)err;
-    l.known = here && (l.all || strstr(path, "/g1") || strstr(path, UUID));
-    later((struct fake_workers *)(void *)base, answer_observation, l);
-    return 0;
-}
-
-static void fake_close(struct lmo_workers *base)
-{
-    struct fake_workers *w = (struct fake_workers *)(void *)base;
-    while (w->held > 0) {
-        w->held--;
-        w->ops[w->held].done(w->ops[w->held].arg, LMO_E_UNAVAILABLE, "the end", NULL);
-    }
-}
-
-static const struct lmo_workers_ops fake_ops = {.close = fake_close,
-                                                .host_add = fake_host_add,
-                                                .host_remove = fake_host_remove,
-                                                .acknowledge = fake_acknowledge,
-                                                .op = fake_op,
-                                                .observe = fake_observe};
-
-/* ------------------------------------------------------------------ fixture */
-
-static struct lmo_tls_files server_files, role_files[8];
-static char state_dir[64];
-static struct lmo_loop *engine_loop, *client_loop;
-static struct lmo_store *store;
-static struct lmo_engine *engine;
-static struct lmo_permit_key *permit_key;
-static struct lmo_api *api;
-static struct fake_workers fake_workers;
-static pthread_t engine_thread;
-static struct lmo_http_client *clients[8];
-static struct lmo_http_answer answer;
-static json_t *body;
-
-static void pki_set_up(void)
-{
-    fake_pki_set_up();
-    server_files = fake_pki_issue(LMO_ROLE_COORDINATOR, "lmod");
-    for (enum lmo_role role = LMO_ROLE_COORDINATOR; role <= LMO_ROLE_FAULT_INJECTOR; role++) {
-        role_files[role] = fake_pki_issue(role, "tester");
-    }
-}
-
-static void *run_engine(void *arg)
-{
-    (void)arg;
-    ck_assert_int_eq(lmo_loop_run(engine_loop), 0);
-    return NULL;
-}
-
-static void set_up(void)
-{
-    struct lmo_err err = {0};
-    char key[LMO_PATH_MAX];
-    strcpy(state_dir, "/tmp/lmo-api-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(state_dir));
-    snprintf(key, sizeof(key), "%s/permit.key", fake_pki_dir);
-    ck_assert_msg(lmo_permit_key_load(key, &permit_key, &err) == 0, "%s", err.text);
-    ck_assert_int_eq(lmo_loop_new(1024, &engine_loop, &err), 0);
-    ck_assert_msg(lmo_store_sqlite_open(state_dir, &store, &err) == 0, "%s", err.text);
-    const struct lmo_engine_config config = {.loop = engine_loop, .store = store, .permit_key = permit_key};
-    ck_assert_int_eq(lmo_engine_new(&config, &engine, &err), 0);
-    memset(&fake_workers, 0, sizeof(fake_workers));
-    fake_workers.base.ops = &fake_ops;
-    fake_workers.loop = engine_loop;
-    fake_workers.cb = lmo_engine_callbacks(engine);
-    ck_assert_msg(lmo_engine_start(engine, &fake_workers.base, &err) == 0, "%s", err.text);
-    ck_assert_int_eq(pthread_create(&engine_thread, NULL, run_engine, NULL), 0);
-    struct lmo_api_config api_config = {.address = "127.0.0.1:0", .tls = server_files, .engine = engine};
-    ck_assert_msg(lmo_api_start(&api_config, &api, &err) == 0, "%s", err.text);
-    ck_assert_int_eq(lmo_loop_new(16, &client_loop, &err), 0);
-}
-
-static void forget_answer(void)
-{
-    lmo_http_answer_done(&answer);
-    memset(&answer, 0, sizeof(answer));
-    json_decref(body);
-    body = NULL;
-}
-
-static void tear_down(void)
-{
-    char command[96];
-    forget_answer();
-    for (size_t i = 0; i < sizeof(clients) / sizeof(clients[0]); i++) {
-        clients[i] = lmo_http_client_free(clients[i]);
-    }
-    client_loop = lmo_loop_free(client_loop);
-    api = lmo_api_stop(api);
-    lmo_loop_stop(engine_loop);
-    pthread_join(engine_thread, NULL);
-    fake_close(&fake_workers.base);
-    engine = lmo_engine_free(engine);
-    store->ops->close(store);
-    engine_loop = lmo_loop_free(engine_loop);
-    permit_key = lmo_permit_key_free(permit_key);
-    snprintf(command, sizeof(command), "rm -rf '%s'", state_dir);
-    ck_assert_int_eq(system(command), 0);
-}
-
-/* ------------------------------------------------------------------ asking */
-
-static unsigned ask_as(enum lmo_role role, const char *method, const char *path, const char *text,
-                       const char *const *headers)
-{
-    struct lmo_err err = {0};
-    char url[512];
-    if (!clients[role]) {
-        const struct lmo_http_client_config config = {.tls = role_files[role]};
-        ck_assert_msg(lmo_http_client_new(client_loop, &config, &clients[role], &err) == 0, "%s", err.text);
-    }
-    forget_answer();
-    snprintf(url, sizeof(url), "https://127.0.0.1:%u%s", lmo_api_port(api), path);
-    const struct lmo_http_request_spec spec = {.method = method,
-                                               .url = url,
-                                               .headers = headers,
-                                               .body = text,
-                                               .body_len = text ? strlen(text) : 0,
-                                               .timeout_ms = 10000,
-                                               .response_max = 1U << 20,
-                                               .peer_role = LMO_ROLE_COORDINATOR};
-    ck_assert_msg(lmo_http_request_sync(clients[role], &spec, &answer, &err) == 0, "%s %s: %s", method, path, err.text);
-    body = answer.body_len ? json_loads(answer.body, 0, NULL) : NULL;
-    ck_assert_msg(answer.body_len == 0 || body, "%s", answer.body);
-    return answer.status;
-}
-
-static unsigned ask(const char *method, const char *path, const char *text)
-{
-    return ask_as(LMO_ROLE_OPERATOR, method, path, text, NULL);
-}
-
-static const char *member(const char *name)
-{
-    const char *text = json_string_value(json_object_get(body, name));
-    return text ? text : "(none)";
-}
-
-static void add_hosts(void)
-{
-    ck_assert_uint_eq(ask("POST", "/v1/hosts", "{\"name\":\"hv1\",\"url\":\"https://10.0.0.1:8443\"}"), 201);
-    ck_assert_uint_eq(ask("POST", "/v1/hosts", "{\"name\":\"hv2\",\"url\":\"https://10.0.0.2:8443/\"}"), 201);
-    for (int i = 0; i < 100 && strcmp(member("state"), "up") != 0; i++) { /* reported by the fake in its next turn */
-        ck_assert_uint_eq(ask("GET", "/v1/hosts/hv2", NULL), 200);
-    }
-}
+#define UUID API_GUEST_UUID
 
 /* ------------------------------------------------------------------ hosts, guests, health */
 
@@ -487,7 +227,8 @@ START_TEST(bad_requests__get_a_clear_error_and_change_nothing)
         ck_assert_msg(strcmp(member("field"), refusals[i].field ? refusals[i].field : "(none)") == 0, "%s: %s", what,
                       answer.body);
         ck_assert_int_eq(json_integer_value(json_object_get(body, "status")), (int)status);
-        ck_assert_msg(strncmp(member("type"), "urn:lmo:error:", 14) == 0, "%s", member("type"));
+        ck_assert_msg(strncmp(member("type"), "/problems/", 10) == 0 && strcmp(member("type") + 10, member("code")) == 0, "%s",
+                      member("type"));
         ck_assert_uint_gt(strlen(member("detail")), 5);
     }
     ck_assert_uint_eq(ask("GET", "/v1/migrations", NULL), 200);
@@ -548,20 +289,14 @@ END_TEST
 START_TEST(stopping_while_a_client_waits__answers_it)
 {
     /* The wait is cut short by tear_down: what is checked is that nothing hangs and nothing leaks. */
-    char path[128], url[256];
-    struct lmo_err err = {0};
+    char path[128];
     add_hosts();
     ck_assert_uint_eq(ask("POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}"), 202);
     snprintf(path, sizeof(path), "/v1/migrations/%s?wait_version=1000000&wait_ms=60000", member("id"));
-    snprintf(url, sizeof(url), "https://127.0.0.1:%u%s", lmo_api_port(api), path);
-    const struct lmo_http_request_spec spec = {
-        .method = "GET", .url = url, .timeout_ms = 300, .response_max = 1U << 20, .peer_role = LMO_ROLE_COORDINATOR};
-    forget_answer();
-    ck_assert_int_eq(lmo_http_request_sync(clients[LMO_ROLE_OPERATOR], &spec, &answer, &err), LMO_E_TIMEOUT);
+    ck_assert_int_eq(ask_within(LMO_ROLE_OPERATOR, "GET", path, NULL, NULL, 300), -1);
 }
 END_TEST
 
-Suite *api_suite(void);
 /* ------------------------------------------------------------------ decisions, the doctor, the audit trail */
 
 START_TEST(a_decision__is_checked_before_anybody_is_asked)
@@ -639,12 +374,19 @@ START_TEST(every_change__leaves_who_what_and_what_came_of_it)
 }
 END_TEST
 
+START_TEST(every_answer_so_far__is_one_that_openapi_has)
+{
+    ck_assert_int_eq(answers_conform(), 0);
+}
+END_TEST
+
+Suite *api_suite(void);
 Suite *api_suite(void)
 {
     Suite *s = suite_create("api");
     TCase *t = tcase_create("rest");
-    tcase_add_unchecked_fixture(t, pki_set_up, fake_pki_tear_down);
-    tcase_add_checked_fixture(t, set_up, tear_down);
+    tcase_add_unchecked_fixture(t, api_pki_set_up, api_pki_tear_down);
+    tcase_add_checked_fixture(t, api_set_up, api_tear_down);
     tcase_set_timeout(t, 60);
     tcase_add_test(t, hosts__are_added_shown_and_removed);
     tcase_add_test(t, limits_of_a_host__are_set_shown_and_taken_back_and_hold_what_is_asked);
@@ -661,6 +403,7 @@ Suite *api_suite(void)
     tcase_add_test(t, a_decision__is_checked_before_anybody_is_asked);
     tcase_add_test(t, the_doctor__answers_and_is_not_a_viewers);
     tcase_add_test(t, every_change__leaves_who_what_and_what_came_of_it);
+    tcase_add_test(t, every_answer_so_far__is_one_that_openapi_has);
     suite_add_tcase(s, t);
     return s;
 }

@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 Suite *doctor_suite(void);
@@ -21,7 +22,8 @@ static struct {
     struct lmo_doctor_ended ended[1];
     struct lmo_doctor_aside aside[1];
     struct lmo_migration m;
-    const struct lmo_migration *open[1];
+    struct lmo_doctor_open open[1];
+    struct lmo_doctor_moved moved[1];
 } x;
 static struct lmo_doctor_world w;
 static struct lmo_finding found[16];
@@ -45,7 +47,6 @@ static void fresh(void)
     LMO_COPY(x.m.vm.name, "g");
     x.m.vm.volume_count = 1;
     LMO_COPY(x.m.vm.volumes[0].volume, "vol");
-    x.open[0] = &x.m;
     w = (struct lmo_doctor_world){.hosts = x.hosts,
                                   .host_count = 3,
                                   .guests = x.guests,
@@ -55,7 +56,8 @@ static void fresh(void)
                                   .records = x.records,
                                   .ended = x.ended,
                                   .aside = x.aside,
-                                  .open = x.open};
+                                  .open = x.open,
+                                  .moved = x.moved};
 }
 
 static void guest(const char *host, enum lmo_run_state state)
@@ -106,8 +108,18 @@ static void ended_as(enum lmo_phase phase)
     LMO_COPY(x.ended[0].destination, "hv2");
 }
 
+/* As the engine fills it in. */
+static void arrange(void)
+{
+    w.moved_count = w.open_count ? x.m.vm.volume_count : 0;
+    lmo_doctor_fill_open(&x.open[0], &x.m);
+    LMO_COPY(x.moved[0].volume, x.m.vm.volumes[0].volume);
+    lmo_doctor_arrange(&w);
+}
+
 static unsigned examine(void)
 {
+    arrange();
     return lmo_doctor_examine(&w, found, 16, &more);
 }
 
@@ -347,6 +359,87 @@ START_TEST(the_worst_comes_first_and_what_does_not_fit_is_said)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ ten thousand of everything */
+
+#define MANY 10000
+
+static void name_of(char *to, size_t size, const char *what, unsigned n)
+{
+    (void)snprintf(to, size, "%s%05u", what, n);
+}
+
+/* Fault n % 1000: 1 runs at both of its hosts; 2 waits for its resume; 3 has a record that belongs to nobody. All others are
+ * moves in order, each with its export at its destination. Everything stands in an order that follows no name. */
+START_TEST(ten_thousand_moves__are_looked_through_whatever_their_order)
+{
+    static struct lmo_doctor_open open[MANY];
+    static struct lmo_doctor_moved moved[MANY];
+    static struct lmo_doctor_guest guests[2 * MANY];
+    static struct lmo_doctor_use uses[MANY];
+    static struct lmo_doctor_export exports[2 * MANY];
+    static struct lmo_doctor_record records[MANY];
+    static struct lmo_finding all[64];
+    fresh();
+    w = (struct lmo_doctor_world){.hosts = x.hosts,
+                                  .host_count = 3,
+                                  .open = open,
+                                  .moved = moved,
+                                  .guests = guests,
+                                  .uses = uses,
+                                  .exports = exports,
+                                  .records = records,
+                                  .open_count = MANY,
+                                  .moved_count = MANY,
+                                  .guest_count = 2 * MANY,
+                                  .use_count = MANY,
+                                  .export_count = 2 * MANY,
+                                  .record_count = MANY};
+    for (unsigned i = 0; i < MANY; i++) {
+        unsigned n = i * 7919U % MANY, fault = n % 1000;
+        struct lmo_doctor_open *o = &open[i];
+        *o = (struct lmo_doctor_open){.phase = fault == 2 ? LMO_PHASE_CUTOVER : LMO_PHASE_PRECOPY, .described = true};
+        name_of(o->id, sizeof o->id, "M", n);
+        name_of(o->vm, sizeof o->vm, "vm", n);
+        LMO_COPY(o->source, "hv1");
+        LMO_COPY(o->destination, "hv2");
+        name_of(moved[i].volume, sizeof moved[i].volume, "vol", n);
+        name_of(uses[i].export_name, sizeof uses[i].export_name, "vol.hv1.", n);
+        name_of(uses[i].uuid, sizeof uses[i].uuid, "vm", n);
+        for (unsigned k = 0; k < 2; k++) {
+            struct lmo_doctor_guest *g = &guests[2 * i + k];
+            struct lmo_doctor_export *e = &exports[i + k * MANY];
+            name_of(g->uuid, sizeof g->uuid, "vm", n);
+            LMO_COPY(g->host, k ? "hv1" : "hv2");
+            g->state = k ? fault == 2 ? LMO_RUN_PAUSED_MIGRATION : LMO_RUN_RUNNING
+                         : fault == 1 || fault == 2 ? LMO_RUN_RUNNING : LMO_RUN_INCOMING;
+            LMO_COPY(e->worker, "store");
+            name_of(e->volume, sizeof e->volume, "vol", n);
+            name_of(e->name, sizeof e->name, k ? "vol.hv1." : "vol.hv2.", n);
+            LMO_COPY(e->host, k ? "hv1" : "hv2");
+            e->offered = true;
+        }
+        records[i] = (struct lmo_doctor_record){.role = LMO_OP_ROLE_DESTINATION, .epoch = 1};
+        name_of(records[i].migration, sizeof records[i].migration, fault == 3 ? "X" : "M", n);
+        name_of(records[i].vm, sizeof records[i].vm, "vm", n);
+        LMO_COPY(records[i].worker, "hv2");
+        LMO_COPY(records[i].stage, fault == 2 ? "resumed" : "waiting");
+    }
+    lmo_doctor_arrange(&w);
+    unsigned kinds[LMO_FINDING_COUNT] = {0}, count = lmo_doctor_examine(&w, all, 64, &more);
+    for (unsigned i = 0; i < count; i++) {
+        const char *name = all[i].kind == LMO_FINDING_RECORD_ORPHAN ? all[i].migration : all[i].vm;
+        unsigned fault = all[i].kind == LMO_FINDING_GUEST_TWICE ? 1 : all[i].kind == LMO_FINDING_HAPPENED ? 2 : 3;
+        ck_assert_uint_eq((unsigned)strtoul(name + strcspn(name, "0123456789"), NULL, 10) % 1000, fault);
+        kinds[all[i].kind]++;
+    }
+    ck_assert(!more);
+    ck_assert_uint_eq(kinds[LMO_FINDING_GUEST_TWICE], MANY / 1000);
+    ck_assert_uint_eq(kinds[LMO_FINDING_HAPPENED], MANY / 1000);
+    ck_assert_uint_eq(kinds[LMO_FINDING_RECORD_ORPHAN], MANY / 1000);
+    ck_assert_uint_eq(count, 3 * MANY / 1000);
+}
+END_TEST
+
 Suite *doctor_suite(void)
 {
     Suite *s = suite_create("doctor");
@@ -364,6 +457,8 @@ Suite *doctor_suite(void)
     tcase_add_test(t, it_is_not_told_on_half_of_the_evidence);
     tcase_add_test(t, a_record_that_waits_although_the_source_ran_on_is_told);
     tcase_add_test(t, the_worst_comes_first_and_what_does_not_fit_is_said);
+    tcase_add_test(t, ten_thousand_moves__are_looked_through_whatever_their_order);
+    tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     return s;
 }

@@ -506,6 +506,90 @@ START_TEST(text_beyond_the_buffers_cap__is_too_large)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ read without a tree */
+
+static void usual_facts(struct lmo_vm_facts *f)
+{
+    memset(f, 0, sizeof *f);
+    snprintf(f->uuid, sizeof f->uuid, "3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab");
+    snprintf(f->name, sizeof f->name, "guest 1");
+    f->state = LMO_RUN_RUNNING;
+    f->persistent = true;
+    f->memory_bytes = INT64_MAX;
+    f->vcpus = LMO_VCPUS_MAX;
+    f->volume_count = 2;
+    f->port_count = 1;
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(f->volumes[i].target, sizeof f->volumes[i].target, "vd%u", i);
+        snprintf(f->volumes[i].worker, sizeof f->volumes[i].worker, "storage");
+        f->volumes[i].size_bytes = i;
+    }
+    snprintf(f->ports[0].mac, sizeof f->ports[0].mac, "52:54:00:00:00:01");
+}
+
+START_TEST(text_read_without_a_tree__is_what_was_written)
+{
+    static struct lmo_vm_facts f, got;
+    LMO_AUTO_BUF struct lmo_buf buf = LMO_BUF_INIT(1U << 20);
+    usual_facts(&f);
+    ck_assert_int_eq(lmo_codec_write(&lmo_vm_facts_table, &f, true, &buf), 0);
+    ck_assert_int_eq(lmo_codec_read(&lmo_vm_facts_table, buf.data, buf.len, NULL, &got, NULL), 0);
+    ck_assert_mem_eq(&f, &got, sizeof f);
+    for (size_t len = 0; len < buf.len; len++) { /* never beyond its end */
+        char *part = malloc(len + 1);
+        memcpy(part, buf.data, len);
+        ck_assert_int_eq(lmo_codec_read(&lmo_vm_facts_table, part, len, NULL, &got, NULL), LMO_E_UNSUPPORTED);
+        free(part);
+    }
+}
+END_TEST
+
+#define FACTS "\"uuid\":\"3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab\",\"state\":\"running\""
+static const struct {
+    const char *text;
+    bool tree; /* is it right all the same? */
+} unusual[] = {
+    {"{ " FACTS "}", true},
+    {"{" FACTS "} ", true},
+    {"{" FACTS ",\"name\":null}", true},
+    {"{" FACTS ",\"name\":\"a\\\"b\"}", true},
+    {"{" FACTS ",\"name\":\"\xc3\xa4\"}", true},
+    {"{" FACTS ",\"no_such\":1}", true}, /* who asks whether all is known is told otherwise */
+    {"{" FACTS ",\"vcpus\":-1}", false},
+    {"{" FACTS ",\"vcpus\":01}", false},
+    {"{" FACTS ",\"vcpus\":1.0}", false},
+    {"{" FACTS ",\"vcpus\":513}", false},
+    {"{" FACTS ",\"memory_bytes\":9223372036854775808}", false},
+    {"{" FACTS ",\"memory_bytes\":99999999999999999999}", false},
+    {"{" FACTS ",\"memory_bytes\":\"1\"}", false},
+    {"{" FACTS ",\"persistent\":1}", false},
+    {"{" FACTS ",\"machine\":\"0123456789012345678901234567890123456789012345678901234567890123\"}", false},
+    {"{" FACTS ",\"volumes\":[{}]}", false},
+    {"{" FACTS ",\"volumes\":[{\"target\":\"\"}]}", false},
+    {"{" FACTS ",\"volumes\":[{\"target\":\"a\",\"worker\":\"-x\"}]}", false},
+    {"{" FACTS ",\"volumes\":{}}", false},
+    {"{" FACTS "," FACTS "}", false},
+    {"{" FACTS ",}", false},
+    {"{\"state\":\"running\"}", false},
+    {"{\"uuid\":\"3F2c1a5e-9f0b-4c5d-8e6f-0123456789ab\",\"state\":\"running\"}", false},
+    {"{\"uuid\":\"3f2c1a5e-9f0b-4c5d-8e6f-0123456789ab\",\"state\":\"flying\"}", false},
+    {"", false},
+};
+
+START_TEST(text_that_is_not_the_usual__is_left_to_the_tree)
+{
+    static struct lmo_vm_facts f;
+    const char *text = unusual[_i].text;
+    memset(&f, 0, sizeof f);
+    ck_assert_int_eq(lmo_codec_read(&lmo_vm_facts_table, text, strlen(text), NULL, &f, NULL), LMO_E_UNSUPPORTED);
+    LMO_AUTO_JSON json_t *j = NULL;
+    memset(&f, 0, sizeof f);
+    int r = lmo_json_parse_object(text, strlen(text), 4096, &j, NULL);
+    r = r < 0 ? r : lmo_codec_decode(&lmo_vm_facts_table, j, &f, NULL);
+    ck_assert_int_eq(r == 0, unusual[_i].tree);
+}
+END_TEST
+
 Suite *proto_suite(void);
 Suite *proto_suite(void)
 {
@@ -513,6 +597,9 @@ Suite *proto_suite(void)
     TCase *t = tcase_create("messages");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, text_written_without_a_tree__is_that_of_the_tree);
+    tcase_add_test(t, text_read_without_a_tree__is_what_was_written);
+    tcase_add_loop_test(t, text_that_is_not_the_usual__is_left_to_the_tree, 0,
+                        (int)(sizeof unusual / sizeof unusual[0]));
     tcase_add_test(t, text_beyond_the_buffers_cap__is_too_large);
     tcase_add_test(t, facts_of_a_full_guest__survive_the_round_trip);
     tcase_add_test(t, every_run_state__is_sent_as_its_word);

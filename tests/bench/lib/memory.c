@@ -244,7 +244,9 @@ static void give_answer(void *arg)
     struct memory_workers *w = a->w;
     struct seen *all = w->guests, *m;
     static struct lmo_op_reply reply;
-    memset(&reply, 0, sizeof reply);
+    memset(&reply, 0, offsetof(struct lmo_op_reply, facts)); /* has_facts says whether there are any */
+    memset((char *)&reply + offsetof(struct lmo_op_reply, export_name), 0,
+           sizeof reply - offsetof(struct lmo_op_reply, export_name));
     LMO_COPY(reply.id, a->id);
     reply.state = LMO_OP_DONE;
     if (a->kind == LMO_OP_DESCRIBE) {

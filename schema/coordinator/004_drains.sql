@@ -1,0 +1,1 @@
+-- Drains: see the next versions of this file.
