@@ -15,6 +15,7 @@ struct webhook {
     uint64_t read;    /* events up to here are delivered, among the deliveries, or not asked for */
     uint64_t gate_ns; /* nothing is sent before */
     uint64_t timer, timer_ns, save_timer;
+    bool held_up; /* reading on ended before the log did */
     bool dirty;   /* the stored row is older */
     bool letters; /* there may be dead letters that are wanted */
 };
