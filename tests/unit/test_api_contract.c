@@ -113,8 +113,9 @@ END_TEST
 
 /* ------------------------------------------------------------------ requests that change something: one of each */
 
-/* The setting: hosts hv1, hv2, hv3; a migration of g1; a token. What stands for them in paths and bodies is filled in. */
-static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX];
+/* The setting: hosts hv1, hv2, hv3; a migration of g1; a token; a webhook; a hook of g1. What stands for them in paths and bodies is filled in. */
+static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX], webhook[LMO_ID_MAX];
+#define HOOK "/v1/vms/" API_GUEST_UUID "/hook"
 
 static const struct change {
     const char *method, *pattern, *path, *body, *other; /* other: another request for the same */
@@ -135,6 +136,15 @@ static const struct change {
     {"POST", "/v1/restore", "/v1/restore", "{}", "{\"activate\":true}", 200, 0},
     {"POST", "/v1/tokens", "/v1/tokens", "{\"name\":\"new\",\"role\":\"viewer\"}", "{\"name\":\"new\",\"role\":\"operator\"}", 201, 0},
     {"DELETE", "/v1/tokens/{id}", "/v1/tokens/%T", NULL, NULL, 204, 0},
+    {"POST", "/v1/migrations/{id}/acknowledge", "/v1/migrations/%M/acknowledge", "{}", NULL, 202, 409}, /* nobody is waited for */
+    {"PUT", "/v1/vms/{id}/hook", HOOK, "{\"url\":\"https://127.0.0.1:1/a\"}",
+     "{\"url\":\"https://127.0.0.1:1/a\",\"on_no_answer\":\"abort\"}", 200, 0},
+    {"DELETE", "/v1/vms/{id}/hook", HOOK, NULL, NULL, 204, 0},
+    {"POST", "/v1/webhooks", "/v1/webhooks", "{\"url\":\"https://127.0.0.1:1/a\"}", "{\"url\":\"https://127.0.0.1:1/b\"}", 201, 0},
+    {"PATCH", "/v1/webhooks/{id}", "/v1/webhooks/%W", "{\"enabled\":false}", "{\"enabled\":true}", 200, 0},
+    {"DELETE", "/v1/webhooks/{id}", "/v1/webhooks/%W", NULL, NULL, 204, 0},
+    {"POST", "/v1/webhooks/{id}/rotate", "/v1/webhooks/%W/rotate", NULL, NULL, 200, 0},
+    {"POST", "/v1/webhooks/{id}/dead-letters/redeliver", "/v1/webhooks/%W/dead-letters/redeliver", "{}", "{\"sequence\":1}", 202, 0},
 };
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
 
@@ -145,7 +155,8 @@ static const char *path_of(const struct change *c)
     if (!at) {
         return c->path;
     }
-    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path, at[1] == 'M' ? migration : token_id, at + 2);
+    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path,
+             at[1] == 'M' ? migration : at[1] == 'W' ? webhook : token_id, at + 2);
     return path;
 }
 
@@ -157,6 +168,9 @@ static void make_setting(void)
     snprintf(migration, sizeof(migration), "%s", member("id"));
     ck_assert_uint_eq(ask("POST", "/v1/tokens", "{\"name\":\"ci\",\"role\":\"viewer\"}"), 201);
     snprintf(token_id, sizeof(token_id), "%s", member("id"));
+    ck_assert_uint_eq(ask("POST", "/v1/webhooks", "{\"url\":\"https://127.0.0.1:1/in\",\"types\":\"webhook.*\"}"), 201);
+    snprintf(webhook, sizeof(webhook), "%s", member("id"));
+    ck_assert_uint_eq(ask("PUT", HOOK, "{\"url\":\"https://127.0.0.1:1/before\"}"), 201);
 }
 
 START_TEST(every_route_that_changes_something__is_among_those_tried_here)
@@ -239,15 +253,20 @@ END_TEST
 
 static char *all_there_is(void)
 {
-    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens"};
+    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens", "/v1/webhooks", HOOK};
     char *text = strdup("");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         ck_assert_uint_eq(ask("GET", lists[i], NULL), 200);
         size_t n;
         json_t *h;
         json_array_foreach(json_object_get(body, "hosts"), n, h)
         {
             json_object_del(h, "capabilities"); /* what the worker says of itself moves */
+        }
+        json_array_foreach(json_object_get(body, "webhooks"), n, h)
+        {
+            json_object_del(h, "cursor"); /* so does how far it has come */
+            json_object_del(h, "behind");
         }
         LMO_AUTO_FREE char *part = json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS), *before = text;
         ck_assert_int_ge(asprintf(&text, "%s%s\n", before, part), 0);
@@ -350,6 +369,33 @@ START_TEST(a_decision_about_a_migration__holds_for_the_state_that_was_seen)
 }
 END_TEST
 
+START_TEST(webhooks_and_hooks__are_changed_only_in_the_state_that_was_seen)
+{
+    char path[128], seen[2][128];
+    make_setting();
+    snprintf(path, sizeof(path), "/v1/webhooks/%s", webhook);
+    const char *const paths[] = {path, HOOK};
+    for (size_t i = 0; i < 2; i++) {
+        ck_assert_uint_eq(ask("GET", paths[i], NULL), 200);
+        snprintf(seen[i], sizeof(seen[i]), "%s", answer_header("ETag"));
+    }
+    ck_assert_uint_eq(if_match("PATCH", path, "{\"description\":\"x\"}", seen[0]), 200);
+    ck_assert_str_ne(answer_header("ETag"), seen[0]);
+    ck_assert_uint_eq(if_match("PATCH", path, "{\"description\":\"y\"}", seen[0]), 412);
+    ck_assert_uint_eq(if_match("DELETE", path, NULL, seen[0]), 412);
+    strcat(path, "/rotate");
+    ck_assert_uint_eq(if_match("POST", path, NULL, seen[0]), 412);
+    ck_assert_uint_eq(if_match("POST", path, NULL, "*"), 200);
+    ck_assert_uint_eq(if_match("PUT", HOOK, "{\"url\":\"https://127.0.0.1:1/b\"}", seen[1]), 200);
+    ck_assert_uint_eq(if_match("PUT", HOOK, "{\"url\":\"https://127.0.0.1:1/c\"}", seen[1]), 412);
+    ck_assert_uint_eq(if_match("DELETE", HOOK, NULL, seen[1]), 412);
+    ck_assert_uint_eq(ask("DELETE", HOOK, NULL), 204);
+    ck_assert_uint_eq(if_match("PUT", HOOK, "{\"url\":\"https://127.0.0.1:1/c\"}", "*"), 412); /* there is none any more */
+    snprintf(path, sizeof(path), "/v1/migrations/%s/acknowledge", migration);
+    ck_assert_uint_eq(if_match("POST", path, NULL, "\"queued-0\""), 412);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ pages */
 
 /* Reads the list page by page; every item's name, in order. `between`: called after the first page. */
@@ -422,9 +468,10 @@ START_TEST(every_list__can_be_read_in_pages_of_one)
     char pieces[8192], whole[8192], path[128];
     make_setting();
     ck_assert_uint_eq(ask("POST", "/v1/tokens", "{\"name\":\"second\",\"role\":\"operator\"}"), 201);
+    ck_assert_uint_eq(ask("POST", "/v1/webhooks", "{\"url\":\"https://127.0.0.1:1/second\",\"types\":\"webhook.*\"}"), 201);
     const struct {
         const char *path, *list, *key;
-    } lists[] = {{"/v1/hosts", "hosts", "name"}, {"/v1/tokens", "tokens", "id"}, {"/v1/migrations", "migrations", "id"},
+    } lists[] = {{"/v1/webhooks", "webhooks", "id"}, {"/v1/hosts", "hosts", "name"}, {"/v1/tokens", "tokens", "id"}, {"/v1/migrations", "migrations", "id"},
                  {"/v1/vms", "vms", "uuid"}, {"/v1/audit?until_ms=99999999999999", "audit", "n"},
                  {path, "journal", "what"}};
     snprintf(path, sizeof(path), "/v1/migrations/%s/journal", migration);
@@ -563,6 +610,21 @@ static const struct {
     {"GET", "/v1/tokens/{id}", "ocv"},
     {"DELETE", "/v1/tokens/{id}", "O"},
     {"GET", "/v1/audit", "ocv"},
+    {"GET", "/v1/events", "ocv"},
+    {"POST", "/v1/migrations/{id}/acknowledge", "oc"},
+    {"PUT", "/v1/vms/{id}/hook", "oc"},
+    {"GET", "/v1/vms/{id}/hook", "ocv"},
+    {"DELETE", "/v1/vms/{id}/hook", "oc"},
+    {"POST", "/v1/webhooks", "oc"},
+    {"GET", "/v1/webhooks", "ocv"},
+    {"GET", "/v1/webhooks/{id}", "ocv"},
+    {"PATCH", "/v1/webhooks/{id}", "oc"},
+    {"DELETE", "/v1/webhooks/{id}", "oc"},
+    {"POST", "/v1/webhooks/{id}/rotate", "oc"},
+    {"GET", "/v1/webhooks/{id}/dead-letters", "ocv"},
+    {"POST", "/v1/webhooks/{id}/dead-letters/redeliver", "oc"},
+    {"GET", "/readyz", "ocvf"},
+    {"GET", "/metrics", "ocv"},
     {"GET", "/healthz", "ocvf"},
     {"GET", "/openapi.json", "ocvf"},
     {"GET", "/problems/{code}", "ocvf"},
@@ -606,6 +668,7 @@ START_TEST(roles_and_routes__every_pair_by_certificate_and_by_token)
         }
         ck_assert_msg(known, "%s %s is no route", matrix[m].method, matrix[m].path);
         fill_path(matrix[m].path, path, sizeof(path));
+        strcat(path, strcmp(path, "/v1/events") == 0 ? "?follow=false" : ""); /* else it has no end */
         const char *none = strcmp(matrix[m].method, "GET") == 0 ? NULL : "{\"colour\":1}"; /* refused, but not for its role */
         for (unsigned r = 0; r < ROLE_COUNT; r++) {
             bool by_token = strchr(matrix[m].who, letters[r]) != NULL;
@@ -768,6 +831,7 @@ Suite *api_contract_suite(void)
     tcase_add_test(t, a_dry_run_of_a_migration__says_whether_it_would_start_or_what_it_would_wait_for);
     tcase_add_test(t, of_two_writers_that_looked_at_the_same_state__one_succeeds);
     tcase_add_test(t, a_decision_about_a_migration__holds_for_the_state_that_was_seen);
+    tcase_add_test(t, webhooks_and_hooks__are_changed_only_in_the_state_that_was_seen);
     tcase_add_test(t, pages__follow_each_other_whatever_comes_and_goes);
     tcase_add_test(t, every_list__can_be_read_in_pages_of_one);
     tcase_add_test(t, filters__leave_out_what_they_should);
