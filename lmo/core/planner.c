@@ -14,8 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MOVES_MAX  400000
-#define MOVES_MORE 1024 /* beyond what can be counted: guests that make room */
+#define MOVES_MAX   400000
+#define MOVES_MORE  1024 /* beyond what can be counted: guests that make room */
 #define REFUGES_MAX 8000000
 
 #define FULL_TEXT "the plan is full: empty fewer hosts at a time"
@@ -150,13 +150,18 @@ static void begin(struct planner *pl, const struct lmo_fleet *f, const struct lm
     struct place_arena arena = {.at = scratch};
     lmo_assert(scratch && !lmo_fleet_wrong(f) && !lmo_plan_options_wrong(f, o));
     lmo_plan_sizes(f, o, &sizes);
-    lmo_assert(plan->stage_max >= sizes.stage_max &&
-               plan->blocked_max >= sizes.blocked_max &&
+    lmo_assert(plan->stage_max >= sizes.stage_max && plan->blocked_max >= sizes.blocked_max &&
                plan->after_max >= lanes_of(o) + (o->kind == LMO_PLAN_EMPTY ? o->host_count : 0));
     plan->move_count = plan->stage_count = plan->blocked_count = plan->after_count = 0;
     plan->expected_ms = plan->low_ms = plan->high_ms = plan->bound_ms = 0;
     plan->away_count = 0;
-    *pl = (struct planner){.f = f, .o = o, .plan = plan, .move_max = plan->move_max < sizes.move_max ? plan->move_max : sizes.move_max, .lane_count = lanes_of(o), .host = LMO_NONE, .lane = LMO_NONE};
+    *pl = (struct planner){.f = f,
+                           .o = o,
+                           .plan = plan,
+                           .move_max = plan->move_max < sizes.move_max ? plan->move_max : sizes.move_max,
+                           .lane_count = lanes_of(o),
+                           .host = LMO_NONE,
+                           .lane = LMO_NONE};
     lay_out(pl, &sizes, &arena);
     place_fill(pl->p, o->spare_hosts, o->avoid, o->avoid_count);
     pl->p->log = o->spare_hosts ? &pl->log : NULL;
@@ -386,7 +391,8 @@ static uint32_t home_of(const struct lmo_plan *plan, const struct lmo_plan_stage
 }
 
 /* Why it does not return: the rules as things are, or what kept everybody. */
-static void stays_away(struct planner *pl, uint32_t s, uint32_t guest, uint32_t home, enum lmo_not why, const char *text)
+static void stays_away(struct planner *pl, uint32_t s, uint32_t guest, uint32_t home, enum lmo_not why,
+                       const char *text)
 {
     struct lmo_verdict v = {.why = why};
     lmo_assert(pl->plan->away_count < pl->away_max);
@@ -525,7 +531,8 @@ static void list_stage(struct planner *pl, bool barrier)
         give_back(pl, s);
     } else if (pl->o->give_back) {
         char text[LMO_TEXT_MAX];
-        (void)snprintf(text, sizeof text, "%s: %u of its guests cannot leave, and nobody returns to a host that was not emptied",
+        (void)snprintf(text, sizeof text,
+                       "%s: %u of its guests cannot leave, and nobody returns to a host that was not emptied",
                        pl->f->hosts[host].name, stage->blocked);
         tell_away(pl, s, stage->move_count, LMO_NOT_DRAINING, text);
     }
@@ -697,9 +704,9 @@ static void sum_up(struct planner *pl)
         (void)lmo_place_spare(pl->p, plan->text, sizeof plan->text);
     } else if (pl->o->kind != LMO_PLAN_EMPTY) {
         (void)snprintf(plan->text, sizeof plan->text,
-                       pl->log.full     ? "the plan would be too large: nothing is moved"
+                       pl->log.full       ? "the plan would be too large: nothing is moved"
                        : plan->move_count ? "moves %u guests in about %" PRIu64 " s"
-                                        : "no move of a guest would improve anything",
+                                          : "no move of a guest would improve anything",
                        plan->move_count, plan->expected_ms / 1000);
     } else {
         (void)snprintf(plan->text, sizeof plan->text,
