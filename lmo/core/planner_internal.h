@@ -64,6 +64,10 @@ struct planner {
     bool too_many; /* a move would have had to wait for more than one can */
 };
 
+/* planner_begin.c: lays everything out, adds the snapshot up. */
+void planner_begin(struct planner *pl, const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch,
+                   struct lmo_plan *plan);
+
 /* What of the scratch memory stays when the plan is made. */
 void planner_lay_out_shown(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s,
                            struct place_arena *a, struct place_log *log, struct lmo_plan_blocked **ret_away,
