@@ -3,7 +3,7 @@
  * its guest takes no other migration; `lmo doctor` shows it. */
 #include "base/log.h"
 #include "base/str.h"
-#include "engine/internal.h"
+#include "engine/drains_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,5 +71,6 @@ void engine_set_aside(struct entry *entry, const struct lmo_err *why)
     if (entry->request) {
         engine_created(entry, why->code, why->text);
     }
+    engine_drains_child_lost(entry, why);
     engine_fail_waiters(entry, why->code, "the migration cannot be stored and was set aside: see lmo doctor");
 }

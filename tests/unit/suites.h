@@ -24,6 +24,8 @@
     X(core)           \
     X(engine)         \
     X(engine_drains)  \
+    X(cli_drain)      \
+    X(hooks)          \
     X(engine_many)    \
     X(loop)           \
     X(sql)            \

@@ -10,7 +10,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#define SOME_ID "01JD2Z3W5X6Y7Z8A9B0C1D2E3F"
+#define SOME_ID   "01JD2Z3W5X6Y7Z8A9B0C1D2E3F"
+#define SOME_UUID "6f0d3c1e-0000-4000-8000-0000000000ff"
 
 /* ------------------------------------------------------------------ the document */
 
@@ -114,7 +115,7 @@ END_TEST
 /* ------------------------------------------------------------------ requests that change something: one of each */
 
 /* The setting: hosts hv1, hv2, hv3; a migration of g1; a token. What stands for them in paths and bodies is filled in. */
-static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX];
+static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX], drain_id[LMO_ID_MAX];
 
 static const struct change {
     const char *method, *pattern, *path, *body, *other; /* other: another request for the same */
@@ -135,6 +136,19 @@ static const struct change {
     {"POST", "/v1/restore", "/v1/restore", "{}", "{\"activate\":true}", 200, 0},
     {"POST", "/v1/tokens", "/v1/tokens", "{\"name\":\"new\",\"role\":\"viewer\"}", "{\"name\":\"new\",\"role\":\"operator\"}", 201, 0},
     {"DELETE", "/v1/tokens/{id}", "/v1/tokens/%T", NULL, NULL, 204, 0},
+    {"POST", "/v1/hosts/{name}/cordon", "/v1/hosts/hv2/cordon", "{\"reason\":\"x\"}", "{\"reason\":\"y\"}", 200, 0},
+    {"POST", "/v1/hosts/{name}/uncordon", "/v1/hosts/hv2/uncordon", "{}", "{\"reason\":\"y\"}", 200, 0},
+    {"PUT", "/v1/hosts/{name}/labels", "/v1/hosts/hv2/labels", "{\"labels\":{\"rack\":\"3\"}}", "{\"labels\":{}}", 200, 0},
+    {"PUT", "/v1/vms/{id}/policy", "/v1/vms/" SOME_UUID "/policy", "{\"unmovable\":\"wait\"}", "{\"unmovable\":\"skip\"}", 200, 0},
+    {"PUT", "/v1/vms/{id}/lease", "/v1/vms/" SOME_UUID "/lease", "{\"reason\":\"x\",\"seconds\":60}",
+     "{\"reason\":\"y\",\"seconds\":60}", 200, 0},
+    {"DELETE", "/v1/vms/{id}/lease", "/v1/vms/" SOME_UUID "/lease", NULL, NULL, 200, 0},
+    {"POST", "/v1/drains", "/v1/drains", "{\"hosts\":[\"hv1\"]}", "{\"hosts\":[\"hv1\"],\"max_hosts\":1}", 202, 0},
+    {"POST", "/v1/drains/{id}/pause", "/v1/drains/%D/pause", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/resume", "/v1/drains/%D/resume", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/cancel", "/v1/drains/%D/cancel", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/acknowledge", "/v1/drains/%D/acknowledge", "{\"host\":\"hv2\"}", NULL, 200, 409},
+    {"POST", "/v1/rebalance", "/v1/rebalance", "{\"goal\":\"spread\"}", "{\"goal\":\"pack\"}", 202, 0},
 };
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
 
@@ -145,7 +159,7 @@ static const char *path_of(const struct change *c)
     if (!at) {
         return c->path;
     }
-    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path, at[1] == 'M' ? migration : token_id, at + 2);
+    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path, at[1] == 'M' ? migration : at[1] == 'D' ? drain_id : token_id, at + 2);
     return path;
 }
 
@@ -157,6 +171,8 @@ static void make_setting(void)
     snprintf(migration, sizeof(migration), "%s", member("id"));
     ck_assert_uint_eq(ask("POST", "/v1/tokens", "{\"name\":\"ci\",\"role\":\"viewer\"}"), 201);
     snprintf(token_id, sizeof(token_id), "%s", member("id"));
+    ck_assert_uint_eq(ask("POST", "/v1/drains", "{\"hosts\":[\"hv2\"]}"), 202);
+    snprintf(drain_id, sizeof(drain_id), "%s", member("id"));
 }
 
 START_TEST(every_route_that_changes_something__is_among_those_tried_here)
@@ -239,9 +255,10 @@ END_TEST
 
 static char *all_there_is(void)
 {
-    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens"};
+    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens", "/v1/drains",
+                                         "/v1/vms/" SOME_UUID "/policy", "/v1/vms/" SOME_UUID "/lease"};
     char *text = strdup("");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 6; i++) {
         ck_assert_uint_eq(ask("GET", lists[i], NULL), 200);
         size_t n;
         json_t *h;
@@ -425,7 +442,7 @@ START_TEST(every_list__can_be_read_in_pages_of_one)
     const struct {
         const char *path, *list, *key;
     } lists[] = {{"/v1/hosts", "hosts", "name"}, {"/v1/tokens", "tokens", "id"}, {"/v1/migrations", "migrations", "id"},
-                 {"/v1/vms", "vms", "uuid"}, {"/v1/audit?until_ms=99999999999999", "audit", "n"},
+                 {"/v1/vms", "vms", "uuid"}, {"/v1/drains", "drains", "id"}, {"/v1/audit?until_ms=99999999999999", "audit", "n"},
                  {path, "journal", "what"}};
     snprintf(path, sizeof(path), "/v1/migrations/%s/journal", migration);
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
@@ -562,6 +579,23 @@ static const struct {
     {"GET", "/v1/tokens", "ocv"},
     {"GET", "/v1/tokens/{id}", "ocv"},
     {"DELETE", "/v1/tokens/{id}", "O"},
+    {"POST", "/v1/hosts/{name}/cordon", "oc"},
+    {"POST", "/v1/hosts/{name}/uncordon", "oc"},
+    {"PUT", "/v1/hosts/{name}/labels", "oc"},
+    {"GET", "/v1/vms/{id}/explain", "ocv"},
+    {"GET", "/v1/vms/{id}/policy", "ocv"},
+    {"PUT", "/v1/vms/{id}/policy", "oc"},
+    {"GET", "/v1/vms/{id}/lease", "ocv"},
+    {"PUT", "/v1/vms/{id}/lease", "oc"},
+    {"DELETE", "/v1/vms/{id}/lease", "oc"},
+    {"POST", "/v1/drains", "oc"},
+    {"GET", "/v1/drains", "ocv"},
+    {"GET", "/v1/drains/{id}", "ocv"},
+    {"POST", "/v1/drains/{id}/pause", "oc"},
+    {"POST", "/v1/drains/{id}/resume", "oc"},
+    {"POST", "/v1/drains/{id}/cancel", "oc"},
+    {"POST", "/v1/drains/{id}/acknowledge", "oc"},
+    {"POST", "/v1/rebalance", "oc"},
     {"GET", "/v1/audit", "ocv"},
     {"GET", "/healthz", "ocvf"},
     {"GET", "/openapi.json", "ocvf"},

@@ -56,6 +56,8 @@ static struct lmo_vm_facts sample_facts(void)
     strcpy(f.name, "guest \"one\"\n");
     strcpy(f.machine, "pc-q35-7.2");
     strcpy(f.blocker, "host device");
+    strcpy(f.blocker_kinds, "device");
+    strcpy(f.cpu, "0123456789abcdef");
     for (unsigned i = 0; i < LMO_VOLUMES_MAX; i++) {
         f.volumes[i] = sample_volume(i);
     }
@@ -158,6 +160,7 @@ START_TEST(every_kind_of_op_request__survives_the_round_trip)
                                            .accept_stateful_loss = true,
                                            .final_state = LMO_RUN_RUNNING,
                                            .memory_bytes = 1,
+                                           .vcpus = 2,
                                            .bandwidth_bytes_per_s = 2,
                                            .downtime_ms = 3,
                                            .dirty_fresh_ms = 5,

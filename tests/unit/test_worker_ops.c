@@ -576,6 +576,41 @@ START_TEST(behind_the_open_gate_convergence_is_welcome)
 }
 END_TEST
 
+START_TEST(guest_that_was_changed_since_it_was_described_is_not_moved)
+{
+    static const struct {
+        uint64_t memory_bytes;
+        uint32_t vcpus;
+        bool disk, port;
+        const char *says;
+    } cases[] = {{512U << 20, 0, false, false, "memory"},
+                 {256U << 20, 77, false, false, "vCPUs"},
+                 {256U << 20, 0, true, false, "disk vdz is gone"},
+                 {256U << 20, 0, false, true, "port nobody is gone"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cluster *c = cluster_new();
+        struct lmo_op_request req;
+        struct lmo_op_reply reply;
+        c->world->cfg.automatic = false;
+        ck_assert_int_eq(cluster_prepare(c), 0);
+        cluster_fill(c, LMO_OP_JOB_START, &req); /* as it was then */
+        req.memory_bytes = cases[i].memory_bytes;
+        req.vcpus = cases[i].vcpus;
+        if (cases[i].disk) {
+            strcpy(req.volumes[0].target, "vdz");
+        }
+        if (cases[i].port) {
+            strcpy(req.ports[0].id, "nobody");
+        }
+        ck_assert_int_eq(put_as(c, HV1, &req, &reply), 0);
+        ck_assert_int_eq(reply.code, LMO_E_CONFLICT);
+        ck_assert_msg(strstr(reply.text, "was changed since") && strstr(reply.text, cases[i].says), "%s", reply.text);
+        ck_assert_uint_eq(fake_count(c->world, FAKE_JOB_START), 0);
+        cluster_free(c);
+    }
+}
+END_TEST
+
 START_TEST(throttling_is_the_hypervisors_only_when_the_order_allows_it)
 {
     for (uint32_t percent = 0; percent <= 30; percent += 30) {
@@ -871,6 +906,7 @@ Suite *worker_ops_suite(void)
     tcase_add_test(t, a_worker_without_the_capability_says_so);
     tcase_add_test(t, convergence_with_the_gate_shut_is_aborted);
     tcase_add_test(t, behind_the_open_gate_convergence_is_welcome);
+    tcase_add_test(t, guest_that_was_changed_since_it_was_described_is_not_moved);
     tcase_add_test(t, throttling_is_the_hypervisors_only_when_the_order_allows_it);
     tcase_add_test(t, raised_downtime_limit_reaches_the_hypervisor_with_the_bandwidth);
     tcase_add_test(t, dirty_rate_is_waited_for_only_where_a_start_depends_on_it);
