@@ -188,7 +188,8 @@ static void sync_cordon(struct drain *dr, const struct lmo_drain_host *dh)
         engine_mark_cordon(h, false, "", dr->d.principal, "");
         engine_admission_host_changed(e, h);
     }
-    if (strcmp(h->mark.drain, dr->d.id) == 0 &&
+    bool kept = dh->was_cordoned && h->mark.cordoned && !h->mark.drain[0]; /* by a person, before the drain came */
+    if ((strcmp(h->mark.drain, dr->d.id) == 0 || kept) &&
         strcmp(h->mark.drain_state, lmo_drain_host_state_text(dh->state)) != 0) {
         LMO_COPY(h->mark.drain_state, lmo_drain_host_state_text(dh->state));
         (void)engine_mark_store(h);

@@ -48,16 +48,16 @@ START_TEST(wait__exits_0_only_when_it_is_drained)
         const char *state, *answer;
         int rc;
     } ends[] = {{"drained", DRAIN("drained", "\"drained\"", "4"), 0},
-                {"incomplete", DRAIN("incomplete", "\"incomplete\"", "4"), LMO_EXIT_FAILED},
-                {"failed", DRAIN("failed", "\"failed\"", "4"), LMO_EXIT_FAILED},
+                {"incomplete", DRAIN("incomplete", "\"incomplete\"", "4"), LMO_EXIT_ATTENTION},
+                {"failed", DRAIN("failed", "\"failed\"", "4"), LMO_EXIT_ATTENTION},
                 {"cancelled", DRAIN("cancelled", "\"cancelled\"", "4"), LMO_EXIT_ABORTED}};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        const struct fake_answer script[] = {{"GET /v1/drains/" ID, 0, 200, DRAIN("running", "null", "3")},
+        const struct fake_answer script[] = {{"POST /v1/drains", 0, 202, DRAIN("running", "null", "3")},
                                              {"GET /v1/drains/" ID "?wait_version=3&wait_ms=25000", 0, 200,
                                               ends[i].answer},
                                              {0}};
         struct run r = {0};
-        run_line(&r, script, "drain wait " ID);
+        run_line(&r, script, "drain hv1 --wait");
         ck_assert_int_eq(r.rc, ends[i].rc);
         ck_assert_ptr_nonnull(strstr(r.out, "1st in line"));
         ck_assert_ptr_nonnull(strstr(r.err, "118 MiB/s"));
@@ -69,13 +69,13 @@ END_TEST
 START_TEST(dry_run__prints_moves_and_blockers)
 {
     static const struct fake_answer script[] = {
-        {"POST /v1/drains", 0, 200,
-         "{\"plan\":\"abc\",\"dry_run\":true,\"text\":\"1 "
+        {"POST /v1/drains?dry_run=true", 0, 200,
+         "{\"dry_run\":true,\"status\":202,\"would\":\"x\",\"result\":{\"plan\":\"abc\",\"text\":\"1 "
          "guest\",\"low_ms\":1000,\"high_ms\":2000,\"moves\":[{\"order\":0,\"name\":\"g1\","
          "\"from\":\"hv1\",\"to\":\"hv2\",\"why\":\"empty\",\"way\":\"live\",\"after\":[],\"start_ms\":0,\"low_ms\":"
          "1000,\"high_ms\":2000}],"
          "\"blocked\":[{\"name\":\"g2\",\"host\":\"hv1\",\"unmovable\":\"fail\",\"text\":\"a device is passed "
-         "through\"}]}"},
+         "through\"}]}}"},
         {0}};
     struct run r = {0};
     run_line(&r, script, "drain hv1 --dry-run");
@@ -115,7 +115,7 @@ START_TEST(labels_policies_and_leases__become_what_the_coordinator_wants)
     run_done(&r);
     run_line(&r, cordon, "cordon hv1 --reason kernel");
     ck_assert_int_eq(r.rc, 0);
-    ck_assert_str_eq(r.fake.body[0], "{\"dry_run\":false,\"reason\":\"kernel\"}");
+    ck_assert_str_eq(r.fake.body[0], "{\"reason\":\"kernel\"}");
     run_done(&r);
     snprintf(line, sizeof line, "vm lease %s --lease 60", uuid);
     expect_exit(nobody, line, LMO_EXIT_USAGE, "", "--reason");
