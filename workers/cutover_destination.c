@@ -419,6 +419,15 @@ void lmo_incoming_answer(struct lmo_incoming *in, struct lmo_dst_event *ev)
         lmo_incoming_feed(in, &gone, NULL);
         return;
     }
+    /* A frozen source can still be revived, a committed move cannot be taken back: the word is asked for again, and acted
+     * upon once the daemon that has to run the copy is there and has not ended it. */
+    if (ev->answer == LMO_FREEZE_FROZEN && in->dst.stage == LMO_DST_ASKING && hv && !hv->ops->reachable(hv)) {
+        lmo_log(LMO_LOG_WARN, "the source's word is not acted upon while the hypervisor here does not answer",
+                "migration=%s vm=%s", in->dst.migration, in->dst.vm);
+        struct lmo_dst_event later = {.kind = LMO_DSTE_NO_ANSWER, .text = "the hypervisor does not answer"};
+        lmo_incoming_feed(in, &later, NULL);
+        return;
+    }
     lmo_incoming_feed(in, ev, NULL);
 }
 

@@ -101,8 +101,11 @@ void webhook_create(void *api, struct lmo_http_request *req, const struct lmo_ht
 
 void webhook_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
+    struct lmo_page page;
     (void)params;
-    asked(req, lmo_engine_webhook_list(engine_of(api), reply_to_request, req));
+    if (read_page(req, "webhooks", NULL, &page)) {
+        asked(req, lmo_engine_webhook_list(engine_of(api), &page, reply_to_request, req));
+    }
 }
 
 void webhook_get(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
@@ -141,7 +144,8 @@ void webhook_rotate(void *api, struct lmo_http_request *req, const struct lmo_ht
 void webhook_remove(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     const char *id = webhook_id(req, params);
-    if (id) {
+    struct redeliver_body nothing;
+    if (id && read_body(req, &empty_table, &nothing, NULL)) {
         asked(req, lmo_engine_webhook_remove(engine_of(api), id, reply_to_request, req));
     }
 }
@@ -149,9 +153,9 @@ void webhook_remove(void *api, struct lmo_http_request *req, const struct lmo_ht
 void dead_letters(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     const char *id = webhook_id(req, params);
-    uint64_t after = 0, limit = LIST_DEFAULT;
-    if (id && read_number(req, "after", 0, INT64_MAX, &after) && read_number(req, "limit", 1, LIST_MAX, &limit)) {
-        asked(req, lmo_engine_dead_letters(engine_of(api), id, after, (unsigned)limit, reply_to_request, req));
+    struct lmo_page page;
+    if (id && read_page(req, id, NULL, &page)) { /* a cursor of one webhook's list is none of another's */
+        asked(req, lmo_engine_dead_letters(engine_of(api), id, &page, reply_to_request, req));
     }
 }
 
@@ -203,7 +207,8 @@ void hook_get(void *api, struct lmo_http_request *req, const struct lmo_http_par
 void hook_remove(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
     char vm[LMO_UUID_MAX];
-    if (vm_uuid(req, params, vm)) {
+    struct redeliver_body nothing;
+    if (vm_uuid(req, params, vm) && read_body(req, &empty_table, &nothing, NULL)) {
         asked(req, lmo_engine_hook_remove(engine_of(api), vm, reply_to_request, req));
     }
 }

@@ -43,9 +43,45 @@ static bool gains(uint64_t a, uint64_t b)
     return b > a && b - a >= a / 100 * LMO_PARALLEL_GAIN_PERCENT && b - a > 0;
 }
 
-/* The one to try next, or the best one if nothing is left. Counts above `best` up to `high` first, then those below. */
+/* The highest of all that were tried: what is nearly as good as that which is nearly as good is not good any more. */
+static uint64_t highest(const struct lmo_parallel *p)
+{
+    uint64_t top = 0;
+    for (uint32_t n = 1; n <= p->max; n++) {
+        top = p->known_bytes_per_s[n] > top ? p->known_bytes_per_s[n] : top;
+    }
+    return top;
+}
+
+/* One sample is not enough where noise could turn it: near the gain that decides. */
+static bool doubtful(const struct lmo_parallel *p, uint32_t count, uint64_t rate)
+{
+    if (p->best == 0 || count == p->best) {
+        return false;
+    }
+    bool more = count > p->best;
+    uint64_t fewer_rate = more ? p->known_bytes_per_s[p->best] : rate;
+    uint64_t more_rate = more ? rate : highest(p);
+    uint64_t gain = more_rate > fewer_rate ? more_rate - fewer_rate : 0;
+    return gain > fewer_rate / 100 * (LMO_PARALLEL_GAIN_PERCENT - LMO_PARALLEL_DOUBT_PERCENT) &&
+           gain < fewer_rate / 100 * (LMO_PARALLEL_GAIN_PERCENT + LMO_PARALLEL_DOUBT_PERCENT);
+}
+
+static uint32_t next_down(const struct lmo_parallel *p)
+{
+    uint32_t down = p->best - (p->best - p->low) / 2;
+    return p->low + 1 < p->best && p->known_bytes_per_s[down] == 0 ? down : p->best;
+}
+
+/* The one to try next, or the best one if nothing is left: below `best` first if it was found there, else above it. Throughput rises
+ * to one peak, or a plateau: where fewer were better, the peak is seldom above them. */
 static uint32_t next(struct lmo_parallel *p)
 {
+    bool fell = p->high <= p->max && p->known_bytes_per_s[p->high] > 0 && p->known_bytes_per_s[p->best] > 0;
+    fell = fell && p->low == 0;
+    if (fell && next_down(p) != p->best) {
+        return next_down(p);
+    }
     if (p->best + 1 < p->high && p->best < p->max) {
         bool doubling = p->high == p->max + 1;
         uint32_t up = doubling ? within(2 * p->best, p->max) : p->best + (p->high - p->best) / 2;
@@ -53,13 +89,7 @@ static uint32_t next(struct lmo_parallel *p)
             return up;
         }
     }
-    if (p->low + 1 < p->best) {
-        uint32_t down = p->best - (p->best - p->low) / 2;
-        if (p->known_bytes_per_s[down] == 0) {
-            return down;
-        }
-    }
-    return p->best;
+    return next_down(p);
 }
 
 /* The count that was tried is known now: is it the best, or where does it bound the search? */
@@ -78,7 +108,7 @@ static void learn(struct lmo_parallel *p, uint32_t count, uint64_t rate)
         } else {
             p->high = count;
         }
-    } else if (!gains(rate, of_best)) { /* fewer do as well */
+    } else if (!gains(rate, highest(p))) { /* fewer do as well */
         p->high = p->best < p->high ? p->best : p->high;
         p->best = count;
     } else {
@@ -116,11 +146,12 @@ bool lmo_parallel_sample(struct lmo_parallel *p, uint32_t count, uint64_t bytes_
         }
         lmo_parallel_begin(p, p->wanted, p->max);
     }
-    p->sum_bytes_per_s += bytes_per_s / LMO_PARALLEL_SAMPLES;
-    if (++p->samples < LMO_PARALLEL_SAMPLES) {
+    p->sum_bytes_per_s += bytes_per_s / LMO_PARALLEL_SAMPLES; /* cannot overflow */
+    uint64_t mean = ++p->samples < LMO_PARALLEL_SAMPLES ? bytes_per_s : p->sum_bytes_per_s;
+    if (p->samples < LMO_PARALLEL_SAMPLES && doubtful(p, count, mean)) {
         return false;
     }
-    learn(p, count, p->sum_bytes_per_s);
+    learn(p, count, mean);
     uint32_t to = p->steps < LMO_PARALLEL_STEPS_MAX - 1 ? next(p) : p->best;
     p->settled = to == p->best;
     p->drifts = 0;

@@ -7,12 +7,14 @@
  * A sample is the aggregate throughput over some time in which exactly `count` migrations sent memory all the time: count
  * it from stable moment to stable moment, not from a start. One sample is worth a second or more of that.
  *
- * Hill climbing with hysteresis. At each count LMO_PARALLEL_SAMPLES samples are averaged, then:
+ * Hill climbing with hysteresis. At each count one sample is taken; if that is within LMO_PARALLEL_DOUBT_PERCENT of the gain
+ * that decides, LMO_PARALLEL_SAMPLES are averaged. Then:
  *   up    first by doubling, then halving the interval, while that gives LMO_PARALLEL_GAIN_PERCENT more than the best so far
  *   back  to the best one if it does not; what was tried counts as known
  *   stay  until throughput at the best one has changed by LMO_PARALLEL_DRIFT_PERCENT, LMO_PARALLEL_DRIFTS samples in a
  *         row; then what was learned is forgotten and the search begins again at the present count
- * A lower number is tried too: of two that give the same, within the gain, the lower one is kept.
+ * A lower number is tried too: of two that give the same, within the gain, the lower one is kept. Without noise it is
+ * within 10 % of the best after 8 samples at most (16 slots).
  *
  * Invariants:
  *  C1  1 <= wanted <= max, always.
@@ -27,6 +29,7 @@
 #define LMO_PARALLEL_MAX           64
 #define LMO_PARALLEL_SAMPLES       2
 #define LMO_PARALLEL_GAIN_PERCENT  8
+#define LMO_PARALLEL_DOUBT_PERCENT 6
 #define LMO_PARALLEL_DRIFT_PERCENT 30
 #define LMO_PARALLEL_DRIFTS        6
 #define LMO_PARALLEL_STEPS_MAX     16

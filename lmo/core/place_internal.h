@@ -8,14 +8,27 @@
 #include "core/placement.h"
 
 struct lmo_plan_avoid;
+struct lmo_plan_spare;
+struct lmo_plan_refuge;
 
 /* One case of N+1: the hosts that carry most of one pool are lost, and their guests were found places. */
 struct place_case {
     bool valid;   /* what follows holds for the state as it is */
     bool renewed; /* found since place_spare_known was asked */
-    uint32_t pool;
+    uint32_t pool, entry; /* of the log, if there is one: where these places stand */
     uint32_t lost_count, lost[LMO_SPARE_HOSTS_MAX]; /* the one that carries least is the last */
     int64_t *reserved, *spare_buffer;               /* [host * pools + pool]: taken by those places */
+};
+
+/* The places that were found, in the order in which they were: for whoever has to show them. What does not fit was not found. */
+struct place_log {
+    struct lmo_plan_spare *spares;
+    struct lmo_plan_refuge *refuges;
+    uint32_t spare_count, spare_max, refuge_count, refuge_max;
+    uint32_t first;     /* entries before it are of another set of open hosts */
+    uint32_t at, stage; /* of entries to come */
+    bool returning;
+    bool full; /* something did not fit */
 };
 
 struct lmo_place {
@@ -46,6 +59,7 @@ struct lmo_place {
     uint32_t spare_steps;             /* how often a place may be given up for another in one search */
     uint64_t work;                    /* spent on it, in hosts looked at */
     uint32_t stuck_host, stuck_guest; /* what the last failure was about */
+    struct place_log *log;            /* may be NULL */
 };
 
 static inline int64_t place_need(const struct lmo_fleet_guest *g, uint32_t pool)
@@ -103,6 +117,8 @@ bool place_spare_holds(struct lmo_place *p);
 /* What place_spare_holds knows, for taking a move back: bits of valid cases. Restoring leaves out what was found anew since. */
 uint32_t place_spare_known(struct lmo_place *p);
 void place_spare_restore(struct lmo_place *p, uint32_t known);
+/* The log is cut down to `entries`, and the cases are as it says: everything since was taken back. Without a log: nothing. */
+void place_spare_rewind(struct lmo_place *p, uint32_t entries);
 
 /* Moves it there if N+1 still holds then; else nothing has changed. */
 bool place_try(struct lmo_place *p, uint32_t guest, uint32_t to);

@@ -272,7 +272,7 @@ bool place_bound(const struct lmo_place *p, uint32_t guest)
 
 bool place_try(struct lmo_place *p, uint32_t guest, uint32_t to)
 {
-    uint32_t from = p->where[guest], known = place_spare_known(p);
+    uint32_t from = p->where[guest], known = place_spare_known(p), entries = p->log ? p->log->spare_count : 0;
     place_move(p, guest, to);
     if (place_spare_holds(p)) {
         p->arrivals[to]++;
@@ -280,6 +280,7 @@ bool place_try(struct lmo_place *p, uint32_t guest, uint32_t to)
     }
     place_move(p, guest, from);
     place_spare_restore(p, known);
+    place_spare_rewind(p, entries);
     return false;
 }
 

@@ -16,6 +16,10 @@
 
 #define MOVES_MAX  400000
 #define MOVES_MORE 1024 /* beyond what can be counted: guests that make room */
+#define REFUGES_MAX 8000000
+
+#define FULL_TEXT "the plan is full: empty fewer hosts at a time"
+#define WAIT_TEXT "it would have to wait for more than 64 other moves: empty fewer hosts at a time"
 
 const char *lmo_move_why_text(int v)
 {
@@ -75,15 +79,32 @@ static uint32_t guests_to_leave(const struct lmo_fleet *f, const struct lmo_plan
     return count;
 }
 
+/* Places for N+1: one search for each move and kind of memory at most. Refuges: as many as the guests of two average hosts for
+ * each, within a bound. */
+void planner_lay_out_shown(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s,
+                           struct place_arena *a, struct place_log *log, struct lmo_plan_blocked **ret_away,
+                           uint32_t *ret_away_max)
+{
+    uint64_t spares = o->spare_hosts ? (uint64_t)f->pool_count * (s->move_max + 2ULL * s->stage_max + 2) : 0;
+    uint64_t each = 4 + 2ULL * o->spare_hosts * f->guest_count / (f->host_count ? f->host_count : 1);
+    uint64_t refuges = spares * each < REFUGES_MAX ? spares * each : REFUGES_MAX;
+    *log = (struct place_log){.spare_max = (uint32_t)spares, .refuge_max = (uint32_t)refuges};
+    log->spares = place_take(a, log->spare_max, sizeof *log->spares);
+    log->refuges = place_take(a, log->refuge_max, sizeof *log->refuges);
+    *ret_away_max = o->give_back ? s->move_max / 2 : 0;
+    *ret_away = place_take(a, *ret_away_max, sizeof **ret_away);
+}
+
 static void lay_out(struct planner *pl, const struct lmo_plan_sizes *s, struct place_arena *a)
 {
     const struct lmo_fleet *f = pl->f;
     size_t hosts = f->host_count, guests = f->guest_count, lanes = lanes_of(pl->o);
+    planner_lay_out_shown(f, pl->o, s, a, &pl->log, &pl->away, &pl->away_max);
     pl->p = place_lay_out(f, pl->o->avoid_count, a);
     pl->target = place_take(a, hosts, sizeof *pl->target);
     pl->listed = place_take(a, hosts * f->pool_count, sizeof *pl->listed);
     uint32_t **by_host[] = {&pl->stage_of, &pl->over,  &pl->left_last, &pl->tried,
-                            &pl->local,    &pl->queue, &pl->came_last};
+                            &pl->local,    &pl->queue, &pl->came_last, &pl->due};
     for (size_t n = 0; n < sizeof by_host / sizeof by_host[0]; n++) {
         *by_host[n] = place_take(a, hosts, sizeof(uint32_t));
     }
@@ -117,9 +138,9 @@ void lmo_plan_sizes(const struct lmo_fleet *f, const struct lmo_plan_options *o,
     *ret = (struct lmo_plan_sizes){.move_max = (uint32_t)(moves < MOVES_MAX ? moves : MOVES_MAX),
                                    .stage_max = o->host_count ? o->host_count : 1,
                                    .blocked_max = (uint32_t)base + f->move_count + 1};
-    ret->after_max = 4 * ret->move_max + 8 * ret->stage_max + MOVES_MORE;
+    ret->after_max = 4 * ret->move_max + 8 * ret->stage_max + lanes_of(o) + MOVES_MORE;
     lay_out(&counting, ret, &arena);
-    ret->scratch_bytes = arena.used + planner_check_scratch(f, ret);
+    ret->scratch_bytes = arena.used + planner_check_scratch(f, o, ret);
 }
 
 static void begin(struct planner *pl, const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch,
@@ -129,20 +150,27 @@ static void begin(struct planner *pl, const struct lmo_fleet *f, const struct lm
     struct place_arena arena = {.at = scratch};
     lmo_assert(scratch && !lmo_fleet_wrong(f) && !lmo_plan_options_wrong(f, o));
     lmo_plan_sizes(f, o, &sizes);
-    lmo_assert(plan->move_max >= sizes.move_max && plan->stage_max >= sizes.stage_max &&
-               plan->blocked_max >= sizes.blocked_max && plan->after_max >= sizes.after_max);
+    lmo_assert(plan->stage_max >= sizes.stage_max &&
+               plan->blocked_max >= sizes.blocked_max &&
+               plan->after_max >= lanes_of(o) + (o->kind == LMO_PLAN_EMPTY ? o->host_count : 0));
     plan->move_count = plan->stage_count = plan->blocked_count = plan->after_count = 0;
     plan->expected_ms = plan->low_ms = plan->high_ms = plan->bound_ms = 0;
-    *pl = (struct planner){.f = f, .o = o, .plan = plan, .lane_count = lanes_of(o), .host = LMO_NONE, .lane = LMO_NONE};
+    plan->away_count = 0;
+    *pl = (struct planner){.f = f, .o = o, .plan = plan, .move_max = plan->move_max < sizes.move_max ? plan->move_max : sizes.move_max, .lane_count = lanes_of(o), .host = LMO_NONE, .lane = LMO_NONE};
     lay_out(pl, &sizes, &arena);
     place_fill(pl->p, o->spare_hosts, o->avoid, o->avoid_count);
+    pl->p->log = o->spare_hosts ? &pl->log : NULL;
+    pl->log.stage = LMO_NONE;
+    plan->spares = pl->log.spares;
+    plan->refuges = pl->log.refuges;
+    plan->away = pl->away;
     memcpy(pl->listed, pl->p->room, (size_t)f->host_count * f->pool_count * sizeof *pl->listed);
     memset(pl->out_free, 0, (size_t)f->host_count * PLANNER_SLOTS * sizeof *pl->out_free);
     memset(pl->in_free, 0, (size_t)f->host_count * PLANNER_SLOTS * sizeof *pl->in_free);
     memset(pl->fleet_free, 0, PLANNER_FLEET * sizeof *pl->fleet_free);
     for (uint32_t h = 0; h < f->host_count; h++) {
         pl->target[h] = false;
-        pl->alone_ms[h] = pl->tried[h] = 0;
+        pl->alone_ms[h] = pl->tried[h] = pl->due[h] = 0;
         pl->stage_of[h] = pl->over[h] = pl->left_last[h] = pl->came_last[h] = pl->local[h] = LMO_NONE;
     }
     for (uint32_t g = 0; g < f->guest_count; g++) {
@@ -166,6 +194,16 @@ static void take_away(struct planner *pl, uint32_t host)
 {
     pl->p->open[host] = true;
     pl->p->closed[host] = LMO_NOT_DRAINING;
+    place_spare_forget(pl->p);
+}
+
+void planner_phase(struct planner *pl, uint32_t stage, bool returning)
+{
+    pl->log.first = pl->log.spare_count;
+    pl->log.stage = stage;
+    pl->log.returning = returning;
+    pl->log.at = pl->plan->move_count;
+    pl->log.full = false;
     place_spare_forget(pl->p);
 }
 
@@ -235,8 +273,9 @@ static bool by_name(const void *arg, uint32_t a, uint32_t b)
     return pl->p->turn[a] < pl->p->turn[b];
 }
 
-/* Everybody there that has no draft: held by something of its own, or found no place. In the order of their uuids. */
-static void block_the_rest(struct planner *pl, uint32_t stage, bool full)
+/* Everybody there that has no draft: held by something of its own, or found no place, or there was no room in the plan
+ * (`full`, or NULL). In the order of their uuids. */
+static void block_the_rest(struct planner *pl, uint32_t stage, const char *full)
 {
     char text[LMO_TEXT_MAX];
     uint32_t count = 0;
@@ -258,7 +297,7 @@ static void block_the_rest(struct planner *pl, uint32_t stage, bool full)
                    LMO_WAY_NONE) {
             block(pl, stage, g, why, text);
         } else if (full) {
-            block(pl, stage, g, LMO_NOT_OVER, "the plan is full: empty fewer hosts at a time");
+            block(pl, stage, g, LMO_NOT_OVER, full);
         } else {
             why = planner_why_not(pl, g, text, sizeof text);
             block(pl, stage, g, why, text);
@@ -276,32 +315,109 @@ static bool listed_already(const struct lmo_plan *plan, const struct lmo_plan_st
     return false;
 }
 
-/* Adds stage t to what stage s comes after; also when it begins, then. */
-static void comes_after(struct planner *pl, uint32_t s, uint32_t t)
+/* Enough for a stage behind all lanes, and then for one after the other. */
+uint32_t planner_after_kept(const struct planner *pl)
+{
+    if (pl->o->kind != LMO_PLAN_EMPTY) {
+        return 0;
+    }
+    return pl->o->host_count - pl->plan->stage_count + (pl->serial ? 0 : pl->lane_count);
+}
+
+/* Adds stage t to what stage s comes after; also when it begins, then. False: no room for that. */
+static bool comes_after(struct planner *pl, uint32_t s, uint32_t t)
 {
     struct lmo_plan *plan = pl->plan;
     struct lmo_plan_stage *stage = &plan->stages[s];
-    if (t == LMO_NONE || t == s || listed_already(plan, stage, t) || plan->after_count == plan->after_max) {
-        return;
+    if (t == LMO_NONE || t == s || listed_already(plan, stage, t)) {
+        return true;
+    }
+    if (plan->after_max - plan->after_count <= planner_after_kept(pl)) {
+        return false;
     }
     uint64_t end = plan->stages[t].start_ms + plan->stages[t].expected_ms;
     plan->after[plan->after_count++] = t;
     stage->after_count++;
     stage->start_ms = stage->start_ms > end ? stage->start_ms : end;
+    return true;
 }
 
 /* The lane's stage before, all lanes' behind a barrier, and those that have put guests there. */
-static void find_order(struct planner *pl, uint32_t s, bool barrier)
+static bool comes_after_all(struct planner *pl, uint32_t s, bool barrier)
 {
     struct lmo_plan_stage *stage = &pl->plan->stages[s];
-    stage->after_first = pl->plan->after_count;
-    comes_after(pl, s, pl->lane_last[pl->lane]);
+    pl->plan->after_count = stage->after_first;
+    stage->after_count = 0;
+    stage->start_ms = pl->lane_end[pl->lane];
+    pl->barrier = barrier ? s : pl->barrier;
+    bool fits = comes_after(pl, s, pl->lane_last[pl->lane]);
     for (uint32_t l = 0; barrier && l < pl->lane_count; l++) {
-        comes_after(pl, s, pl->lane_last[l]);
+        fits = fits && comes_after(pl, s, pl->lane_last[l]);
     }
-    for (uint32_t at = pl->came_last[pl->host]; at != LMO_NONE; at = pl->came_prev[at]) {
-        if (!planner_surely_over(pl, pl->plan->moves[at].stage, s)) {
-            comes_after(pl, s, pl->plan->moves[at].stage);
+    for (uint32_t at = pl->came_last[pl->host]; at != LMO_NONE && fits; at = pl->came_prev[at]) {
+        fits = planner_surely_over(pl, pl->plan->moves[at].stage, s) || comes_after(pl, s, pl->plan->moves[at].stage);
+    }
+    return fits;
+}
+
+/* When `after` is nearly full nothing is left out: every stage is a barrier from then on, and for that room was kept. Returns
+ * whether this one is. */
+static bool find_order(struct planner *pl, uint32_t s, bool barrier)
+{
+    if (!comes_after_all(pl, s, barrier)) {
+        pl->serial = barrier = true;
+        bool fits = comes_after_all(pl, s, true);
+        lmo_assert(fits);
+    }
+    return barrier;
+}
+
+/* ------------------------------------------------------------------ giving back */
+
+/* Where it was before the stage moved it. */
+static uint32_t home_of(const struct lmo_plan *plan, const struct lmo_plan_stage *stage, const struct lmo_plan_move *m)
+{
+    for (uint32_t n = 0; n < stage->move_count && m->from != stage->host; n++) {
+        if (plan->moves[stage->move_first + n].guest == m->guest) {
+            return plan->moves[stage->move_first + n].from;
+        }
+    }
+    return m->from;
+}
+
+/* Why it does not return: the rules as things are, or what kept everybody. */
+static void stays_away(struct planner *pl, uint32_t s, uint32_t guest, uint32_t home, enum lmo_not why, const char *text)
+{
+    struct lmo_verdict v = {.why = why};
+    lmo_assert(pl->plan->away_count < pl->away_max);
+    (void)snprintf(v.text, sizeof v.text, "%s", text);
+    if (why == LMO_NOT_REJECTED) {
+        pl->p->log = NULL;
+        lmo_place_judge(pl->p, guest, home, &v);
+        pl->p->log = pl->o->spare_hosts ? &pl->log : NULL;
+    }
+    if (v.why == LMO_NOT_REJECTED) { /* it could now: others that were to return took a turn in vain */
+        v.why = LMO_NOT_SPARE;
+        (void)snprintf(v.text, sizeof v.text, "%s: N+1 would not have been kept when it was its turn",
+                       pl->f->hosts[home].name);
+    }
+    struct lmo_plan_blocked *b = &pl->away[pl->plan->away_count++];
+    *b = (struct lmo_plan_blocked){.guest = guest,
+                                   .stage = s,
+                                   .why = v.why,
+                                   .unmovable = pl->f->guests[guest].unmovable};
+    memcpy(b->text, v.text, sizeof b->text);
+}
+
+/* Everybody that the stage moved and that is not where it was. `moves`: of the stage, those that give back left aside. */
+static void tell_away(struct planner *pl, uint32_t s, uint32_t moves, enum lmo_not why, const char *text)
+{
+    const struct lmo_plan_stage *stage = &pl->plan->stages[s];
+    for (uint32_t n = 0; n < moves; n++) {
+        const struct lmo_plan_move *m = &pl->plan->moves[stage->move_first + n];
+        uint32_t home = home_of(pl->plan, stage, m);
+        if (pl->p->where[m->guest] == m->to && m->to != home) {
+            stays_away(pl, s, m->guest, home, why, text);
         }
     }
 }
@@ -312,24 +428,33 @@ static void give_back(struct planner *pl, uint32_t s)
     struct lmo_plan *plan = pl->plan;
     struct lmo_plan_stage *stage = &plan->stages[s];
     uint64_t end_ms = stage->start_ms + stage->expected_ms;
+    uint32_t count = stage->move_count;
+    char text[LMO_TEXT_MAX] = "";
     stage_is_over(pl, s);
-    for (unsigned others = 0; others < 2; others++) {
-        for (uint32_t n = 0; n < stage->move_count; n++) {
+    planner_phase(pl, s, true);
+    enum lmo_not why = lmo_place_spare(pl->p, text, sizeof text) ? LMO_NOT_REJECTED : LMO_NOT_SPARE;
+    for (unsigned others = 0; others < 2 && why == LMO_NOT_REJECTED; others++) {
+        for (uint32_t n = 0; n < count; n++) {
             const struct lmo_plan_move *m = &plan->moves[stage->move_first + n];
-            if ((m->from != stage->host) != (others == 1) || pl->p->where[m->guest] != m->to ||
-                m->why == LMO_MOVE_GIVE_BACK) {
+            uint32_t home = home_of(plan, stage, m);
+            if ((home != stage->host) != (others == 1) || pl->p->where[m->guest] != m->to || m->to == home) {
                 continue;
             }
             place_prepare(pl->p, m->guest);
-            bool good = place_filter(pl->p, m->from) == LMO_NOT_REJECTED;
+            bool good = place_filter(pl->p, home) == LMO_NOT_REJECTED;
             place_forget(pl->p);
-            good = good && planner_try(pl, m->guest, m->from, LMO_MOVE_GIVE_BACK);
+            good = good && planner_try(pl, m->guest, home, LMO_MOVE_GIVE_BACK);
         }
     }
     if (planner_list(pl, s, s, end_ms, &end_ms)) {
         stage->move_count = plan->move_count - stage->move_first;
         stage->expected_ms = end_ms - stage->start_ms;
+    } else {
+        planner_back(pl, 0);
+        why = LMO_NOT_OVER;
+        (void)snprintf(text, sizeof text, "%s", FULL_TEXT);
     }
+    tell_away(pl, s, count, why, text);
     uint32_t pools = pl->p->pools; /* whoever waits for this stage waits for all of that */
     pl->left_last[stage->host] = LMO_NONE;
     memcpy(pl->listed + (size_t)stage->host * pools, place_room(pl->p, stage->host), pools * sizeof *pl->listed);
@@ -351,6 +476,21 @@ static void range_of(struct planner *pl, struct lmo_plan_stage *stage)
         high > stage->expected_ms ? high : stage->expected_ms; /* one after the other, each at its slowest */
 }
 
+/* As if every stage before were over. How many are, that were not. */
+static uint32_t all_over(struct planner *pl)
+{
+    uint32_t count = 0;
+    for (uint32_t l = 0; l < pl->lane_count; l++) {
+        uint32_t last = pl->lane_last[l];
+        if (last != LMO_NONE && pl->over[pl->plan->stages[last].host] == LMO_NONE &&
+            complete(&pl->plan->stages[last])) {
+            stage_is_over(pl, last);
+            count++;
+        }
+    }
+    return count;
+}
+
 /* Writes the stage down as its drafts are. */
 static void list_stage(struct planner *pl, bool barrier)
 {
@@ -364,17 +504,33 @@ static void list_stage(struct planner *pl, bool barrier)
                                      .parallel = 1,
                                      .start_ms = pl->lane_end[pl->lane]};
     pl->stage_of[host] = s;
-    pl->barrier = barrier ? s : pl->barrier;
-    find_order(pl, s, barrier);
+    stage->after_first = plan->after_count;
+    barrier = find_order(pl, s, barrier);
     bool full = !planner_list(pl, s, LMO_NONE, stage->start_ms, &end_ms);
+    if (full && pl->too_many && !barrier) { /* behind a barrier what is over need not be waited for one by one */
+        barrier = find_order(pl, s, true);
+        full = !planner_list(pl, s, LMO_NONE, stage->start_ms, &end_ms);
+    }
+    const char *said = full && pl->too_many ? WAIT_TEXT : full || pl->log.full ? FULL_TEXT : NULL;
+    if (full) {
+        planner_back(pl, 0);
+    }
     stage->move_count = full ? 0 : plan->move_count - stage->move_first;
     stage->expected_ms = full ? 0 : end_ms - stage->start_ms;
     for (uint32_t n = 0; n < stage->move_count; n++) {
         stage->leaving += plan->moves[stage->move_first + n].from == host;
     }
-    block_the_rest(pl, s, full);
+    block_the_rest(pl, s, said);
     if (pl->o->give_back && complete(stage)) {
         give_back(pl, s);
+    } else if (pl->o->give_back) {
+        char text[LMO_TEXT_MAX];
+        (void)snprintf(text, sizeof text, "%s: %u of its guests cannot leave, and nobody returns to a host that was not emptied",
+                       pl->f->hosts[host].name, stage->blocked);
+        tell_away(pl, s, stage->move_count, LMO_NOT_DRAINING, text);
+    }
+    if (barrier) {
+        (void)all_over(pl);
     }
     range_of(pl, stage);
     for (uint32_t l = 0; l < pl->lane_count; l++) {
@@ -397,21 +553,6 @@ static uint32_t free_lane(const struct planner *pl)
     return best;
 }
 
-/* As if every stage before were over. How many are, that were not. */
-static uint32_t all_over(struct planner *pl)
-{
-    uint32_t count = 0;
-    for (uint32_t l = 0; l < pl->lane_count; l++) {
-        uint32_t last = pl->lane_last[l];
-        if (last != LMO_NONE && pl->over[pl->plan->stages[last].host] == LMO_NONE &&
-            complete(&pl->plan->stages[last])) {
-            stage_is_over(pl, last);
-            count++;
-        }
-    }
-    return count;
-}
-
 /* They may still be under way after all. Nobody was put there meanwhile. */
 static void not_all_over(struct planner *pl)
 {
@@ -428,22 +569,30 @@ static void not_all_over(struct planner *pl)
 /* False: somebody found no place, and nothing was done; it may be better later. */
 static bool empty_host(struct planner *pl, uint32_t host, bool last_chance)
 {
-    bool barrier = false;
+    uint32_t stage = pl->plan->stage_count, entries = pl->log.spare_count;
+    bool barrier = pl->serial;
     pl->host = host;
     pl->lane = free_lane(pl);
     if (pl->lane_last[pl->lane] != LMO_NONE) {
         stage_is_over(pl, pl->lane_last[pl->lane]);
     }
+    if (barrier) {
+        (void)all_over(pl);
+    }
     take_away(pl, host);
+    planner_phase(pl, stage, false);
     if (pl->plan->spare_kept && held_by_nothing(pl, host)) {
         planner_empty(pl);
         if (pl->failed_count && all_over(pl) > 0) {
             barrier = true;
             planner_back(pl, 0);
+            place_spare_rewind(pl->p, entries);
+            planner_phase(pl, stage, false);
             planner_empty(pl);
         }
         if (pl->failed_count && !last_chance) {
             planner_back(pl, 0);
+            place_spare_rewind(pl->p, entries);
             if (barrier) {
                 not_all_over(pl);
             }
@@ -492,6 +641,10 @@ static void empty_hosts(struct planner *pl)
     for (bool last_chance = pl->o->as_given; count > 0;) {
         uint32_t left = 0;
         for (uint32_t n = 0; n < count; n++) {
+            pl->due[waiting[n]] = n;
+        }
+        for (uint32_t n = 0; n < count; n++) {
+            pl->turn = n;
             if (!empty_host(pl, waiting[n], last_chance)) {
                 waiting[left++] = waiting[n];
             }
@@ -501,10 +654,23 @@ static void empty_hosts(struct planner *pl)
     }
 }
 
+/* Who made room and moves again later was only parked. */
+static void name_parked(struct planner *pl)
+{
+    for (uint32_t n = 0; n < pl->plan->move_count; n++) {
+        struct lmo_plan_move *m = &pl->plan->moves[n];
+        bool again = pl->last_move[m->guest] != n;
+        m->why = m->why == LMO_MOVE_MAKE_ROOM && again ? LMO_MOVE_PARK : m->why;
+    }
+}
+
 static void sum_up(struct planner *pl)
 {
     struct lmo_plan *plan = pl->plan;
     uint64_t low = 0, high = 0;
+    plan->spare_count = pl->log.spare_count;
+    plan->refuge_count = pl->log.refuge_count;
+    name_parked(pl);
     for (uint32_t n = 0; n < plan->move_count; n++) {
         const struct lmo_plan_move *m = &plan->moves[n];
         uint64_t end = m->start_ms + m->expected_ms;
@@ -526,11 +692,13 @@ static void sum_up(struct planner *pl)
     plan->high_ms = plan->high_ms > plan->expected_ms ? plan->high_ms : plan->expected_ms;
     plan->low_ms = plan->low_ms < plan->expected_ms ? plan->low_ms : plan->expected_ms;
     plan->bound_ms = pl->o->kind == LMO_PLAN_EMPTY ? lmo_plan_bound(pl->f, pl->o) : 0;
+    pl->p->log = NULL;
     if (!plan->spare_kept) {
         (void)lmo_place_spare(pl->p, plan->text, sizeof plan->text);
     } else if (pl->o->kind != LMO_PLAN_EMPTY) {
         (void)snprintf(plan->text, sizeof plan->text,
-                       plan->move_count ? "moves %u guests in about %" PRIu64 " s"
+                       pl->log.full     ? "the plan would be too large: nothing is moved"
+                       : plan->move_count ? "moves %u guests in about %" PRIu64 " s"
                                         : "no move of a guest would improve anything",
                        plan->move_count, plan->expected_ms / 1000);
     } else {
@@ -548,6 +716,7 @@ void lmo_plan_make(const struct lmo_fleet *f, const struct lmo_plan_options *o, 
     begin(&pl, f, o, scratch, ret);
     ret->spare_kept = place_spare_holds(pl.p);
     if (o->kind == LMO_PLAN_EMPTY) {
+        place_spare_rewind(pl.p, 0);
         empty_hosts(&pl);
     } else if (ret->spare_kept && o->kind == LMO_PLAN_SPREAD) {
         planner_spread(&pl);

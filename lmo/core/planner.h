@@ -18,12 +18,14 @@
  *      earlier move of the same guest (`after`). All of these stand earlier in the plan. In every order of execution
  *      that respects them, memory of no host is over-committed; guests under way count at both ends.
  *  N2  After every prefix of the list N+1 holds (with spare_hosts), the hosts of all stages that can be open then not
- *      counted as refuge.
+ *      counted as refuge. `spares` shows it: a refuge for each guest of the hosts that carry most, at every prefix.
  *  N3  Nothing goes to a host that is down, cordoned, draining, or whose stage is open; nor to a host whose guests could
  *      not all be moved away. What goes to a host whose stage is still to come moves on in that stage.
  *  N4  Hard anti-affinity and affinity hold after every prefix; while an affinity group is being moved, its members may be
  *      on two hosts: the one that they leave and the one that they go to.
- *  N5  Every guest of a host that is to be emptied has a move off it or an entry in `blocked`. Never both for one stage.
+ *  N5  Every guest of a host that is to be emptied has a move off it or an entry in `blocked`, never both for one stage. With
+ *      give_back every guest that was moved in a stage that emptied its host is back at the end of it, or has an
+ *      entry in `away`.
  *  N6  A rebalance has no move that does not improve on what was before it, and no guest moves twice unless it had to be
  *      parked.
  *
@@ -60,8 +62,8 @@ struct lmo_plan_options {
 
 enum lmo_move_why {
     LMO_MOVE_EMPTY = 0, /* its host is emptied */
-    LMO_MOVE_MAKE_ROOM, /* others need its place */
-    LMO_MOVE_PARK,      /* on its way: out of the way of a swap between full hosts; another move follows */
+    LMO_MOVE_MAKE_ROOM, /* others need its place, and it stays where it goes */
+    LMO_MOVE_PARK,      /* likewise, but only for the time being: another move of it follows */
     LMO_MOVE_GIVE_BACK, /* back to where it came from */
     LMO_MOVE_BALANCE,   /* rebalance */
 };
@@ -92,12 +94,27 @@ struct lmo_plan_stage {
     uint64_t start_ms, expected_ms, low_ms, high_ms; /* as of moves; low and high: how long the stage takes */
 };
 
-/* A guest of a host to be emptied that has no move off it. */
+/* A guest of a host to be emptied that has no move off it; or, in `away`, one that was moved and does not return. */
 struct lmo_plan_blocked {
     uint32_t guest, stage;
     enum lmo_not why;
     enum lmo_unmovable unmovable; /* what its policy wants done about it; counts for LMO_NOT_BLOCKED only */
     char text[LMO_TEXT_MAX];
+};
+
+/* N+1, shown. If the `lost` hosts failed - those that have given most of the pool - their guests had these refuges. It is so
+ * from the prefix of `at` moves on, until the next entry of the same pool, stage and phase. Guests that need no refuge
+ * (placement.h) have none. */
+struct lmo_plan_refuge {
+    uint32_t guest, host;
+};
+struct lmo_plan_spare {
+    uint32_t at;    /* moves of the list that have been made */
+    uint32_t stage; /* its host is open; LMO_NONE: of a rebalance */
+    bool returning; /* it has been emptied and is back: guests return */
+    uint32_t pool;
+    uint32_t lost_count, lost[LMO_SPARE_HOSTS_MAX];
+    uint32_t refuge_first, refuge_count; /* of lmo_plan.refuges */
 };
 
 struct lmo_plan {
@@ -114,6 +131,12 @@ struct lmo_plan {
     uint64_t low_ms, high_ms;
     uint64_t bound_ms;       /* no execution within the limits is faster: lmo_plan_bound */
     char text[LMO_TEXT_MAX]; /* one sentence: what it will do */
+    /* in the scratch memory, as long as that is left alone */
+    const struct lmo_plan_spare *spares;
+    const struct lmo_plan_refuge *refuges;
+    uint32_t spare_count, refuge_count;
+    const struct lmo_plan_blocked *away; /* with give_back: guests that were moved for a stage and do not return, and why */
+    uint32_t away_count;
 };
 
 struct lmo_plan_sizes {
@@ -124,9 +147,11 @@ void lmo_plan_sizes(const struct lmo_fleet *f, const struct lmo_plan_options *o,
 
 /* NULL, or a sentence that says what is wrong with the options: a host twice, an index out of range. */
 const char *lmo_plan_options_wrong(const struct lmo_fleet *f, const struct lmo_plan_options *o);
-/* Fleet and options are not wrong. Fills in everything "found" and the arrays. */
+/* Fleet and options are not wrong. Fills in everything "found" and the arrays. With less room for moves or `after` than
+ * lmo_plan_sizes tells (stages and blocked never) what does not fit is not moved: LMO_NOT_OVER. */
 void lmo_plan_make(const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch, struct lmo_plan *ret);
-/* NULL, or a sentence that names the invariant which the plan breaks. Needs the same scratch memory; slow: for tests. */
+/* NULL, or a sentence that names the invariant which the plan breaks. Needs the same scratch memory as it was left (`spares` is in
+ * it); slow: for tests. */
 const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan *plan,
                             void *scratch);
 

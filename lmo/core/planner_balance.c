@@ -112,7 +112,9 @@ static void list_all(struct planner *pl)
 {
     uint64_t end_ms;
     if (!planner_list(pl, LMO_NONE, LMO_NONE, 0, &end_ms)) {
-        lmo_assert(pl->plan->move_count == 0); /* no room for what they wait for: nothing is done */
+        lmo_assert(pl->plan->move_count == 0);
+        pl->log.full = true; /* no room for what they wait for: nothing is done */
+        planner_back(pl, 0);
     }
 }
 

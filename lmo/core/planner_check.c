@@ -1,5 +1,5 @@
 /* planner_check.c - does a plan keep its promises? For tests: it counts again from the snapshot, by itself, prefix by prefix,
- * and shares with the planner only the filter's own rules and the search for places of N+1. */
+ * and shares with the planner only the filter's own rules; of N+1 nothing (planner_check_spare.c). */
 #include "core/planner.h"
 
 #include "base/assert.h"
@@ -8,31 +8,40 @@
 
 #include <string.h>
 
-#define STEPS_MAX 2000 /* of a search for places: much more than the planner's own */
-
 struct check {
     const struct lmo_fleet *f;
     const struct lmo_plan_options *o;
+    const struct lmo_plan_sizes *sizes;
     const struct lmo_plan *plan;
     struct lmo_place *p;
     uint64_t *before; /* [stage * words + t / 64]: stage t is over before the stage begins */
     uint32_t words;
     uint32_t *spread; /* by group: on how many hosts its members were at first */
+    struct check_spare spare;
+    int64_t *first_room;
+    uint32_t *home; /* by guest: where it was before the stage; LMO_NONE: not moved in it */
 };
 
-static void lay_out(struct check *c, uint32_t stage_max, uint32_t avoid_count, struct place_arena *a)
+static void lay_out(struct check *c, struct place_arena *a)
 {
+    struct place_log log; /* stays as it is: the plan refers to it */
+    struct lmo_plan_blocked *away;
+    uint32_t away_max, stage_max = c->sizes->stage_max, avoid_count = c->o->avoid_count;
+    planner_lay_out_shown(c->f, c->o, c->sizes, a, &log, &away, &away_max);
     c->p = place_lay_out(c->f, avoid_count, a);
     c->words = stage_max / 64 + 1;
     c->before = place_take(a, (size_t)stage_max * c->words, sizeof(uint64_t));
     c->spread = place_take(a, c->f->group_count, sizeof(uint32_t));
+    c->first_room = place_take(a, (size_t)c->f->host_count * c->f->pool_count, sizeof *c->first_room);
+    c->home = place_take(a, c->f->guest_count, sizeof *c->home);
+    check_spare_lay_out(&c->spare, c->f, a);
 }
 
-size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_sizes *s)
+size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s)
 {
-    struct check c = {.f = f};
+    struct check c = {.f = f, .o = o, .sizes = s};
     struct place_arena arena = {0};
-    lay_out(&c, s->stage_max, 0, &arena); /* the planner's own part has room for the avoided */
+    lay_out(&c, &arena);
     return arena.used;
 }
 
@@ -184,7 +193,7 @@ static void set_open(struct check *c, uint32_t s, bool giving_back)
             c->p->closed[stage->host] = LMO_NOT_DRAINING;
         }
     }
-    place_spare_forget(c->p);
+    check_spare_phase(&c->spare);
 }
 
 static uint32_t hosts_of_group(const struct lmo_place *p, uint32_t group, bool *ret_shared)
@@ -259,28 +268,60 @@ static const char *broken_move(struct check *c, uint32_t m, const int64_t *first
         broken = "N3: a guest that cannot be moved is moved";
     }
     place_move(c->p, move->guest, move->to);
+    check_spare_moved(&c->spare, move->guest, move->to);
     broken = broken ? broken : broken_groups(c, move->guest, move->to);
-    if (!broken && !place_spare_holds(c->p)) { /* places known from the prefix before count, and else a search anew */
-        place_spare_forget(c->p);
-        broken = place_spare_holds(c->p) ? NULL : "N2: N+1 does not hold after a prefix";
+    bool back = move->why == LMO_MOVE_GIVE_BACK;
+    return broken ? broken : check_spare_broken(&c->spare, move->stage, back, m + 1, c->p->open);
+}
+
+/* With give_back: each guest that the stage has moved is back, or it is said why not; once. */
+static const char *broken_return(const struct check *c, uint32_t s)
+{
+    const struct lmo_plan_stage *stage = &c->plan->stages[s];
+    for (uint32_t n = 0; n < stage->move_count && c->o->give_back; n++) {
+        const struct lmo_plan_move *m = &c->plan->moves[stage->move_first + n];
+        c->home[m->guest] = c->home[m->guest] == LMO_NONE ? m->from : c->home[m->guest];
     }
-    return broken;
+    const char *broken = NULL;
+    uint32_t away = 0, told = 0;
+    for (uint32_t n = 0; n < stage->move_count && c->o->give_back; n++) {
+        uint32_t guest = c->plan->moves[stage->move_first + n].guest, entries = 0;
+        if (c->home[guest] == LMO_NONE) {
+            continue;
+        }
+        for (uint32_t a = 0; a < c->plan->away_count; a++) {
+            entries += c->plan->away[a].guest == guest && c->plan->away[a].stage == s;
+        }
+        bool is_away = c->p->where[guest] != c->home[guest];
+        broken = entries == is_away ? broken : "N5: a guest that was moved is neither back, nor is it said once why not";
+        away += is_away;
+        c->home[guest] = LMO_NONE;
+    }
+    for (uint32_t a = 0; a < c->plan->away_count; a++) {
+        told += c->plan->away[a].stage == s;
+    }
+    return broken || told == away ? broken : "N5: a guest is said to be away that was not moved";
 }
 
 const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan *plan,
                             void *scratch)
 {
-    struct check c = {.f = f, .o = o, .plan = plan};
+    struct lmo_plan_sizes sizes;
+    lmo_plan_sizes(f, o, &sizes);
+    struct check c = {.f = f, .o = o, .plan = plan, .sizes = &sizes};
     struct place_arena arena = {.at = scratch};
-    lay_out(&c, plan->stage_max, o->avoid_count, &arena);
-    int64_t *first_room = place_take(&arena, (size_t)f->host_count * f->pool_count, sizeof *first_room);
+    lay_out(&c, &arena);
     const char *broken = broken_order(plan);
     if (broken) {
         return broken;
     }
-    place_fill(c.p, o->spare_hosts, o->avoid, o->avoid_count);
-    c.p->spare_steps = STEPS_MAX;
-    memcpy(first_room, c.p->room, (size_t)f->host_count * f->pool_count * sizeof *first_room);
+    place_fill(c.p, 0, o->avoid, o->avoid_count);
+    memcpy(c.first_room, c.p->room, (size_t)f->host_count * f->pool_count * sizeof *c.first_room);
+    for (uint32_t g = 0; g < f->guest_count; g++) {
+        c.home[g] = LMO_NONE;
+    }
+    uint32_t spare_hosts = o->spare_hosts < LMO_SPARE_HOSTS_MAX ? o->spare_hosts : LMO_SPARE_HOSTS_MAX;
+    check_spare_begin(&c.spare, plan, spare_hosts);
     close_over(&c);
     for (uint32_t n = 0; n < f->group_count; n++) {
         bool shared;
@@ -298,16 +339,16 @@ const char *lmo_plan_broken(const struct lmo_fleet *f, const struct lmo_plan_opt
             }
             if (n == 0 || back != (plan->moves[at - 1].why == LMO_MOVE_GIVE_BACK)) {
                 set_open(&c, s, back);
-                broken =
-                    broken || place_spare_holds(c.p) ? broken : "N2: N+1 does not hold before a stage's first move";
+                broken = broken ? broken : check_spare_broken(&c.spare, s, back, at, c.p->open);
             }
-            broken = broken ? broken : broken_move(&c, at, first_room);
+            broken = broken ? broken : broken_move(&c, at, c.first_room);
         }
         broken = broken || checked ? broken : broken_end_of_stage(&c, s);
+        broken = broken ? broken : broken_return(&c, s);
     }
     set_open(&c, LMO_NONE, false);
     for (; at < plan->move_count && !broken; at++) {
-        broken = broken_move(&c, at, first_room);
+        broken = broken_move(&c, at, c.first_room);
     }
     return broken;
 }

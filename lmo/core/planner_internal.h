@@ -16,6 +16,7 @@
 struct draft {
     uint32_t guest, from, to;
     enum lmo_move_why why;
+    uint32_t entries; /* of the log, before it was tried */
 };
 
 struct planner {
@@ -31,6 +32,7 @@ struct planner {
     uint32_t *left_last; /* the last listed move off it since it was empty, or LMO_NONE */
     uint32_t *came_last; /* likewise the last one onto it */
     uint32_t *tried, *local, *queue;
+    uint32_t *due; /* of targets: their turn in the order of this round */
     uint64_t *out_free, *in_free; /* [host * SLOTS + slot]: from when on it is free, expected */
     uint64_t *alone_ms;           /* of targets: what they take at least */
     /* by move, by guest */
@@ -43,6 +45,8 @@ struct planner {
     uint32_t barrier; /* all stages below it are over before any later one begins */
     /* the stage under way */
     uint32_t host, lane; /* LMO_NONE in a rebalance */
+    uint32_t turn;       /* whose `due` is now */
+    uint32_t move_max;   /* of the plan's moves */
     struct draft *drafts;
     uint32_t draft_count, draft_max;
     uint32_t *leaving, leaving_count, *failed, failed_count, *order;
@@ -52,7 +56,22 @@ struct planner {
     uint64_t *shares; /* by draft: what it is expected to get */
     struct lmo_adm_host *adm_hosts;
     struct lmo_adm_item *adm_items;
+    /* what is shown of it besides the caller's arrays */
+    struct place_log log;
+    struct lmo_plan_blocked *away;
+    uint32_t away_max;
+    bool serial;   /* `after` is nearly full: from now on one stage after the other, each after all before it */
+    bool too_many; /* a move would have had to wait for more than one can */
 };
+
+/* What of the scratch memory stays when the plan is made. */
+void planner_lay_out_shown(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s,
+                           struct place_arena *a, struct place_log *log, struct lmo_plan_blocked **ret_away,
+                           uint32_t *ret_away_max);
+/* Entries of `after` that moves may not use: without them the order of stages could not be said. */
+uint32_t planner_after_kept(const struct planner *pl);
+/* What is logged from now on belongs to this stage; what was found with other hosts open is forgotten. */
+void planner_phase(struct planner *pl, uint32_t stage, bool returning);
 
 /* planner_stage.c */
 /* Empties the open host as far as it goes: fills drafts and `failed`. */
@@ -65,7 +84,7 @@ bool planner_try(struct planner *pl, uint32_t guest, uint32_t to, enum lmo_move_
 enum lmo_not planner_why_not(struct planner *pl, uint32_t guest, char *text, size_t size);
 
 /* planner_list.c */
-/* Appends the drafts to the plan; false, with nothing changed but the drafts taken back: no room in the plan. */
+/* Appends the drafts to the plan; false, with nothing changed but the order of the drafts: no room in the plan. */
 bool planner_list(struct planner *pl, uint32_t stage, uint32_t after_stage, uint64_t start_ms, uint64_t *ret_end_ms);
 /* Is it certain that stage t is over before anything of stage s starts? s LMO_NONE: a rebalance. */
 bool planner_surely_over(const struct planner *pl, uint32_t t, uint32_t s);
@@ -80,7 +99,25 @@ void planner_shares(struct planner *pl, uint32_t parallel);
 void planner_times(const struct planner *pl, struct lmo_plan_move *m);
 
 /* planner_check.c */
-size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_sizes *s);
+size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s);
+
+/* planner_check_spare.c: N+1 as the plan shows it, counted from the snapshot. */
+struct check_spare {
+    const struct lmo_fleet *f;
+    const struct lmo_plan *plan;
+    uint32_t spare_hosts, next; /* entry */
+    uint32_t *where;
+    int64_t *room, *used, *taken; /* [host * pools + pool] */
+    uint32_t *refuge;             /* by guest, of the entry that is looked at */
+    uint32_t now[LMO_FLEET_POOLS_MAX]; /* entry by pool, or LMO_NONE */
+};
+void check_spare_lay_out(struct check_spare *c, const struct lmo_fleet *f, struct place_arena *a);
+void check_spare_begin(struct check_spare *c, const struct lmo_plan *plan, uint32_t spare_hosts);
+void check_spare_moved(struct check_spare *c, uint32_t guest, uint32_t to);
+/* Another stage or phase: entries before it count no more. */
+void check_spare_phase(struct check_spare *c);
+/* NULL if N+1 holds when `at` moves have been made; open: by host, being emptied. */
+const char *check_spare_broken(struct check_spare *c, uint32_t stage, bool returning, uint32_t at, const bool *open);
 
 /* planner_balance.c */
 void planner_spread(struct planner *pl);

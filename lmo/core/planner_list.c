@@ -37,7 +37,6 @@ static bool longer(const void *arg, uint32_t a, uint32_t b)
 static bool replay(struct planner *pl, const struct draft *from, const uint32_t *order, uint32_t count)
 {
     planner_back(pl, 0);
-    place_spare_forget(pl->p);
     for (uint32_t n = 0; n < count; n++) {
         const struct draft *d = &from[order ? order[n] : n];
         place_prepare(pl->p, d->guest);
@@ -51,14 +50,71 @@ static bool replay(struct planner *pl, const struct draft *from, const uint32_t 
     return true;
 }
 
-/* What was found possible is possible: by places that were known then, and that a new search may miss. */
-static void as_it_was(struct planner *pl, const struct draft *from, uint32_t count)
+/* The log's part that belongs to the drafts, out of the way at the end of its arrays. */
+struct kept {
+    uint32_t spares, refuges;
+};
+
+static bool keep(struct planner *pl, struct kept *k)
 {
+    struct place_log *l = &pl->log;
+    uint32_t first = pl->draft_count ? pl->drafts[0].entries : l->spare_count;
+    uint32_t refuge = first < l->spare_count ? l->spares[first].refuge_first : l->refuge_count;
+    *k = (struct kept){l->spare_count - first, l->refuge_count - refuge};
+    if (k->spares > l->spare_max - l->spare_count || k->refuges > l->refuge_max - l->refuge_count) {
+        return false;
+    }
+    l->spare_max -= k->spares;
+    l->refuge_max -= k->refuges;
+    if (k->spares) {
+        memcpy(l->spares + l->spare_max, l->spares + first, k->spares * sizeof *l->spares);
+    }
+    if (k->refuges) {
+        memcpy(l->refuges + l->refuge_max, l->refuges + refuge, k->refuges * sizeof *l->refuges);
+    }
+    return true;
+}
+
+static void drop(struct planner *pl, const struct kept *k)
+{
+    pl->log.spare_max += k->spares;
+    pl->log.refuge_max += k->refuges;
+}
+
+/* What was found possible is possible: with the places that were found then, and that a new search may miss. */
+static void as_it_was(struct planner *pl, const struct draft *from, uint32_t count, const struct kept *k)
+{
+    struct place_log *l = &pl->log;
     planner_back(pl, 0);
+    if (k->spares) {
+        memmove(l->spares + l->spare_count, l->spares + l->spare_max, k->spares * sizeof *l->spares);
+    }
+    if (k->refuges) {
+        memmove(l->refuges + l->refuge_count, l->refuges + l->refuge_max, k->refuges * sizeof *l->refuges);
+    }
+    l->spare_count += k->spares;
+    l->refuge_count += k->refuges;
+    drop(pl, k);
     for (uint32_t n = 0; n < count; n++) {
         place_move(pl->p, from[n].guest, from[n].to);
         pl->p->arrivals[from[n].to]++;
         pl->drafts[pl->draft_count++] = from[n];
+    }
+    place_spare_rewind(pl->p, l->spare_count);
+}
+
+/* In another order, if every prefix of that keeps the rules; else nothing has changed. */
+static void reorder(struct planner *pl, const struct draft *to, const uint32_t *order, uint32_t count,
+                    const struct draft *whole, uint32_t whole_count)
+{
+    struct kept k;
+    if (!keep(pl, &k)) {
+        return;
+    }
+    if (replay(pl, to, order, count)) {
+        drop(pl, &k);
+    } else {
+        as_it_was(pl, whole, whole_count, &k);
     }
 }
 
@@ -95,8 +151,8 @@ static void put_in_order(struct planner *pl)
         uint32_t fewer = shortened(pl, copy);
         struct draft *whole = copy + pl->draft_max;
         memcpy(whole, pl->drafts, count * sizeof *whole);
-        if ((fewer < count || pl->p->spare) && !replay(pl, copy, NULL, fewer)) {
-            as_it_was(pl, whole, count);
+        if (fewer < count) {
+            reorder(pl, copy, NULL, fewer, whole, count);
         }
         return; /* who makes room stands before who needs it: left as it was found */
     }
@@ -109,8 +165,8 @@ static void put_in_order(struct planner *pl)
         for (uint32_t n = 0; n < count; n++) {
             pl->drafts[n] = copy[pl->order[n]];
         }
-    } else if (!replay(pl, copy, pl->order, count)) {
-        as_it_was(pl, copy, count);
+    } else {
+        reorder(pl, copy, pl->order, count, copy, count);
     }
 }
 
@@ -214,13 +270,24 @@ static void find_waits(const struct planner *pl, struct lmo_plan_move *m, uint32
 
 /* ------------------------------------------------------------------ when */
 
-static uint64_t *soonest(uint64_t *slots, uint32_t count)
+static uint64_t soonest(const uint64_t *slots, uint32_t count)
 {
-    uint64_t *best = &slots[0];
+    uint64_t best = slots[0];
     for (uint32_t n = 1; n < count; n++) {
-        best = slots[n] < *best ? &slots[n] : best;
+        best = slots[n] < best ? slots[n] : best;
     }
     return best;
+}
+
+/* Of those free at that time the one that has been so shortest: time before it is lost to what is listed later. */
+static void occupy(uint64_t *slots, uint32_t count, uint64_t at, uint64_t until)
+{
+    uint64_t *best = NULL;
+    for (uint32_t n = 0; n < count; n++) {
+        best = slots[n] <= at && (!best || slots[n] > *best) ? &slots[n] : best;
+    }
+    lmo_assert(best);
+    *best = until;
 }
 
 static uint32_t slots_of(uint32_t max)
@@ -241,10 +308,10 @@ static uint64_t schedule(struct planner *pl, struct lmo_plan_move *m, uint32_t p
     uint32_t out_max = slots_of(from->max_outgoing), fleet_max = pl->f->limits->max_migrations;
     out_max = m->from == pl->host && parallel < out_max ? parallel : out_max;
     fleet_max = fleet_max == 0 ? 1 : fleet_max < PLANNER_FLEET ? fleet_max : PLANNER_FLEET;
-    uint64_t *out = soonest(pl->out_free + (size_t)m->from * PLANNER_SLOTS, out_max);
-    uint64_t *in = soonest(pl->in_free + (size_t)m->to * PLANNER_SLOTS, slots_of(to->max_incoming));
-    uint64_t *all = soonest(pl->fleet_free, fleet_max);
-    uint64_t at = later(start_ms, later(*out, later(*in, *all)));
+    uint64_t *out = pl->out_free + (size_t)m->from * PLANNER_SLOTS, *in = pl->in_free + (size_t)m->to * PLANNER_SLOTS;
+    uint32_t in_max = slots_of(to->max_incoming);
+    uint64_t at = later(soonest(out, out_max), later(soonest(in, in_max), soonest(pl->fleet_free, fleet_max)));
+    at = later(at, start_ms);
     for (uint32_t n = 0; n < w->count; n++) {
         at = later(at, pl->move_end[w->moves[n]]);
     }
@@ -252,7 +319,9 @@ static uint64_t schedule(struct planner *pl, struct lmo_plan_move *m, uint32_t p
         at = later(at, pl->plan->stages[m->after_stage].start_ms + pl->plan->stages[m->after_stage].expected_ms);
     }
     m->start_ms = at;
-    *out = *in = *all = at + m->expected_ms;
+    occupy(out, out_max, at, at + m->expected_ms);
+    occupy(in, in_max, at, at + m->expected_ms);
+    occupy(pl->fleet_free, fleet_max, at, at + m->expected_ms);
     return at + m->expected_ms;
 }
 
@@ -301,8 +370,10 @@ bool planner_list(struct planner *pl, uint32_t stage, uint32_t after_stage, uint
 {
     struct lmo_plan *plan = pl->plan;
     uint32_t first = plan->move_count, after_count = plan->after_count, parallel = PLANNER_SLOTS;
-    if (plan->move_max - plan->move_count < pl->draft_count) {
-        planner_back(pl, 0);
+    pl->too_many = false;
+    bool returns = after_stage == stage && stage != LMO_NONE, leaves = pl->o->give_back && !returns;
+    if (pl->move_max - plan->move_count < pl->draft_count ||
+        (leaves && pl->away_max - plan->away_count < pl->draft_count)) {
         return false;
     }
     if (pl->host != LMO_NONE && after_stage == LMO_NONE) {
@@ -322,11 +393,10 @@ bool planner_list(struct planner *pl, uint32_t stage, uint32_t after_stage, uint
                                   .stage = stage,
                                   .way = lmo_place_way_of(&pl->f->guests[d->guest], false, NULL, NULL, 0),
                                   .bandwidth_bytes_per_s = pl->shares[n]};
-        m.why = m.why == LMO_MOVE_MAKE_ROOM && pl->o->give_back ? LMO_MOVE_PARK : m.why;
         find_waits(pl, &m, after_stage, &w);
-        if (w.over || plan->after_max - plan->after_count < w.count) {
+        if (w.over || plan->after_max - plan->after_count < w.count + planner_after_kept(pl)) {
+            pl->too_many = w.over;
             unlist(pl, first, after_count);
-            planner_back(pl, 0);
             return false;
         }
         planner_times(pl, &m);

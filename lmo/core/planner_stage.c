@@ -23,25 +23,32 @@
 #define PUSH_NODES       4000              /* steps for one stage */
 #define SPARE_TRIES      16 /* destinations of a large fleet for which N+1 is worked out, for one guest */
 #define SPARE_WORK_MAX   UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
-#define OTHER_LANE       2000U               /* points off a host that another lane's stage has to be over for */
+#define OTHER_LANE       2000U /* points off a host that another lane's stage has to be over for */
+#define SOON             4000U /* points off a host whose own turn comes soon: its stage would wait for this one */
+#define SOON_ROUNDS      2U    /* within so many turns of each lane */
 
 /* ------------------------------------------------------------------ drafts */
 
 bool planner_try(struct planner *pl, uint32_t guest, uint32_t to, enum lmo_move_why why)
 {
-    uint32_t from = pl->p->where[guest];
+    uint32_t from = pl->p->where[guest], entries = pl->log.spare_count;
+    pl->log.at = pl->plan->move_count + pl->draft_count + 1;
     if (pl->draft_count == pl->draft_max || !place_try(pl->p, guest, to)) {
         return false;
     }
-    pl->drafts[pl->draft_count++] = (struct draft){guest, from, to, why};
+    pl->drafts[pl->draft_count++] = (struct draft){guest, from, to, why, entries};
     return true;
 }
 
 void planner_back(struct planner *pl, uint32_t count)
 {
+    bool any = pl->draft_count > count;
     while (pl->draft_count > count) {
         struct draft *d = &pl->drafts[--pl->draft_count];
         place_back(pl->p, d->guest, d->from);
+    }
+    if (any) { /* every prefix has its places: those that this one had are good again */
+        place_spare_rewind(pl->p, pl->drafts[count].entries);
     }
 }
 
@@ -68,6 +75,18 @@ static bool pointless(const struct planner *pl, uint32_t guest, uint32_t host)
     return pl->target[host] && pl->stage_of[host] == LMO_NONE && !pl->target[pl->f->guests[guest].host];
 }
 
+/* Its stage comes so soon that it would have to wait for the arrival, and then send on what has just arrived. */
+static bool soon(const struct planner *pl, uint32_t host)
+{
+    return pl->target[host] && pl->stage_of[host] == LMO_NONE && pl->host != LMO_NONE && pl->due[host] >= pl->turn &&
+           pl->due[host] - pl->turn < SOON_ROUNDS * pl->lane_count;
+}
+
+static uint32_t less(uint32_t score, uint32_t points)
+{
+    return score > points ? score - points : 0;
+}
+
 /* With nothing else to be said against it, a host that is still to be emptied itself has at most this. */
 static uint32_t most_of_later(void)
 {
@@ -91,7 +110,7 @@ static void consider(struct planner *pl, uint32_t guest, uint32_t h, struct choi
     }
     uint32_t score = place_score(pl->p, h, caused_by(pl, guest, h), NULL);
     bool waits = pl->over[h] != LMO_NONE && pl->host != LMO_NONE && pl->plan->stages[pl->over[h]].lane != pl->lane;
-    score -= waits ? (score > OTHER_LANE ? OTHER_LANE : score) : 0;
+    score = less(less(score, waits ? OTHER_LANE : 0), soon(pl, h) ? SOON : 0);
     if (best->host == LMO_NONE || score > best->score ||
         (score == best->score && pl->p->rank[h] < pl->p->rank[best->host])) {
         *best = (struct choice){h, score};

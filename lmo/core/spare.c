@@ -2,8 +2,11 @@
  *
  * A case is one kind of memory and the hosts that have given most of it. For each case places are found by best fit, the
  * largest guest first and with a bounded number of steps back, and what they take is remembered as reserved. A move that
- * leaves all of that in place needs no new search: it is what makes thousands of moves cheap. Rules: placement.h. */
+ * leaves all of that in place needs no new search: it is what makes thousands of moves cheap. A plan has a log of them:
+ * whoever wants to know can look at every prefix whether the places are good. Rules: placement.h. */
 #include "core/place_internal.h"
+
+#include "core/planner.h"
 
 #include <string.h>
 
@@ -40,6 +43,56 @@ void place_spare_restore(struct lmo_place *p, uint32_t known)
 {
     for (uint32_t c = 0; c < p->case_count; c++) {
         p->cases[c].valid = (known >> c & 1) && !p->cases[c].renewed;
+    }
+}
+
+static void book(const struct lmo_place *p, int64_t *reserved, uint32_t guest, uint32_t host, int64_t sign)
+{
+    for (uint32_t pool = 0; pool < p->pools; pool++) {
+        reserved[(size_t)host * p->pools + pool] += sign * place_need(&p->f->guests[guest], pool);
+    }
+}
+
+static size_t bytes_of_cells(const struct lmo_place *p)
+{
+    return (size_t)p->f->host_count * p->pools * sizeof(int64_t);
+}
+
+/* The case as an entry of the log has it. */
+static void recall(struct lmo_place *p, struct place_case *c, uint32_t entry)
+{
+    const struct lmo_plan_spare *s = &p->log->spares[entry];
+    memset(c->reserved, 0, bytes_of_cells(p));
+    for (uint32_t n = 0; n < s->refuge_count; n++) {
+        const struct lmo_plan_refuge *r = &p->log->refuges[s->refuge_first + n];
+        book(p, c->reserved, r->guest, r->host, 1);
+    }
+    c->lost_count = s->lost_count;
+    memcpy(c->lost, s->lost, sizeof c->lost);
+    c->entry = entry;
+    c->valid = true;
+}
+
+void place_spare_rewind(struct lmo_place *p, uint32_t entries)
+{
+    struct place_log *log = p->log;
+    if (!log) {
+        return;
+    }
+    if (entries < log->spare_count) {
+        log->refuge_count = log->spares[entries].refuge_first;
+        log->spare_count = entries;
+    }
+    for (uint32_t c = 0; c < p->case_count; c++) {
+        uint32_t n = log->spare_count;
+        while (n > log->first && log->spares[n - 1].pool != p->cases[c].pool) {
+            n--;
+        }
+        if (n <= log->first) {
+            p->cases[c].valid = false;
+        } else if (!p->cases[c].valid || p->cases[c].entry != n - 1) {
+            recall(p, &p->cases[c], n - 1);
+        }
     }
 }
 
@@ -110,10 +163,11 @@ static bool larger(const void *arg, uint32_t a, uint32_t b)
 /* A refuge takes guests now, and is not lost itself. */
 static bool is_refuge(const struct lmo_place *p, const struct place_case *c, uint32_t host)
 {
-    return p->closed[host] == LMO_NOT_REJECTED && !is_lost(c, host);
+    return p->closed[host] == LMO_NOT_REJECTED && p->f->hosts[host].memory_known && !is_lost(c, host);
 }
 
-/* A hard rule says that it may not be there: by those that are there, and by those that were just found a place there. */
+/* A hard rule says that it may not be there: by those that are there or on their way, and by those that were just found a
+ * place there. */
 static bool apart_from(const struct lmo_place *p, const struct place_case *c, uint32_t guest, uint32_t host,
                        uint32_t found)
 {
@@ -128,7 +182,7 @@ static bool apart_from(const struct lmo_place *p, const struct place_case *c, ui
             for (uint32_t i = 0; i < found && is_lost(c, at); i++) {
                 at = p->lost_guests[i] == fellow ? p->lost_at[i] : at;
             }
-            if (fellow != guest && at == host) {
+            if (fellow != guest && (at == host || p->going[fellow] == host)) {
                 return true;
             }
         }
@@ -174,9 +228,8 @@ static bool hopeless(const struct lmo_place *p, const struct place_case *c, uint
 
 static void reserve(struct lmo_place *p, struct place_case *c, uint32_t n, int64_t sign)
 {
-    for (uint32_t pool = 0; p->lost_at[n] != LMO_NONE && pool < p->pools; pool++) {
-        c->spare_buffer[(size_t)p->lost_at[n] * p->pools + pool] +=
-            sign * place_need(&p->f->guests[p->lost_guests[n]], pool);
+    if (p->lost_at[n] != LMO_NONE) {
+        book(p, c->spare_buffer, p->lost_guests[n], p->lost_at[n], sign);
     }
 }
 
@@ -227,13 +280,43 @@ static bool find_places(struct lmo_place *p, struct place_case *c, uint32_t coun
     return true;
 }
 
+/* False: no room for it. */
+static bool write_down(struct lmo_place *p, struct place_case *c, uint32_t count)
+{
+    struct place_log *log = p->log;
+    if (!log) {
+        return true;
+    }
+    if (log->spare_count == log->spare_max || log->refuge_max - log->refuge_count < count) {
+        log->full = true;
+        return false;
+    }
+    c->entry = log->spare_count++;
+    struct lmo_plan_spare *s = &log->spares[c->entry];
+    *s = (struct lmo_plan_spare){.at = log->at,
+                                 .stage = log->stage,
+                                 .returning = log->returning,
+                                 .pool = c->pool,
+                                 .lost_count = c->lost_count,
+                                 .refuge_first = log->refuge_count};
+    memcpy(s->lost, c->lost, sizeof s->lost);
+    for (uint32_t n = 0; n < count; n++) {
+        if (p->lost_at[n] != LMO_NONE) {
+            log->refuges[log->refuge_count++] = (struct lmo_plan_refuge){p->lost_guests[n], p->lost_at[n]};
+        }
+    }
+    s->refuge_count = log->refuge_count - s->refuge_first;
+    return true;
+}
+
 /* Searched into the second buffer: if it fails, what was known before is still there, for when the move is taken back. */
 static bool search(struct lmo_place *p, struct place_case *c)
 {
     struct place_case found = *c;
     find_lost(p, &found);
-    memset(found.spare_buffer, 0, (size_t)p->f->host_count * p->pools * sizeof *found.spare_buffer);
-    if (!find_places(p, &found, gather(p, &found))) {
+    memset(found.spare_buffer, 0, bytes_of_cells(p));
+    uint32_t count = gather(p, &found);
+    if (!find_places(p, &found, count) || !write_down(p, &found, count)) {
         return false;
     }
     *c = found;
@@ -256,7 +339,8 @@ static bool has_hard_apart(const struct lmo_place *p, uint32_t guest)
     return false;
 }
 
-static bool untouched(const struct lmo_place *p, const struct place_case *c, uint32_t guest, uint32_t from, uint32_t to)
+/* After the move the same hosts are lost, and every place that was found is still one. */
+static bool still_stands(const struct lmo_place *p, const struct place_case *c, uint32_t guest, uint32_t from, uint32_t to)
 {
     if (is_lost(c, from) || is_lost(c, to) || has_hard_apart(p, guest)) {
         return false;
@@ -275,7 +359,7 @@ static bool untouched(const struct lmo_place *p, const struct place_case *c, uin
 void place_spare_moved(struct lmo_place *p, uint32_t guest, uint32_t from, uint32_t to)
 {
     for (uint32_t c = 0; p->spare && c < p->case_count; c++) {
-        p->cases[c].valid = p->cases[c].valid && untouched(p, &p->cases[c], guest, from, to);
+        p->cases[c].valid = p->cases[c].valid && still_stands(p, &p->cases[c], guest, from, to);
     }
 }
 

@@ -175,14 +175,16 @@ struct lmo_webhook_request {
     char principal[LMO_NAME_MAX + 32];
 };
 int lmo_engine_webhook_create(struct lmo_engine *e, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
-int lmo_engine_webhook_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+/* By id: oldest first. */
+int lmo_engine_webhook_list(struct lmo_engine *e, const struct lmo_page *page, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_webhook_get(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_webhook_change(struct lmo_engine *e, const char *id, const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn,
                               void *arg) LMO_MUST_CHECK;
 /* A new secret; the old one signs too for a day. */
 int lmo_engine_webhook_rotate(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 int lmo_engine_webhook_remove(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
-int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t after, unsigned limit, lmo_engine_reply_fn *fn,
+/* By number. */
+int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, const struct lmo_page *page, lmo_engine_reply_fn *fn,
                             void *arg) LMO_MUST_CHECK;
 /* seq 0: all of them. */
 int lmo_engine_redeliver(struct lmo_engine *e, const char *webhook, uint64_t seq, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;

@@ -17,9 +17,13 @@
 #define LMO_EVENT_TYPE_MAX     32
 #define LMO_EVENT_DATA_MAX     2048 /* bytes of JSON */
 #define LMO_EVENTS_PENDING_MAX 8192 /* that wait for a transaction */
+/* A store that was put back from a backup leaps, whenever it is opened until it is activated, over every number that may have
+ * been given since the backup: to 1,024 times the time in ms, below which all of them are unless a thousand events were written
+ * in every ms; by so many at least. */
+#define LMO_EVENT_LEAP (UINT64_C(1) << 20)
 
 struct lmo_event_row {
-    uint64_t seq;                  /* given by the store; from 1 on, without holes, never twice */
+    uint64_t seq;                  /* given by the store; from 1 on, without holes but for restores' leaps, never twice */
     int64_t at_ms;                 /* since 1970 */
     char type[LMO_EVENT_TYPE_MAX]; /* "migration.phase" */
     char migration[LMO_ID_MAX], drain[LMO_ID_MAX];

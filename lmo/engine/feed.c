@@ -123,8 +123,12 @@ static bool lead_on(struct subscriber *s)
     if (r == 0 && (s->cursor + 1 < range.oldest || s->cursor > range.newest) && !gap(s, &range)) {
         return false;
     }
+    uint64_t before = s->cursor;
     if (r == 0) {
         r = e->store->events->list(e->store, s->cursor, PAGE, lead, s, &err);
+    }
+    if (r == 0 && s->cursor == before && !s->gone && !s->full) {
+        s->cursor = e->feed.newest; /* numbers that were never given: a restore leaps */
     }
     if (r < 0) {
         lmo_log(LMO_LOG_ERROR, "events cannot be read", "why=%s", err.text);

@@ -377,7 +377,6 @@ struct request {
     struct lmo_page page;
     struct lmo_migration_filter filter;
     bool full;
-    unsigned limit;
     uint64_t version;
     uint32_t wait_ms;
     struct lmo_token_row token;

@@ -125,7 +125,7 @@ static void call_owner(void *arg)
     struct lmo_event_row row = {.at_ms = engine_now_ms(e), .type = "migration.notice"};
     c->timer = 0;
     struct entry *entry = engine_entry(e, c->id);
-    if (!entry || e->stopping) {
+    if (!entry || e->stopping || engine_observing(e)) {
         return;
     }
     const struct lmo_migration *m = engine_record(entry);
@@ -165,7 +165,7 @@ void engine_notice_committed(struct entry *entry)
         engine_notice_drop(entry);
         return;
     }
-    if (entry->notice || !e->outbound || !e->store->events) {
+    if (entry->notice || !e->outbound || !e->store->events || engine_observing(e)) {
         return; /* told already, or on the way; without the means to tell only the deadline ends it */
     }
     struct notice_call *c = calloc(1, sizeof *c);

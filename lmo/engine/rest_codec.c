@@ -373,6 +373,8 @@ static int put_summary(json_t *o, const struct lmo_migration *m)
     r |= lmo_json_put(o, "reason_code", m->reason_code ? json_string(lmo_err_name(m->reason_code)) : json_null());
     r |= lmo_json_put_bool(o, "cancel_requested", m->cancel_requested);
     r |= put_waiting(o, m);
+    r |= lmo_json_put(o, "notice", notice_json(&m->notice));
+    r |= lmo_json_put(o, "trace_id", TEXT(m->trace.id));
     r |= lmo_json_put(o, "created_ms", stamp_or_null(m->created_ms));
     return r | lmo_json_put(o, "updated_ms", stamp_or_null(m->updated_ms));
 }
@@ -408,8 +410,6 @@ json_t *lmo_migration_to_rest(const struct lmo_migration *m)
     r |= lmo_json_put(o, "cutover", cutover_json(&m->cutover));
     r |= lmo_json_put(o, "migrate_call_ms", m->job_ended ? json_integer((json_int_t)m->job_call_ms) : json_null());
     r |= lmo_json_put(o, "policy", policy_json(&m->policy));
-    r |= lmo_json_put(o, "notice", notice_json(&m->notice));
-    r |= lmo_json_put(o, "trace_id", TEXT(m->trace.id));
     r |= lmo_json_put(o, "resources", resources_json(m));
     r |= lmo_json_put(o, "attention", attention_json(m));
     r |= lmo_json_put(o, "volumes", volumes_json(&m->vm));

@@ -1,7 +1,8 @@
 /* restore.c - a store that was put back from a backup: look, say, and only when told so act.
  *
  * Invariants:
- *  B4  From the start to the activation nothing is ordered (engine_send asserts it), no record is stepped, no event of a worker
+ *  B4  From the start to the activation nothing is ordered (engine_send asserts it), nobody outside is called (webhooks, hooks,
+ *      notices, traces), no record is stepped, no event of a worker
  *      is taken or acknowledged, no worker is asked by itself: for a worker whose coordinator is lost, this one is no
  *      sign of life, but for the moments of a look, so that its dead-man ends what nobody watches.
  *  B5  Before it is activated its term is above every one that a worker obeys, and its epochs above all that a worker or a
@@ -66,6 +67,7 @@ static void stop_with(struct restoring *r, int code, const char *why)
 }
 
 static void done(struct restoring *r);
+static json_t *state_json(const struct lmo_engine *e);
 static void look_on(struct restoring *r);
 
 /* ------------------------------------------------------------------ hosts */
@@ -259,11 +261,14 @@ static void begin_to_act(struct restoring *r)
         return;
     }
     lmo_loop_cancel(e->loop, &r->timer);
+    bool told = engine_tell(e, "store.restored", "", state_json(e));
     int rc = e->store->ops->activate(e->store, &err);
     if (rc < 0) {
+        engine_untold(e, told);
         stop_with(r, rc, err.text);
     } else {
         e->observing = false;
+        engine_told(e);
         lmo_log(LMO_LOG_WARN, "activated after a restore: this coordinator acts from here on", "term=%" PRIu64 " by=%s",
                 e->store->ops->term(e->store), r->request->url);
         engine_recover(e);

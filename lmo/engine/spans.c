@@ -137,7 +137,7 @@ void engine_spans_ended(struct entry *entry)
     struct lmo_engine *e = entry->engine;
     struct spans *s = &e->spans;
     const struct lmo_migration *m = engine_record(entry);
-    if (!s->url[0] || !e->outbound || !m->trace.id[0] || !m->trace.sampled) {
+    if (!s->url[0] || !e->outbound || engine_observing(e) || !m->trace.id[0] || !m->trace.sampled) {
         return;
     }
     unsigned n = m->phase_time_count + 1;

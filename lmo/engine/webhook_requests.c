@@ -1,4 +1,7 @@
-/* webhook_requests.c - what clients ask about webhooks, dead letters and hooks of guests. */
+/* webhook_requests.c - what clients ask about webhooks and dead letters.
+ *
+ * A secret is shown in the answer that made it. That answer is kept with its secret if it came with a key: who lost it gets it
+ * again that way, and the store has the secret anyway, since it signs. */
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -14,7 +17,6 @@
 #include <string.h>
 
 #define WEBHOOKS_MAX 64
-#define ROTATION_MS  (INT64_C(24) * 3600 * 1000) /* how long the old secret signs too */
 
 _Static_assert(LMO_SECRET_MAX >= LMO_WEBHOOK_SECRET_MAX, "a secret fits its row");
 
@@ -59,10 +61,23 @@ static json_t *webhook_json(const struct lmo_engine *e, const struct webhook *w,
     return o;
 }
 
-static void reply(struct request *r, unsigned status, json_t *body, const char *location)
+/* What was asked for of it, and which secret; not how far it has come. */
+static void webhook_etag(const struct lmo_webhook_row *w, char ret[LMO_ETAG_MAX])
+{
+    char text[32];
+    uint64_t seal = LMO_SEAL_NONE;
+    const char *const members[] = {w->id, w->url, w->types, w->vm, w->host, w->description};
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        seal = lmo_seal(seal, members[i]);
+    }
+    (void)snprintf(text, sizeof text, "%d %" PRId64, w->enabled, w->old_until_ms);
+    (void)snprintf(ret, LMO_ETAG_MAX, "\"%016" PRIx64 "\"", lmo_seal(seal, text));
+}
+
+static void reply(struct request *r, unsigned status, json_t *body)
 {
     if (body) {
-        engine_reply_ok(r->fn, r->arg, status, body, location);
+        engine_reply_ok(r->fn, r->arg, status, body, "");
     } else {
         engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the answer");
     }
@@ -79,18 +94,13 @@ static struct webhook *find(struct request *r)
 }
 
 /* False: refused. */
-static bool can_send(struct request *r)
+bool engine_url_is_good(struct request *r, const char *url)
 {
+    struct lmo_err err = {0};
     if (!r->engine->store->events || !r->engine->outbound) {
         engine_reply_fail(r->fn, r->arg, LMO_E_UNSUPPORTED, "", "this coordinator calls nobody");
         return false;
     }
-    return true;
-}
-
-static bool url_is_good(struct request *r, const char *url)
-{
-    struct lmo_err err = {0};
     if (r->engine->outbound->ops->check(r->engine->outbound, url, &err) < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "url", "%s", err.text);
         return false;
@@ -116,8 +126,8 @@ static void create(struct request *r)
     struct lmo_webhook_row row = {.enabled = true, .created_ms = engine_now_ms(e), .cursor = e->feed.newest};
     const struct lmo_webhook_request *q = &r->webhook;
     struct lmo_err err = {0};
-    char location[64];
-    if (!can_send(r) || !url_is_good(r, q->url) || !types_are_good(r, q->types)) {
+    char location[64], etag[LMO_ETAG_MAX];
+    if (!engine_url_is_good(r, q->url) || !types_are_good(r, q->types)) {
         return;
     }
     if (e->webhook_count >= WEBHOOKS_MAX) {
@@ -132,62 +142,105 @@ static void create(struct request *r)
     LMO_COPY(row.host, q->host);
     LMO_COPY(row.description, q->description);
     LMO_COPY(row.created_by, q->principal);
+    if (engine_would(r, 201, NULL, "events would be sent to %.200s from then on", row.url)) {
+        return;
+    }
+    const struct webhook made = {.engine = e, .row = row, .read = row.cursor};
+    json_t *shown = webhook_json(e, &made, row.secret);
+    webhook_etag(&row, etag);
+    (void)snprintf(location, sizeof location, "/v1/webhooks/%s", row.id);
+    engine_keep_with_next_write(r, 201, shown, location, etag);
     if (e->store->events->webhook_put(e->store, &row, &err) < 0) {
+        json_decref(shown);
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
         return;
     }
-    struct webhook *w = engine_webhook_add(e, &row);
-    (void)snprintf(location, sizeof location, "/v1/webhooks/%s", row.id);
-    reply(r, 201, w ? webhook_json(e, w, row.secret) : NULL, location);
+    if (!engine_webhook_add(e, &row)) {
+        json_decref(shown);
+        shown = NULL; /* it is stored: the next start of the coordinator has it */
+    }
+    engine_reply_object(r->fn, r->arg, 201, shown, location, etag);
+}
+
+/* The one with the lowest id above `id`; NULL: there is none. Ids rise with time, so a page never shifts. */
+static const struct webhook *next_after(const struct lmo_engine *e, const char *id)
+{
+    const struct webhook *best = NULL;
+    for (const struct webhook *w = e->webhooks; w; w = w->next) {
+        if (strcmp(w->row.id, id) > 0 && (!best || strcmp(w->row.id, best->row.id) < 0)) {
+            best = w;
+        }
+    }
+    return best;
 }
 
 static void list(struct request *r)
 {
     json_t *array = json_array(), *body = json_object();
+    const char *last = r->page.after;
+    const struct webhook *w = next_after(r->engine, last);
     int rc = 0;
-    for (const struct webhook *w = r->engine->webhooks; w; w = w->next) {
+    for (; w && json_array_size(array) < r->page.limit; w = next_after(r->engine, last)) {
         rc |= lmo_json_add(array, webhook_json(r->engine, w, NULL));
+        last = w->row.id;
     }
     rc |= lmo_json_put(body, "webhooks", array);
+    rc |= lmo_page_put_next(body, &r->page, w ? last : NULL);
     if (rc < 0) {
         json_decref(body);
         body = NULL;
     }
-    reply(r, 200, body, "");
+    reply(r, 200, body);
 }
 
 static void get(struct request *r)
 {
-    struct webhook *w = find(r);
+    const struct webhook *w = find(r);
+    char etag[LMO_ETAG_MAX];
     if (w) {
-        reply(r, 200, webhook_json(r->engine, w, NULL), "");
+        webhook_etag(&w->row, etag);
+        engine_reply_object(r->fn, r->arg, 200, webhook_json(r->engine, w, NULL), "", etag);
     }
 }
 
-/* Stores `next` and makes it the webhook's; begins anew at its cursor. False: refused. */
-static bool put(struct request *r, struct webhook *w, struct lmo_webhook_row *next)
+/* Is it as the client saw it? False: refused. */
+static bool still_matches(struct request *r, const struct webhook *w)
+{
+    char etag[LMO_ETAG_MAX];
+    webhook_etag(&w->row, etag);
+    return engine_matches(r, etag);
+}
+
+/* Stores `next` and makes it the webhook's, which begins anew at its cursor. `secret`: NULL, or it is shown. */
+static void put(struct request *r, struct webhook *w, struct lmo_webhook_row *next, const char *secret)
 {
     struct lmo_engine *e = r->engine;
     struct lmo_err err = {0};
+    char etag[LMO_ETAG_MAX];
     engine_webhook_restart(w);
     next->cursor = w->row.cursor;
+    const struct webhook changed = {.engine = e, .row = *next, .read = next->cursor};
+    json_t *shown = webhook_json(e, &changed, secret);
+    webhook_etag(next, etag);
+    engine_keep_with_next_write(r, 200, shown, "", etag);
     if (e->store->events->webhook_put(e->store, next, &err) < 0) {
+        json_decref(shown);
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-        return false;
+        return;
     }
     w->row = *next;
-    return true;
+    engine_reply_object(r->fn, r->arg, 200, shown, "", etag);
 }
 
 static void change(struct request *r)
 {
     struct webhook *w = find(r);
     const struct lmo_webhook_request *q = &r->webhook;
-    if (!w || !can_send(r)) {
+    if (!w || !still_matches(r, w)) {
         return;
     }
     struct lmo_webhook_row next = w->row;
-    if ((q->given & LMO_WEBHOOK_URL) && !url_is_good(r, q->url)) {
+    if ((q->given & LMO_WEBHOOK_URL) && !engine_url_is_good(r, q->url)) {
         return;
     }
     if ((q->given & LMO_WEBHOOK_TYPES) && !types_are_good(r, q->types)) {
@@ -205,33 +258,35 @@ static void change(struct request *r)
         next.failures = q->enabled ? 0 : next.failures;
         next.failing_since_ms = q->enabled ? 0 : next.failing_since_ms;
     }
-    if (put(r, w, &next)) {
-        reply(r, 200, webhook_json(r->engine, w, NULL), "");
+    if (!engine_would(r, 200, webhook_json(r->engine, &(struct webhook){.row = next, .read = next.cursor}, NULL),
+                      "webhook %s would be changed", next.id)) {
+        put(r, w, &next, NULL);
     }
 }
 
 static void rotate(struct request *r)
 {
     struct webhook *w = find(r);
-    if (!w) {
+    if (!w || !still_matches(r, w) ||
+        engine_would(r, 200, NULL, "webhook %s would get a new secret; the old one would sign too for a day", w->row.id)) {
         return;
     }
     struct lmo_webhook_row next = w->row;
     memcpy(next.old_secret, next.secret, sizeof next.old_secret);
-    next.old_until_ms = engine_now_ms(r->engine) + ROTATION_MS;
+    next.old_until_ms = engine_now_ms(r->engine) + LMO_ROTATION_MS;
     lmo_webhook_secret_new(next.secret);
-    if (put(r, w, &next)) {
-        reply(r, 200, webhook_json(r->engine, w, w->row.secret), "");
-    }
+    put(r, w, &next, next.secret);
 }
 
 static void remove_one(struct request *r)
 {
     struct webhook *w = find(r);
     struct lmo_err err = {0};
-    if (!w) {
+    if (!w || !still_matches(r, w) ||
+        engine_would(r, 204, NULL, "webhook %s and its dead letters would be removed", w->row.id)) {
         return;
     }
+    engine_keep_with_next_write(r, 204, NULL, "", "");
     if (r->engine->store->events->webhook_delete(r->engine->store, w->row.id, &err) < 0) {
         engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
         return;
@@ -244,12 +299,19 @@ static void remove_one(struct request *r)
 
 struct letters {
     json_t *array;
+    unsigned limit;
+    uint64_t last; /* number of the last one in the array */
+    bool more;
     int failed;
 };
 
 static int add_letter(void *arg, const struct lmo_dead_letter *l)
 {
     struct letters *to = arg;
+    if (json_array_size(to->array) == to->limit) {
+        to->more = true;
+        return 1;
+    }
     json_t *o = json_object();
     int r = lmo_json_put_u64(o, "sequence", l->seq);
     r |= lmo_json_put_i64(o, "at_ms", l->at_ms);
@@ -260,22 +322,26 @@ static int add_letter(void *arg, const struct lmo_dead_letter *l)
     r |= lmo_json_put(o, "event", json_loads(l->body, 0, NULL));
     to->failed |= r;
     to->failed |= lmo_json_add(to->array, o);
+    to->last = l->seq;
     return 0;
 }
 
 static void dead_list(struct request *r)
 {
-    struct webhook *w = find(r);
-    struct letters l = {0};
+    const struct webhook *w = find(r);
+    struct letters l = {.limit = r->page.limit};
     struct lmo_err err = {0};
+    char position[24];
     if (!w) {
         return;
     }
     l.array = json_array();
     json_t *body = json_object();
-    int rc = r->engine->store->events->dead_list(r->engine->store, w->row.id, false, r->version, r->limit, add_letter,
-                                                 &l, &err);
+    int rc = r->engine->store->events->dead_list(r->engine->store, w->row.id, false, strtoull(r->page.after, NULL, 10),
+                                                 r->page.limit + 1, add_letter, &l, &err);
+    (void)snprintf(position, sizeof position, "%" PRIu64, l.last);
     l.failed |= lmo_json_put(body, "dead_letters", l.array);
+    l.failed |= lmo_page_put_next(body, &r->page, l.more ? position : NULL);
     if (rc < 0 || l.failed) {
         json_decref(body);
         engine_reply_fail(r->fn, r->arg, rc < 0 ? rc : LMO_E_NO_MEMORY, "", "%s",
@@ -285,12 +351,52 @@ static void dead_list(struct request *r)
     engine_reply_ok(r->fn, r->arg, 200, body, "");
 }
 
+struct counted {
+    uint64_t seq, count; /* seq 0: all */
+};
+
+static int count_letter(void *arg, const struct lmo_dead_letter *l)
+{
+    struct counted *c = arg;
+    c->count += c->seq == 0 || c->seq == l->seq;
+    return c->seq ? 1 : 0;
+}
+
+/* How many would be sent once more; false: refused. */
+static bool count_letters(struct request *r, const struct webhook *w, uint64_t *ret)
+{
+    struct counted c = {.seq = r->version};
+    struct lmo_err err = {0};
+    if (r->engine->store->events->dead_list(r->engine->store, w->row.id, false, c.seq ? c.seq - 1 : 0, LMO_DEAD_LETTERS_MAX,
+                                            count_letter, &c, &err) < 0) {
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+        return false;
+    }
+    if (c.seq && c.count == 0) {
+        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "sequence", "no dead letter of this webhook is event %" PRIu64,
+                          c.seq);
+        return false;
+    }
+    *ret = c.count;
+    return true;
+}
+
+static json_t *count_json(uint64_t count)
+{
+    json_t *body = json_object();
+    if (lmo_json_put_u64(body, "redelivering", count) < 0) {
+        json_decref(body);
+        return NULL;
+    }
+    return body;
+}
+
 static void redeliver(struct request *r)
 {
     struct webhook *w = find(r);
     struct lmo_err err = {0};
-    uint64_t count = 0;
-    if (!w || !can_send(r)) {
+    uint64_t count = 0, done = 0;
+    if (!w || !engine_url_is_good(r, w->row.url)) {
         return;
     }
     if (!w->row.enabled) {
@@ -298,123 +404,19 @@ static void redeliver(struct request *r)
                           w->row.why_disabled);
         return;
     }
-    if (r->engine->store->events->dead_want(r->engine->store, w->row.id, r->version, true, &count, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
+    if (!count_letters(r, w, &count) ||
+        engine_would(r, 202, count_json(count), "%" PRIu64 " dead letter(s) would be sent once more", count)) {
         return;
     }
-    if (count == 0 && r->version) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "sequence",
-                          "no dead letter of this webhook is event %" PRIu64, r->version);
+    json_t *body = count_json(count);
+    engine_keep_with_next_write(r, 202, body, "", "");
+    if (r->engine->store->events->dead_want(r->engine->store, w->row.id, r->version, true, &done, &err) < 0) {
+        json_decref(body);
+        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
         return;
     }
     engine_webhook_restart(w);
-    json_t *body = json_object();
-    if (lmo_json_put_u64(body, "redelivering", count) < 0) {
-        json_decref(body);
-        body = NULL;
-    }
-    reply(r, 202, body, "");
-}
-
-/* ------------------------------------------------------------------ hooks of guests */
-
-static json_t *hook_json(const struct lmo_vm_hook_row *h, const char *secret)
-{
-    json_t *o = json_object();
-    int rc = lmo_json_put_str(o, "vm", h->vm);
-    rc |= lmo_json_put_str(o, "url", h->url);
-    rc |= lmo_json_put_u64(o, "deadline_ms", h->deadline_ms);
-    rc |= lmo_json_put_str(o, "on_no_answer", h->on_no_answer);
-    rc |= lmo_json_put_i64(o, "created_ms", h->created_ms);
-    rc |= lmo_json_put(o, "created_by", TEXT(h->created_by));
-    rc |= lmo_json_put(o, "old_secret_until_ms", stamp(h->old_secret[0] ? h->old_until_ms : 0));
-    if (secret) {
-        rc |= lmo_json_put_str(o, "secret", secret);
-    }
-    if (rc < 0) {
-        json_decref(o);
-        return NULL;
-    }
-    return o;
-}
-
-static void hook_put(struct request *r)
-{
-    struct lmo_engine *e = r->engine;
-    struct lmo_vm_hook_row row = {.deadline_ms = r->wait_ms, .created_ms = engine_now_ms(e)}, before;
-    struct lmo_err err = {0};
-    if (!can_send(r) || !url_is_good(r, r->url)) {
-        return;
-    }
-    LMO_COPY(row.vm, r->name);
-    LMO_COPY(row.url, r->url);
-    LMO_COPY(row.on_no_answer, r->phase);
-    LMO_COPY(row.created_by, r->webhook.principal);
-    lmo_webhook_secret_new(row.secret);
-    bool there = e->store->events->vm_hook_get(e->store, row.vm, &before, &err) == 0;
-    if (there) {
-        LMO_COPY(row.old_secret, before.secret);
-        row.old_until_ms = engine_now_ms(e) + ROTATION_MS;
-    }
-    if (e->store->events->vm_hook_put(e->store, &row, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-        return;
-    }
-    reply(r, there ? 200 : 201, hook_json(&row, row.secret), "");
-}
-
-static void hook_get(struct request *r)
-{
-    struct lmo_vm_hook_row row;
-    struct lmo_err err = {0};
-    int rc = r->engine->store->events ? r->engine->store->events->vm_hook_get(r->engine->store, r->name, &row, &err)
-                                      : lmo_fail(&err, LMO_E_NOT_FOUND, "the guest has no hook");
-    if (rc < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "vm", "%s", err.text);
-    } else {
-        reply(r, 200, hook_json(&row, NULL), "");
-    }
-}
-
-static void hook_delete(struct request *r)
-{
-    struct lmo_err err = {0};
-    if (!can_send(r)) {
-        return;
-    }
-    if (r->engine->store->events->vm_hook_delete(r->engine->store, r->name, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "vm", "%s", err.text);
-    } else {
-        engine_reply_ok(r->fn, r->arg, 204, NULL, "");
-    }
-}
-
-static void acknowledge(struct request *r)
-{
-    struct lmo_engine *e = r->engine;
-    static struct lmo_migration m;
-    struct lmo_err err = {0};
-    struct entry *entry = engine_entry(e, r->name);
-    if (!entry || entry->stored_version == 0) {
-        if (e->store->ops->get(e->store, r->name, &m, &err) < 0) {
-            engine_reply_fail(r->fn, r->arg, err.code, "id", "%s",
-                              err.code == LMO_E_NOT_FOUND ? "no migration has this id" : err.text);
-        } else {
-            engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "id", "migration %s has ended (%s)", m.id,
-                              lmo_phase_text(m.phase));
-        }
-        return;
-    }
-    if (e->stalled) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
-        return;
-    }
-    struct lmo_event ev = {.kind = LMO_EV_ACKNOWLEDGED, .text = r->url};
-    if (engine_apply(entry, &ev, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "id", "%s", err.text);
-        return;
-    }
-    engine_wait_committed(r, entry);
+    reply(r, 202, body);
 }
 
 /* ------------------------------------------------------------------ the public calls */
@@ -423,7 +425,7 @@ static int post_webhook(struct lmo_engine *e, void (*run)(struct request *), con
                         const struct lmo_webhook_request *q, lmo_engine_reply_fn *fn, void *arg)
 {
     struct request r = engine_request(run, fn, arg, id);
-    r.harmless = run == list || run == get;
+    r.harmless = run == get;
     if (q) {
         r.webhook = *q;
     }
@@ -436,9 +438,12 @@ int lmo_engine_webhook_create(struct lmo_engine *e, const struct lmo_webhook_req
     return post_webhook(e, create, "", q, fn, arg);
 }
 
-int lmo_engine_webhook_list(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_webhook_list(struct lmo_engine *e, const struct lmo_page *page, lmo_engine_reply_fn *fn, void *arg)
 {
-    return post_webhook(e, list, "", NULL, fn, arg);
+    struct request r = engine_request(list, fn, arg, "");
+    r.harmless = true;
+    r.page = *page;
+    return engine_post(e, &r);
 }
 
 int lmo_engine_webhook_get(struct lmo_engine *e, const char *id, lmo_engine_reply_fn *fn, void *arg)
@@ -462,13 +467,12 @@ int lmo_engine_webhook_remove(struct lmo_engine *e, const char *id, lmo_engine_r
     return post_webhook(e, remove_one, id, NULL, fn, arg);
 }
 
-int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, uint64_t after, unsigned limit,
-                            lmo_engine_reply_fn *fn, void *arg)
+int lmo_engine_dead_letters(struct lmo_engine *e, const char *webhook, const struct lmo_page *page, lmo_engine_reply_fn *fn,
+                            void *arg)
 {
     struct request r = engine_request(dead_list, fn, arg, webhook);
     r.harmless = true;
-    r.version = after;
-    r.limit = limit;
+    r.page = *page;
     return engine_post(e, &r);
 }
 
@@ -476,37 +480,5 @@ int lmo_engine_redeliver(struct lmo_engine *e, const char *webhook, uint64_t seq
 {
     struct request r = engine_request(redeliver, fn, arg, webhook);
     r.version = seq;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_hook_put(struct lmo_engine *e, const char *vm, const char *url, uint32_t deadline_ms,
-                        enum lmo_no_answer on_no_answer, const char *principal, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(hook_put, fn, arg, vm);
-    LMO_COPY(r.url, url);
-    LMO_COPY(r.phase, lmo_no_answer_text((int)on_no_answer));
-    LMO_COPY(r.webhook.principal, principal);
-    r.wait_ms = deadline_ms;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_hook_get(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(hook_get, fn, arg, vm);
-    r.harmless = true;
-    return engine_post(e, &r);
-}
-
-int lmo_engine_hook_remove(struct lmo_engine *e, const char *vm, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(hook_delete, fn, arg, vm);
-    return engine_post(e, &r);
-}
-
-int lmo_engine_migration_acknowledge(struct lmo_engine *e, const char *id, const char *principal,
-                                     lmo_engine_reply_fn *fn, void *arg)
-{
-    struct request r = engine_request(acknowledge, fn, arg, id);
-    LMO_COPY(r.url, principal);
     return engine_post(e, &r);
 }

@@ -179,6 +179,9 @@ static int open_store(const char *state_dir, bool take_over, struct lmo_store **
     if (r == 0) {
         r = lmo_sqlite_check_term(&st->base, err);
     }
+    if (r == 0) {
+        r = lmo_sqlite_events_open(st, err);
+    }
     if (r < 0) {
         return r;
     }

@@ -120,8 +120,11 @@ static int trim(struct sqlite_store *st, struct lmo_err *err)
         return r;
     }
     uint64_t up_to = 0, old = 0, furthest = range.oldest + TRIM_MAX - 1;
-    if (ev->keep_count && range.newest - range.oldest + 1 > ev->keep_count) {
-        up_to = range.newest - ev->keep_count;
+    uint64_t rows = range.newest - range.oldest + 1;
+    ev->holes = rows > ev->holes ? ev->holes : 0; /* they were passed */
+    rows -= ev->holes;
+    if (ev->keep_count && rows > ev->keep_count) {
+        up_to = range.oldest + (rows - ev->keep_count) - 1;
     }
     if (ev->keep_age_ms) {
         int64_t now_ms = (int64_t)(lmo_realtime_us() / 1000);
@@ -165,6 +168,43 @@ void lmo_sqlite_event_keep(struct lmo_store *s, uint64_t count, uint64_t age_ms)
     sqlite_of(s)->events.keep_count = count;
     sqlite_of(s)->events.keep_age_ms = age_ms;
     sqlite_of(s)->events.trim_at = sqlite_of(s)->events.trim_next = 0;
+}
+
+/* ------------------------------------------------------------------ after a restore */
+
+static int leap(struct sqlite_store *st, void *arg, struct lmo_err *err)
+{
+    const uint64_t *to = arg;
+    struct lmo_sql_stmt *stmt;
+    int r = lmo_sql_exec(st->db,
+                         "INSERT INTO sqlite_sequence (name, seq) SELECT 'event', 0"
+                         " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'event')",
+                         err);
+    r = r < 0 ? r : lmo_sql_prepare(st->db, "UPDATE sqlite_sequence SET seq = max(seq + ?1, ?2) WHERE name = 'event'", &stmt, err);
+    if (r < 0) {
+        return r;
+    }
+    lmo_sql_bind_u64(stmt, 1, LMO_EVENT_LEAP);
+    lmo_sql_bind_u64(stmt, 2, *to);
+    return lmo_sql_run(stmt, NULL, err);
+}
+
+int lmo_sqlite_events_open(struct sqlite_store *st, struct lmo_err *err)
+{
+    struct lmo_event_range range;
+    struct lmo_sql_stmt *stmt LMO_AUTO_SQL_RESET = NULL;
+    uint64_t to = lmo_realtime_us() / 1000 * 1024;
+    int r = st->restored ? lmo_sqlite_alone(st, leap, &to, err) : 0;
+    r = r < 0 ? r : lmo_sqlite_event_range(&st->base, &range, err);
+    if (r < 0 || range.newest - range.oldest + 1 < LMO_EVENT_LEAP) {
+        return r;
+    }
+    r = lmo_sql_prepare(st->db, "SELECT count(*) FROM event", &stmt, err);
+    r = r < 0 ? r : lmo_sql_step(stmt, err);
+    if (r == 1) {
+        st->events.holes = range.newest - range.oldest + 1 - lmo_sql_u64(stmt, 0);
+    }
+    return r < 0 ? r : 0;
 }
 
 int lmo_sqlite_event_list(struct lmo_store *s, uint64_t after, unsigned limit,

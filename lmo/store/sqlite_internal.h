@@ -13,6 +13,7 @@ struct sqlite_events {
     uint64_t written;              /* number of the last one; of a transaction that failed too: then it only is a hint */
     uint64_t trim_at, trim_next;   /* from which number on the bounds are looked at; the next one, once this is on disk */
     uint64_t keep_count, keep_age_ms;
+    uint64_t holes;                /* numbers between the first and the last one that no row has (a restore's leap) */
 };
 
 struct sqlite_store {
@@ -112,6 +113,8 @@ int lmo_sqlite_events_write(struct sqlite_store *st, struct lmo_err *err) LMO_MU
 int lmo_sqlite_events_trim(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
 void lmo_sqlite_events_written(struct sqlite_store *st);
 void lmo_sqlite_event_keep(struct lmo_store *s, uint64_t count, uint64_t age_ms);
+/* Once, when the store is opened: leaps if it was restored. */
+int lmo_sqlite_events_open(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_event_list(struct lmo_store *s, uint64_t after, unsigned limit, int (*cb)(void *arg, const struct lmo_event_row *row), void *arg, struct lmo_err *err) LMO_MUST_CHECK;
 /* sqlite_webhook.c */
 int lmo_sqlite_webhook_put(struct lmo_store *s, const struct lmo_webhook_row *row, struct lmo_err *err) LMO_MUST_CHECK;

@@ -77,12 +77,16 @@ int lmo_sqlite_raise_epochs(struct lmo_store *s, uint64_t above, struct lmo_err 
     return end(st, r, err);
 }
 
+static int unmark(struct sqlite_store *st, void *arg, struct lmo_err *err)
+{
+    (void)arg;
+    return lmo_sql_unmark(st->db, err);
+}
+
 int lmo_sqlite_activate(struct lmo_store *s, struct lmo_err *err)
 {
     struct sqlite_store *st = sqlite_of(s);
-    int r = begin(st, err);
-    r = r < 0 ? r : lmo_sql_unmark(st->db, err);
-    r = end(st, r, err);
+    int r = lmo_sqlite_alone(st, unmark, NULL, err);
     if (r == 0) {
         st->restored = false;
     }

@@ -1,11 +1,12 @@
 /* planner.c - planning a rolling drain of a whole fleet, and how near its execution comes to the lower bound.
  *
- *   planner [hosts] [guests per host] [hosts at once]
+ *   planner [hosts] [guests per host] [hosts at once] one drain
+ *   planner                                           those of the report
  *
  * The fleet is drawn from a fixed seed: guests of 2 to 32 GiB that dirty 0 to 60 MiB/s, hosts with one 10 Gbit/s link, a third
  * of their memory free. The plan is then executed in simulated time: what may start is queued, lmo_admission_decide says
  * what starts and with which share, memory flows as convergence's series has it, hosts are ready again at once. Every
- * evaluation's limits are checked (lmo_admission_broken). Prints one JSON object. */
+ * evaluation's limits are checked (lmo_admission_broken). Prints one JSON object: of one drain, or "drain" with several by name. */
 #include "bench/lib/bench.h"
 
 #include "base/assert.h"
@@ -45,6 +46,7 @@ static struct lmo_fleet fleet;
 
 static void make_fleet(uint32_t host_count, uint32_t per_host)
 {
+    state = SEED;
     struct lmo_fleet_host *hosts = array(host_count, sizeof *hosts);
     struct lmo_fleet_guest *guests = array((size_t)host_count * per_host, sizeof *guests);
     lmo_limits_default(&limits);
@@ -302,14 +304,8 @@ static void execute(struct execution *x, const struct lmo_plan *plan)
 
 /* ------------------------------------------------------------------ the figures */
 
-int main(int argc, char **argv)
+static json_t *drain(uint32_t host_count, uint32_t per_host, uint32_t at_once)
 {
-    uint32_t host_count = argc > 1 ? (uint32_t)atoi(argv[1]) : 1000, per_host = argc > 2 ? (uint32_t)atoi(argv[2]) : 20;
-    uint32_t at_once = argc > 3 ? (uint32_t)atoi(argv[3]) : 10;
-    if (host_count < 2 || host_count > LMO_FLEET_HOSTS_MAX || per_host < 1 ||
-        (uint64_t)host_count * per_host > LMO_FLEET_GUESTS_MAX) {
-        die("planner [hosts: 2 to 4096] [guests per host: at most 100000 in all] [hosts at once]");
-    }
     make_fleet(host_count, per_host);
     uint32_t *targets = array(host_count, sizeof *targets);
     for (uint32_t h = 0; h < host_count; h++) {
@@ -338,9 +334,40 @@ int main(int argc, char **argv)
                   (json_int_t)x.evaluations, "limit_violations", (json_int_t)x.violations, "complete",
                   x.finished == plan.move_count);
     lmo_assert(j);
+    samples_done(&took);
+    return j;
+}
+
+/* What is in the report: hosts, guests on each, hosts at once. */
+static json_t *drains(void)
+{
+    static const struct {
+        const char *name;
+        uint32_t hosts, per_host, at_once;
+    } all[] = {{"hosts_1000_at_once_10", 1000, 20, 10}, {"hosts_1000_at_once_50", 1000, 20, 50}, {"hosts_100_at_once_5", 100, 20, 5}};
+    json_t *by_name = json_object();
+    double worst = 0;
+    for (size_t n = 0; n < sizeof all / sizeof all[0]; n++) {
+        json_t *one = drain(all[n].hosts, all[n].per_host, all[n].at_once);
+        worst = fmax(worst, json_real_value(json_object_get(one, "makespan_over_bound")));
+        lmo_assert(json_object_set_new(by_name, all[n].name, one) == 0);
+    }
+    lmo_assert(json_object_set_new(by_name, "makespan_over_bound_worst", json_real(rounded(worst, 3))) == 0);
+    json_t *j = json_pack("{s:o}", "drain", by_name);
+    lmo_assert(j);
+    return j;
+}
+
+int main(int argc, char **argv)
+{
+    uint32_t hosts = argc > 1 ? (uint32_t)atoi(argv[1]) : 0, per_host = argc > 2 ? (uint32_t)atoi(argv[2]) : 20;
+    uint32_t at_once = argc > 3 ? (uint32_t)atoi(argv[3]) : 10;
+    if (argc > 1 && (hosts < 2 || hosts > LMO_FLEET_HOSTS_MAX || per_host < 1 || per_host > LMO_FLEET_GUESTS_MAX / hosts)) {
+        die("planner [hosts: 2 to 4096] [guests per host: at most 100000 in all] [hosts at once]");
+    }
+    json_t *j = argc > 1 ? drain(hosts, per_host, at_once) : drains();
     json_dumpf(j, stdout, JSON_INDENT(2));
     puts("");
     json_decref(j);
-    samples_done(&took);
     return 0;
 }

@@ -288,7 +288,7 @@ def address(host, network=None):
 def libvirt_replies_lost(source, destination):
     """What the destination's libvirt answers does not reach the source any more; all else does."""
     return Cut(source, "inet", "type filter hook input priority 0;",
-               f"ip saddr {address(destination)} tcp sport 16509 counter drop")
+               f"ip saddr {address(destination)} tcp sport {{ 16509, 16514 }} counter drop")
 
 
 def all_replies_lost(source, destination):

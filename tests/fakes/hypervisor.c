@@ -387,6 +387,15 @@ static bool hv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
     return ended;
 }
 
+static bool hv_reachable(struct lmo_hypervisor *hv)
+{
+    struct fake_seat *seat = ((struct fake_hv *)(void *)hv)->seat;
+    fake_lock(seat->world);
+    bool open = seat->world->hosts[seat->host].open;
+    fake_unlock(seat->world);
+    return open;
+}
+
 static int hv_thaw(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err)
 {
     (void)timeout_ms;
@@ -556,6 +565,7 @@ static const struct lmo_hypervisor_ops hv_ops = {
     .measure_dirty = hv_measure_dirty,
     .freeze = hv_freeze,
     .copy_ended = hv_copy_ended,
+    .reachable = hv_reachable,
     .thaw = hv_thaw,
     .kill = hv_kill,
     .remove = hv_remove,

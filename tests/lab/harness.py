@@ -294,7 +294,7 @@ class Cut:
 
 def libvirt_reply_lost(source, destination):
     """What the destination's libvirtd answers does not reach the source any more."""
-    return Cut(source, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[destination]} tcp sport 16509 drop")
+    return Cut(source, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[destination]} tcp sport {{ 16509, 16514 }} drop")
 
 
 def word_lost(source, destination):
@@ -320,7 +320,7 @@ def memory_between(source, destination):
 
 def libvirt_between(source, destination):
     """Nothing from the source reaches the destination's libvirtd."""
-    return Cut(destination, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[source]} tcp dport 16509 drop")
+    return Cut(destination, f"ip saddr {labinfo.UNDERLAY}.{labinfo.OCTET[source]} tcp dport {{ 16509, 16514 }} drop")
 
 
 # --- the tests' base -----------------------------------------------------------

@@ -54,7 +54,7 @@ class Precheck(LabTest):
         self.create()
         for cut, pattern in ((memory_between("hv1", "hv2"), r"check_reach at hv1: migration_uri: 10\.78\.0\.12 does not answer"),
                              (libvirt_between("hv1", "hv2"), r"check_reach at hv1: peer_uri: 10\.77\.0\.12 does not answer "
-                                                             r"at port 16509")):
+                                                             r"at port (16509|16514)")):
             with self.subTest(pattern):
                 self.cut(cut).make()
                 self.assert_refused(pattern)

@@ -462,6 +462,11 @@ static bool hv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
     return copy && !copy->process;
 }
 
+static bool hv_reachable(struct lmo_hypervisor *hv)
+{
+    return host_of(hv)->hang_until <= sim_now();
+}
+
 static int hv_thaw(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err)
 {
     struct sim_call c;
@@ -645,6 +650,7 @@ static const struct lmo_hypervisor_ops ops = {
     .job_abort = hv_job_abort,
     .freeze = hv_freeze,
     .copy_ended = hv_copy_ended,
+    .reachable = hv_reachable,
     .thaw = hv_thaw,
     .kill = hv_kill,
     .remove = hv_remove,

@@ -65,6 +65,7 @@ static struct {
     bool scouting, checking; /* find out moments; a first fault that is the same as another */
     uint32_t count, current; /* firsts come upon; the one that this branch is */
     uint32_t against, crash; /* leaf: has to be the same as this one; is this one */
+    bool first_crashed, second_crashed;
     uint64_t points, pairs, *task;
     double began;
 } t;
@@ -295,8 +296,22 @@ static void on_crash(void *arg, struct sim_process *p)
         t.firsts[t.current].has_moment = true;
         _exit(0);
     }
-    if (sweep.struck == 2 && t.against == NONE) {
-        if (sweep.strikes[1].fate == SIM_FATE_CRASH_AFTER && is_left_out(crash_like(&m))) {
+    const struct strike *first = &sweep.strikes[0], *second = &sweep.strikes[1];
+    if (sweep.struck == 1) {
+        t.first_crashed = true;
+        sim_hash_anew();
+        return;
+    }
+    /* A crash after something comes when that is over: the first fault's may come behind the second one. */
+    if (t.second_crashed || p->index != second->at.process ||
+        (second->fate != SIM_FATE_CRASH_BEFORE && second->fate != SIM_FATE_CRASH_AFTER)) {
+        return;
+    }
+    t.second_crashed = true;
+    bool whose = second->fate == SIM_FATE_CRASH_BEFORE || first->fate != SIM_FATE_CRASH_AFTER || t.first_crashed ||
+                 first->at.process != p->index;
+    if (t.against == NONE && whose) { /* else it is not known which of the two this is: it is run for itself */
+        if (second->fate == SIM_FATE_CRASH_AFTER && is_left_out(crash_like(&m))) {
             _exit(0);
         }
         if (t.against == NONE && t.seconds->count < SECONDS_MAX) {
@@ -357,7 +372,7 @@ static void run_trunk(struct run_result *r)
     t.count = 0;
     t.points = t.pairs = 0;
     t.against = t.crash = NONE;
-    t.checking = false;
+    t.checking = t.first_crashed = t.second_crashed = false;
     sweep_name_strikes(0);
     run_plan(&sweep.plan, r);
 }

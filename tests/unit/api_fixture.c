@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "fake_worker.h"
 #include "proto/vm.h"
+#include "rpc/outbound.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
@@ -146,6 +147,7 @@ static struct lmo_tls_files server_files, role_files[8];
 static char state_dir[64];
 static struct lmo_loop *engine_loop;
 static struct lmo_store *store;
+static struct lmo_outbound *outbound;
 struct lmo_engine *engine;
 static struct lmo_permit_key *permit_key;
 struct lmo_api *api;
@@ -186,7 +188,10 @@ static void start_engine(void)
     struct lmo_err err = {0};
     ck_assert_int_eq(lmo_loop_new(1024, &engine_loop, &err), 0);
     ck_assert_msg(lmo_store_sqlite_open(state_dir, &store, &err) == 0, "%s", err.text);
-    const struct lmo_engine_config config = {.loop = engine_loop, .store = store, .permit_key = permit_key};
+    const struct lmo_outbound_config calls = {.allow_private = true};
+    ck_assert_msg(lmo_outbound_open(engine_loop, &calls, &outbound, &err) == 0, "%s", err.text);
+    const struct lmo_engine_config config = {
+        .loop = engine_loop, .store = store, .permit_key = permit_key, .outbound = outbound};
     ck_assert_int_eq(lmo_engine_new(&config, &engine, &err), 0);
     memset(&fake_workers, 0, sizeof(fake_workers));
     fake_workers.base.ops = &fake_ops;
@@ -232,6 +237,7 @@ static void stop_engine(void)
     pthread_join(engine_thread, NULL);
     fake_close(&fake_workers.base);
     engine = lmo_engine_free(engine);
+    outbound = lmo_outbound_close(outbound);
     store->ops->close(store);
     engine_loop = lmo_loop_free(engine_loop);
 }

@@ -49,6 +49,7 @@
     X(admission)      \
     X(engine_admission) \
     X(placement)      \
+    X(planner_kept)   \
     X(planner)        \
     X(parallel)       \
     X(worker_host)    \

@@ -56,6 +56,8 @@ static struct {
     bool hold;                  /* moves do not get beyond their description */
     unsigned crash_at, commits; /* the engine is dead from this commit on */
     bool crashed;
+    bool restored;              /* the store is a backup that was put back */
+    unsigned ops;               /* orders to workers */
     struct call calls[CALLS_MAX];
     /* client */
     bool answered;
@@ -233,6 +235,7 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
     c->kind = req->kind;
     c->op_done = done;
     LMO_COPY(c->vm, req->vm);
+    w.ops++;
     if (req->kind == LMO_OP_DESCRIBE) {
         struct fguest *g = guest_of(req->vm);
         g->migrations += strcmp(g->migration, req->migration) != 0;
@@ -280,6 +283,20 @@ static int crashing_commit(struct lmo_store *s, const struct lmo_commit_item *it
     return real->commit(s, items, count, cursors, cursor_count, err);
 }
 
+static bool is_restored(const struct lmo_store *s, int64_t *ret_made_ms)
+{
+    (void)s;
+    *ret_made_ms = 1;
+    return w.restored;
+}
+
+static int activate(struct lmo_store *s, struct lmo_err *err)
+{
+    (void)s, (void)err;
+    w.restored = false;
+    return 0;
+}
+
 /* ------------------------------------------------------------------ driving it */
 
 static void run(uint64_t ms)
@@ -307,6 +324,8 @@ static void open_engine(void)
     real = w.store->ops;
     wrapped = *real;
     wrapped.commit = crashing_commit;
+    wrapped.restored = is_restored;
+    wrapped.activate = activate;
     w.store->ops = &wrapped;
     ck_assert_int_eq(lmo_loop_new(256, &w.loop, &err), 0);
     lmo_limits_default(&limits);
@@ -539,6 +558,46 @@ START_TEST(second_request_returns_the_first__another_one_for_the_same_host_is_re
     asked(lmo_engine_host_remove(w.engine, "hv1", on_reply, NULL));
     ck_assert_int_eq(w.code, LMO_E_CONFLICT);
     release();
+    until("drained");
+    ck_assert_uint_eq(w.guests[0].migrations, 1);
+    end();
+}
+END_TEST
+
+START_TEST(a_restored_store__is_looked_at_and_its_drains_rest_until_it_is_activated_and_are_paused_then)
+{
+    begin(1);
+    asked(lmo_engine_vm_lease_set(w.engine, w.guests[0].uuid, "resizing it", 3600, "control-plane:cp", on_reply, NULL));
+    ck_assert_int_eq(w.code, 0);
+    accepted("hv1");
+    until("waiting");
+    close_engine();
+    w.restored = true;
+    w.ops = 0;
+    open_engine();
+    (void)look();
+    json_int_t version = json_integer_value(json_object_get(w.body, "version"));
+    run(LMO_DRAIN_LOOK_MS + 500); /* a drain that acts would have looked after its guest */
+    (void)look();
+    ck_assert_int_eq(json_integer_value(json_object_get(w.body, "version")), version);
+    ck_assert(cordoned("hv1"));
+    act(LMO_DRAIN_ACT_CANCEL, "");
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    drain("hv2");
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "", "operator:test", on_reply, NULL));
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    asked(lmo_engine_vm_explain(w.engine, "g1", 0, on_reply, NULL)); /* a question */
+    ck_assert_int_eq(w.code, 0);
+    ck_assert_uint_eq(w.ops, 0);
+    asked(lmo_engine_restore(w.engine, true, true, "operator:test", on_reply, NULL));
+    ck_assert_msg(w.code == 0 && !w.restored, "%s", w.text);
+    until("paused");
+    ck_assert_ptr_nonnull(strstr(text_in(w.body, "waiting_for"), "restored from a backup"));
+    ck_assert_uint_eq(w.ops, 0);
+    asked(lmo_engine_vm_lease_set(w.engine, w.guests[0].uuid, "", 0, "control-plane:cp", on_reply, NULL));
+    act(LMO_DRAIN_ACT_RESUME, "");
+    ck_assert_int_eq(w.code, 0);
     until("drained");
     ck_assert_uint_eq(w.guests[0].migrations, 1);
     end();
@@ -1018,6 +1077,7 @@ Suite *engine_drains_suite(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, drain_moves_everything_and_keeps_the_host_cordoned);
     tcase_add_test(t, second_request_returns_the_first__another_one_for_the_same_host_is_refused);
+    tcase_add_test(t, a_restored_store__is_looked_at_and_its_drains_rest_until_it_is_activated_and_are_paused_then);
     tcase_add_test(t, what_is_carried_out_is_what_was_printed);
     tcase_add_test(t, cordoned_host_is_no_destination__of_a_drain_or_of_a_migration_without_force);
     tcase_add_test(t, cordon_is_looked_at_again_when_the_migration_would_begin__and_the_guest_goes_elsewhere);

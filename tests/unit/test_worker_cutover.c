@@ -307,6 +307,44 @@ START_TEST(a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_b
 }
 END_TEST
 
+/* A daemon that is gone with the loaded copy in its hands ends it when it comes back: nothing is committed before. */
+START_TEST(a_word_that_comes_while_the_hypervisor_is_gone__is_not_acted_upon)
+{
+    struct cluster *c = ready();
+    fake_delay(c->world, FAKE_FREEZE, 300);
+    fake_suspend(c->world);
+    fake_load(c->world);
+    while (fake_count(c->world, FAKE_FREEZE) == 0) {
+        nap(5);
+    }
+    fake_lock(c->world);
+    c->world->hosts[1].open = false;
+    fake_unlock(c->world);
+    assert_stage(c, HV1, "source", "frozen", 3000);
+    bool dies = _i == 1;
+    if (dies) {
+        fake_copy_dies(c->world);
+    } else { /* asked again and again, for seconds */
+        ck_assert(cluster_wait_event(c, HV2, LMO_WEV_STUCK, 15000, NULL));
+    }
+    ck_assert(!cluster_has_event(c, HV2, LMO_WEV_COMMITTED, NULL));
+    fake_lock(c->world);
+    c->world->hosts[1].open = true;
+    fake_unlock(c->world);
+    if (dies) {
+        struct lmo_worker_event lost;
+        ck_assert(cluster_wait_event(c, HV2, LMO_WEV_COPY_LOST, 5000, &lost));
+        ck_assert(!lost.ok); /* nothing was fenced */
+        ck_assert_int_eq(cluster_rollback(c), 0);
+        ck_assert_int_eq(fake_runs_at(c->world), 0);
+    } else {
+        ck_assert(cluster_until_resumed(c, 5000));
+        assert_moved(c);
+    }
+    cluster_free(c);
+}
+END_TEST
+
 START_TEST(a_frozen_source_is_revived_only_under_a_higher_epoch)
 {
     struct cluster *c = ready();
@@ -620,6 +658,7 @@ Suite *worker_cutover_suite(void)
     tcase_add_test(t, a_frozen_source_does_not_come_back_when_its_libvirt_gives_up);
     tcase_add_test(t, a_copy_that_dies_before_the_word_leaves_the_source_to_be_revived);
     tcase_add_test(t, a_copy_that_dies_while_the_word_is_on_its_way__leaves_the_source_to_be_revived);
+    tcase_add_loop_test(t, a_word_that_comes_while_the_hypervisor_is_gone__is_not_acted_upon, 0, 2);
     tcase_add_test(t, a_frozen_source_is_revived_only_under_a_higher_epoch);
     tcase_add_test(t, a_frozen_source_is_thawed_while_its_job_has_not_ended);
     tcase_add_test(t, a_fence_that_fails_is_tried_until_it_holds);

@@ -164,6 +164,9 @@ struct lmo_hypervisor_ops {
     /* Destination: is it certain that the process of the loaded copy has ended? From what is at hand, without waiting for
      * anybody (it is asked on the worker's loop, with a guest standing still); false also where it is not known. */
     bool (*copy_ended)(struct lmo_hypervisor *hv, const char *uuid);
+    /* Destination: does the hypervisor's daemon answer, as far as is known? Likewise at once. One that was killed with a loaded
+     * copy in its hands ends that copy when it is started again (docs/libvirt.md). */
+    bool (*reachable)(struct lmo_hypervisor *hv);
     /* Destination: run the loaded guest (or, for a guest its owner had paused, make that state final: no-op).
      * INVALID if the domain is not in LMO_RUN_LOADED and not already running. */
     int (*resume)(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_err *err) LMO_MUST_CHECK;

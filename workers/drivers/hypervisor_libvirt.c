@@ -252,6 +252,7 @@ static const struct lmo_hypervisor_ops ops = {
     .measure_dirty = lmo_lv_measure_dirty,
     .freeze = lmo_lv_freeze,
     .copy_ended = lmo_lv_copy_ended,
+    .reachable = lmo_lv_reachable,
     .thaw = lmo_lv_thaw,
     .kill = lmo_lv_kill,
     .remove = remove_domain,

@@ -303,6 +303,7 @@ int lmo_lv_define(struct lmo_hypervisor *hv, const char *uuid, const char *xml, 
 
 /* ---- freeze.c, thaw.c */
 bool lmo_lv_copy_ended(struct lmo_hypervisor *hv, const char *uuid);
+bool lmo_lv_reachable(struct lmo_hypervisor *hv);
 void lmo_lv_freeze(struct lmo_hypervisor *hv, const char *uuid, uint64_t timeout_ms, struct lmo_freeze_result *ret);
 /* Path of the note "this process was proven frozen". */
 void lmo_lv_freeze_record(const struct lmo_lv *lv, const char *uuid, char *ret, size_t size);

@@ -100,6 +100,16 @@ bool lmo_lv_copy_ended(struct lmo_hypervisor *hv, const char *uuid)
     return ended;
 }
 
+/* The connection that events come by is closed by the kernel the moment the daemon ends. */
+bool lmo_lv_reachable(struct lmo_hypervisor *hv)
+{
+    struct lmo_lv *lv = (struct lmo_lv *)hv;
+    pthread_mutex_lock(&lv->lock);
+    bool whole = lv->generation % 2 == 1;
+    pthread_mutex_unlock(&lv->lock);
+    return whole;
+}
+
 /* ------------------------------------------------------------------ was every event seen? */
 
 bool lmo_lv_all_events_seen(struct lmo_lv *lv, const struct lmo_qemu *qemu, const char *name, uint64_t generation,
