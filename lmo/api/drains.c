@@ -16,12 +16,11 @@ struct drain_body {
     char all_matching[1024], keep_free[8], unmovable[16], plan[LMO_DRAIN_PLAN_MAX];
     uint32_t max_hosts;
     int64_t wait_timeout_ms;
-    bool give_back, dry_run;
+    bool give_back;
     struct hook_body hook;
 };
 struct rebalance_body {
     char goal[16], keep_free[8];
-    bool dry_run;
 };
 
 static const struct lmo_field hook_fields[] = {
@@ -37,14 +36,12 @@ static const struct lmo_field drain_fields[] = {
     LMO_F_UINT(drain_body, max_hosts, LMO_DRAIN_HOSTS_MAX),
     LMO_F_INT(drain_body, wait_timeout_ms),
     {.name = "return", .type = LMO_FIELD_BOOL, .offset = offsetof(struct drain_body, give_back), .size = sizeof(bool)},
-    LMO_F_BOOL(drain_body, dry_run),
     LMO_F_STRUCT(drain_body, hook, hook_table),
 };
 static const struct lmo_table drain_table = LMO_TABLE(drain_fields);
 static const struct lmo_field rebalance_fields[] = {
     LMO_F_TEXT(rebalance_body, goal, LMO_FIELD_REQUIRED),
     LMO_F_TEXT(rebalance_body, keep_free, 0),
-    LMO_F_BOOL(rebalance_body, dry_run),
 };
 static const struct lmo_table rebalance_table = LMO_TABLE(rebalance_fields);
 
@@ -131,7 +128,6 @@ static bool fill(struct lmo_http_request *req, const struct drain_body *b, struc
     q->max_hosts = b->max_hosts;
     q->give_back = b->give_back;
     q->wait_timeout_ms = b->wait_timeout_ms;
-    q->dry_run = b->dry_run;
     memcpy(q->labels, b->all_matching, sizeof q->labels);
     memcpy(q->plan, b->plan, sizeof q->plan);
     memcpy(q->hook_url, b->hook.url, sizeof q->hook_url);
@@ -166,16 +162,14 @@ void drain_start(void *api, struct lmo_http_request *req, const struct lmo_http_
 
 void drain_list(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
 {
-    const char *state = lmo_http_query(req, "state"), *before = lmo_http_query(req, "before");
-    uint64_t limit = LIST_DEFAULT;
+    static const char *const filters[] = {"state", NULL};
+    const char *state = lmo_http_query(req, "state");
+    struct lmo_page page;
     (void)params;
     if (state && lmo_drain_state_from_text(state) == LMO_DRAIN_STATE_COUNT) {
         refuse(req, LMO_E_INVALID, "state", "state: '%.40s' is not the state of a drain", state);
-    } else if (before && !lmo_ulid_valid(before)) {
-        refuse(req, LMO_E_INVALID, "before", "before: must be the id of a drain");
-    } else if (read_number(req, "limit", 1, LIST_MAX, &limit)) {
-        asked(req, lmo_engine_drain_list(engine_of(api), state ? state : "", before ? before : "", (unsigned)limit,
-                                         reply_to_request, req));
+    } else if (read_page(req, "drains", filters, &page)) {
+        asked(req, lmo_engine_drain_list(engine_of(api), state ? state : "", &page, reply_to_request, req));
     }
 }
 
@@ -204,13 +198,10 @@ void drain_get(void *api, struct lmo_http_request *req, const struct lmo_http_pa
 
 struct act_body {
     char host[LMO_NAME_MAX];
-    bool dry_run;
 };
-static const struct lmo_field plain_act_fields[] = {LMO_F_BOOL(act_body, dry_run)};
-static const struct lmo_table plain_act_table = LMO_TABLE(plain_act_fields);
+static const struct lmo_table plain_act_table = {0};
 static const struct lmo_field acknowledge_fields[] = {
     LMO_F_TEXT(act_body, host, LMO_FIELD_REQUIRED | LMO_FIELD_HOST),
-    LMO_F_BOOL(act_body, dry_run),
 };
 static const struct lmo_table acknowledge_table = LMO_TABLE(acknowledge_fields);
 
@@ -225,8 +216,7 @@ static void act(void *api, struct lmo_http_request *req, const struct lmo_http_p
     }
     principal_of(req, principal, sizeof(principal));
     lmo_http_set_timeout(req, REPLY_MAX_MS);
-    asked(req,
-          lmo_engine_drain_act(engine_of(api), id, what, body.host, body.dry_run, principal, reply_to_request, req));
+    asked(req, lmo_engine_drain_act(engine_of(api), id, what, body.host, principal, reply_to_request, req));
 }
 
 void drain_pause(void *api, struct lmo_http_request *req, const struct lmo_http_params *params)
@@ -267,5 +257,5 @@ void rebalance(void *api, struct lmo_http_request *req, const struct lmo_http_pa
     }
     principal_of(req, principal, sizeof(principal));
     lmo_http_set_timeout(req, REPLY_MAX_MS);
-    asked(req, lmo_engine_rebalance(engine_of(api), pack, spare, body.dry_run, principal, reply_to_request, req));
+    asked(req, lmo_engine_rebalance(engine_of(api), pack, spare, principal, reply_to_request, req));
 }

@@ -26,9 +26,8 @@ static const char *named(struct lmo_http_request *req, const struct lmo_http_par
 
 struct cordon_body {
     char reason[LMO_TEXT_MAX];
-    bool dry_run;
 };
-static const struct lmo_field cordon_fields[] = {LMO_F_TEXT(cordon_body, reason, 0), LMO_F_BOOL(cordon_body, dry_run)};
+static const struct lmo_field cordon_fields[] = {LMO_F_TEXT(cordon_body, reason, 0)};
 static const struct lmo_table cordon_table = LMO_TABLE(cordon_fields);
 
 static void set_cordon(void *api, struct lmo_http_request *req, const struct lmo_http_params *params, bool on)
@@ -40,7 +39,7 @@ static void set_cordon(void *api, struct lmo_http_request *req, const struct lmo
         return;
     }
     principal_of(req, principal, sizeof(principal));
-    asked(req, lmo_engine_host_cordon(engine_of(api), name, on, body.reason, body.dry_run, principal, reply_to_request,
+    asked(req, lmo_engine_host_cordon(engine_of(api), name, on, body.reason, principal, reply_to_request,
                                       req));
 }
 
@@ -78,11 +77,7 @@ static bool read_labels(struct lmo_http_request *req, const json_t *labels, char
     return true;
 }
 
-struct labels_body {
-    bool dry_run;
-};
-static const struct lmo_field labels_fields[] = {LMO_F_BOOL(labels_body, dry_run)};
-static const struct lmo_table labels_table = LMO_TABLE(labels_fields);
+static const struct lmo_table labels_table = {0}; /* nothing beside `labels` */
 
 /* Ends the request if the call did not take it over. */
 static void asked_or_refused(struct lmo_http_request *req, int result, const struct lmo_err *err)
@@ -98,7 +93,7 @@ void host_labels(void *api, struct lmo_http_request *req, const struct lmo_http_
 {
     LMO_AUTO_JSON json_t *root = NULL;
     LMO_AUTO_JSON json_t *labels = NULL;
-    struct labels_body body = {0};
+    char body;
     struct lmo_err err = {0};
     char text[1024];
     const char *name = named(req, params, "name");
@@ -113,7 +108,7 @@ void host_labels(void *api, struct lmo_http_request *req, const struct lmo_http_
     (void)json_object_del(root, "labels");
     if (decode_body(req, &labels_table, root, &body) && read_labels(req, labels, text, sizeof text)) {
         asked_or_refused(req,
-                         lmo_engine_host_labels(engine_of(api), name, text, body.dry_run, reply_to_request, req, &err),
+                         lmo_engine_host_labels(engine_of(api), name, text, reply_to_request, req, &err),
                          &err);
     }
 }

@@ -1,28 +1,14 @@
 /* cmd_drain.c - `lmo drain ...`, `lmo cordon`, `lmo explain`, `lmo rebalance`, and what is said about guests. */
 #include "base/cleanup.h"
-#include "base/clock.h"
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/objects.h"
+#include "cli/plain.h"
 #include "cli/render.h"
 
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
-
-#define HOLD_MS     25000 /* how long the coordinator may hold one request */
-#define RETRY_MS    500
-#define PATIENCE_MS 60000
-
-typedef void render_fn(const json_t *answer, const struct lmo_style *style, FILE *out);
-
-static int print(struct lmo_cli *cli, const json_t *answer, render_fn *render)
-{
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, answer);
-    render(answer, &cli->out_style, cli->out);
-    return 0;
-}
 
 static int path_of(struct lmo_cli *cli, const char *before, const char *after, char path[LMO_API_PATH_MAX])
 {
@@ -41,107 +27,33 @@ static int call(struct lmo_cli *cli, const char *method, const char *before, con
     return rc != 0 ? rc : lmo_api_call(cli, method, path, body, ret);
 }
 
+/* What is asked for, or with --dry-run what would come of it. */
+static bool dry(struct lmo_cli *cli, char path[LMO_API_PATH_MAX])
+{
+    return lmo_api_query(path, "dry_run", LMO_GIVEN(&cli->args, DRY_RUN) ? "true" : NULL);
+}
+
 /* ------------------------------------------------------------------ waiting */
-
-/* Exit code of a drain that has ended; -1: it has not. */
-static int outcome(const json_t *drain)
-{
-    const char *o = lmo_api_text(drain, "outcome");
-    if (*o == '\0')
-        return -1;
-    return strcmp(o, "drained") == 0 ? LMO_EXIT_OK : strcmp(o, "cancelled") == 0 ? LMO_EXIT_ABORTED : LMO_EXIT_FAILED;
-}
-
-static void show(struct lmo_cli *cli, const json_t *drain, char said[LMO_RENDER_LINE_MAX])
-{
-    char text[LMO_RENDER_LINE_MAX];
-    lmo_render_drain_progress(drain, text);
-    if (strcmp(text, said) == 0)
-        return;
-    memcpy(said, text, sizeof text);
-    if (!cli->err_style.tty) {
-        fprintf(cli->err, "%s\n", text);
-        return;
-    }
-    if (cli->err_style.width > 1 && strlen(text) >= cli->err_style.width)
-        text[cli->err_style.width - 1] = '\0'; /* a wrapped line cannot be redrawn */
-    fprintf(cli->err, "\r\033[K%s%s", text, outcome(drain) >= 0 ? "\n" : "");
-    fflush(cli->err);
-}
-
-/* Replaces *record. 0, or an exit code: a coordinator that goes away meanwhile is waited for. */
-static int ask(struct lmo_cli *cli, const char *id, uint64_t hold, uint64_t *lost_ns, json_t **record)
-{
-    char path[LMO_API_PATH_MAX], version[32], wait[32];
-    struct lmo_err err = {0};
-    struct lmo_cli_reply reply = {0};
-    snprintf(version, sizeof version, "%" PRIu64, lmo_api_u64(*record, "version"));
-    snprintf(wait, sizeof wait, "%" PRIu64, hold);
-    if (!lmo_api_path(path, "/v1/drains/", id, "") ||
-        (*record && !(lmo_api_query(path, "wait_version", version) && lmo_api_query(path, "wait_ms", wait)))) {
-        lmo_cli_message(cli, "\"%.60s\" cannot be the id of a drain", id);
-        return LMO_EXIT_USAGE;
-    }
-    struct lmo_cli_call c = {.method = "GET", .path = path, .timeout_ms = hold + 10000};
-    int rc = lmo_api_request(cli, &c, &reply, &err);
-    bool away = rc < 0 || reply.status == 429 || reply.status == 502 || reply.status == 503 || reply.status == 504;
-    if (away && *record) {
-        uint64_t now = lmo_now_ns(), patience = cli->patience_ms ? cli->patience_ms : PATIENCE_MS;
-        if (*lost_ns == 0) {
-            lmo_cli_message(cli, "the coordinator does not answer (%s); the drain goes on, trying again",
-                            err.text[0] ? err.text : "busy");
-            *lost_ns = now;
-        }
-        free(reply.body);
-        if (now - *lost_ns >= patience * LMO_NS_PER_MS) {
-            lmo_cli_message(cli, "no answer for %" PRIu64 " s. Later: `lmo drain wait %s`", patience / 1000, id);
-            return LMO_EXIT_UNREACHABLE;
-        }
-        poll(NULL, 0, (int)(cli->retry_pause_ms ? cli->retry_pause_ms : RETRY_MS));
-        return 0;
-    }
-    *lost_ns = 0;
-    json_t *json = NULL;
-    rc = rc < 0 ? lmo_api_unreached(cli, &err) : lmo_api_accept(cli, &reply, &json);
-    free(reply.body);
-    if (rc == 0 && json) {
-        json_decref(*record);
-        *record = json;
-    }
-    return rc;
-}
 
 /* Follows a drain to its end; `first` (may be NULL) is what is known of it. */
 static int wait_and_report(struct lmo_cli *cli, const char *id, const json_t *first)
 {
-    LMO_AUTO_JSON json_t *record = json_incref((json_t *)(uintptr_t)first);
-    uint64_t timeout = cli->args.number[LMO_OPT_TIMEOUT], lost_ns = 0;
-    uint64_t deadline_ns = timeout ? lmo_now_ns() + timeout * LMO_NS_PER_MS : 0;
-    char said[LMO_RENDER_LINE_MAX] = "";
-    int end = -1;
-    while (true) {
-        if (record) {
-            show(cli, record, said);
-            end = outcome(record);
-        }
-        if (end >= 0)
-            break;
-        uint64_t left = deadline_ns ? lmo_ms_until(deadline_ns) : HOLD_MS;
-        if (record && left == 0) {
-            lmo_cli_message(
-                cli, "still %s when the time was up; the drain goes on. `lmo drain wait %s` or `lmo drain cancel %s`.",
-                lmo_api_text(record, "state"), id, id);
-            return LMO_EXIT_WAIT_OVER;
-        }
-        int rc = ask(cli, id, left < HOLD_MS ? left : HOLD_MS, &lost_ns, &record);
-        if (rc != 0)
-            return rc;
-    }
-    int printed = print(cli, record, lmo_render_drain);
-    if (end != LMO_EXIT_OK)
+    char object[80], later[200];
+    const char *name = NULL;
+    LMO_AUTO_JSON json_t *record = NULL;
+    snprintf(object, sizeof object, "drain/%.60s", id);
+    snprintf(later, sizeof later, "`lmo wait %s` follows it, `lmo drain cancel %.60s` ends it", object, id);
+    struct lmo_wait w = {
+        .cli = cli, .spec = lmo_object_find(object, &name)->wait, .id = name, .later = later, .wanted = "drained"};
+    int rc = lmo_wait_for(&w, first, cli->args.number[LMO_OPT_TIMEOUT], &record);
+    lmo_wait_end_line(&w);
+    if (!record || rc == LMO_EXIT_WAIT_OVER)
+        return rc;
+    int printed = lmo_cli_show(cli, record, lmo_render_drain);
+    if (rc != LMO_EXIT_OK && lmo_api_has(record, "outcome"))
         lmo_cli_message(cli, "drain %s ended %s%s%s", id, lmo_api_text(record, "outcome"),
                         *lmo_api_text(record, "reason") ? ": " : "", lmo_api_text(record, "reason"));
-    return end == LMO_EXIT_OK ? printed : end;
+    return rc == LMO_EXIT_OK ? printed : rc;
 }
 
 /* ------------------------------------------------------------------ drain */
@@ -169,8 +81,6 @@ static json_t *drain_body(const struct lmo_cli_args *a)
         bad |= lmo_json_put_u64(body, "max_hosts", a->number[LMO_OPT_MAX_HOSTS]);
     if (LMO_GIVEN(a, RETURN))
         bad |= lmo_json_put_bool(body, "return", true);
-    if (LMO_GIVEN(a, DRY_RUN))
-        bad |= lmo_json_put_bool(body, "dry_run", true);
     if (LMO_GIVEN(a, HOOK)) {
         bool url = strncmp(a->text[LMO_OPT_HOOK], "https://", 8) == 0;
         json_t *hook = json_object();
@@ -184,11 +94,24 @@ static json_t *drain_body(const struct lmo_cli_args *a)
     return body;
 }
 
+/* Of a dry run: the plan; or the drain that does it already. */
+static int show_plan(struct lmo_cli *cli, const json_t *answer)
+{
+    const json_t *result = json_object_get(answer, "result");
+    if (LMO_GIVEN(&cli->args, JSON))
+        return lmo_cli_print_json(cli, answer);
+    if (lmo_api_has(result, "moves"))
+        lmo_render_plan(result, &cli->out_style, cli->out);
+    else
+        lmo_cli_message(cli, "%s", lmo_api_text(answer, "would"));
+    return 0;
+}
+
 static int started(struct lmo_cli *cli, const json_t *answer)
 {
     const char *id = lmo_api_text(answer, "id");
     if (LMO_GIVEN(&cli->args, DRY_RUN))
-        return print(cli, answer, lmo_render_plan);
+        return show_plan(cli, answer);
     if (LMO_GIVEN(&cli->args, WAIT)) {
         lmo_cli_message(cli, "drain %s: %" PRIu64 " hosts, %" PRIu64 " guests", id, lmo_api_u64(answer, "host_count"),
                         lmo_api_u64(answer, "guest_count"));
@@ -198,7 +121,7 @@ static int started(struct lmo_cli *cli, const json_t *answer)
         return lmo_cli_print_json(cli, answer);
     char safe[64];
     fprintf(cli->out, "%s\n", lmo_format_safe(id, safe, sizeof safe));
-    lmo_cli_message(cli, "accepted. `lmo drain wait %s` follows it.", id);
+    lmo_cli_message(cli, "accepted. `lmo wait drain/%s` follows it.", id);
     return 0;
 }
 
@@ -219,7 +142,8 @@ int lmo_cmd_drain(struct lmo_cli *cli)
         lmo_cli_message(cli, "drain: names must be UTF-8");
         return LMO_EXIT_USAGE;
     }
-    int rc = lmo_api_call(cli, "POST", "/v1/drains", body, &answer);
+    char path[LMO_API_PATH_MAX] = "/v1/drains";
+    int rc = dry(cli, path) ? lmo_api_call(cli, "POST", path, body, &answer) : LMO_EXIT_USAGE;
     return rc != 0 ? rc : started(cli, answer);
 }
 
@@ -231,11 +155,12 @@ int lmo_cmd_rebalance(struct lmo_cli *cli)
         return LMO_EXIT_USAGE;
     }
     LMO_AUTO_JSON json_t *body =
-        json_pack("{s:s, s:b}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread", "dry_run", LMO_GIVEN(a, DRY_RUN));
+        json_pack("{s:s}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread");
     if (body && LMO_GIVEN(a, KEEP_SPARE))
         (void)lmo_json_put_str(body, "keep_free", a->text[LMO_OPT_KEEP_SPARE]);
     LMO_AUTO_JSON json_t *answer = NULL;
-    int rc = lmo_api_call(cli, "POST", "/v1/rebalance", body, &answer);
+    char path[LMO_API_PATH_MAX] = "/v1/rebalance";
+    int rc = dry(cli, path) ? lmo_api_call(cli, "POST", path, body, &answer) : LMO_EXIT_USAGE;
     return rc != 0 ? rc : started(cli, answer);
 }
 
@@ -244,20 +169,15 @@ int lmo_cmd_drain_list(struct lmo_cli *cli)
     char path[LMO_API_PATH_MAX] = "/v1/drains";
     LMO_AUTO_JSON json_t *answer = NULL;
     (void)lmo_api_query(path, "limit", cli->args.text[LMO_OPT_LIMIT]);
-    int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_drains);
+    int rc = lmo_api_list(cli, path, "drains", &answer);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_drains);
 }
 
 int lmo_cmd_drain_show(struct lmo_cli *cli)
 {
     LMO_AUTO_JSON json_t *answer = NULL;
     int rc = call(cli, "GET", "/v1/drains/", "", NULL, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_drain);
-}
-
-int lmo_cmd_drain_wait(struct lmo_cli *cli)
-{
-    return wait_and_report(cli, cli->args.positional[0], NULL);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_drain);
 }
 
 static int steer(struct lmo_cli *cli, const char *act, const json_t *body, const char *said)
@@ -307,16 +227,21 @@ int lmo_cmd_drain_continue(struct lmo_cli *cli)
 
 static int set_cordon(struct lmo_cli *cli, const char *what)
 {
-    LMO_AUTO_JSON json_t *body = json_pack("{s:b}", "dry_run", LMO_GIVEN(&cli->args, DRY_RUN));
+    char path[LMO_API_PATH_MAX];
+    LMO_AUTO_JSON json_t *body = json_object();
     LMO_AUTO_JSON json_t *answer = NULL;
     if (cli->args.text[LMO_OPT_REASON])
         (void)lmo_json_put_str(body, "reason", cli->args.text[LMO_OPT_REASON]);
-    int rc = call(cli, "POST", "/v1/hosts/", what, body, &answer);
+    int rc = path_of(cli, "/v1/hosts/", what, path);
+    rc = rc != 0 ? rc : dry(cli, path) ? lmo_api_call(cli, "POST", path, body, &answer) : LMO_EXIT_USAGE;
     if (rc != 0 || LMO_GIVEN(&cli->args, JSON))
         return rc != 0 ? rc : lmo_cli_print_json(cli, answer);
-    lmo_cli_message(cli, "%s is %s", cli->args.positional[0],
-                    json_is_true(json_object_get(answer, "cordoned")) ? "cordoned: it takes no guests"
-                                                                      : "not cordoned: it takes guests");
+    if (LMO_GIVEN(&cli->args, DRY_RUN))
+        lmo_cli_message(cli, "%s", lmo_api_text(answer, "would"));
+    else
+        lmo_cli_message(cli, "%s is %s", cli->args.positional[0],
+                        json_is_true(json_object_get(answer, "cordoned")) ? "cordoned: it takes no guests"
+                                                                          : "not cordoned: it takes guests");
     return 0;
 }
 
@@ -363,7 +288,7 @@ int lmo_cmd_host_label(struct lmo_cli *cli)
     if (!good)
         return LMO_EXIT_USAGE;
     int rc = call(cli, "PUT", "/v1/hosts/", "/labels", body, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_host);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_host);
 }
 
 /* ------------------------------------------------------------------ guests */
@@ -376,7 +301,7 @@ int lmo_cmd_explain(struct lmo_cli *cli)
     if (rc == 0 && !lmo_api_query(path, "keep_free", cli->args.text[LMO_OPT_KEEP_SPARE]))
         rc = LMO_EXIT_USAGE;
     rc = rc != 0 ? rc : lmo_api_call(cli, "GET", path, NULL, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_explain);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_explain);
 }
 
 /* Policies and leases belong to the UUID; a name is looked up first. */
@@ -431,7 +356,7 @@ int lmo_cmd_vm_policy(struct lmo_cli *cli)
     if (rc == 0 && !lmo_api_path(path, "/v1/vms/", uuid, "/policy"))
         rc = LMO_EXIT_USAGE;
     rc = rc != 0 ? rc : lmo_api_call(cli, set ? "PUT" : "GET", path, set ? body : NULL, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_policy);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_policy);
 }
 
 int lmo_cmd_vm_lease(struct lmo_cli *cli)
@@ -452,5 +377,5 @@ int lmo_cmd_vm_lease(struct lmo_cli *cli)
     if (rc == 0 && !lmo_api_path(path, "/v1/vms/", uuid, "/lease"))
         rc = LMO_EXIT_USAGE;
     rc = rc != 0 ? rc : lmo_api_call(cli, method, path, body, &answer);
-    return rc != 0 ? rc : print(cli, answer, lmo_render_lease);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, lmo_render_lease);
 }

@@ -64,8 +64,6 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"drain cancel", "ID", 1, 1, LMO_OPTS_CONNECTION | O(WAIT) | O(TIMEOUT), 0, "End a drain, and its migrations with it",
      "Migrations past the point of no return complete; every other guest stays where it is. The drain's cordon is lifted.", DRAINS,
      lmo_cmd_drain_cancel},
-    {"drain wait", "ID", 1, 1, LMO_OPTS_CONNECTION | O(TIMEOUT), 0, "Follow a drain until it has ended",
-     "Exit code 0 only if it is drained: every host's own list of guests was empty.", DRAINS, lmo_cmd_drain_wait},
     {"drain continue", "ID HOST", 2, 2, LMO_OPTS_CONNECTION, 0, "Say that an emptied host may be used again",
      "The drain looks whether the host is ready, lifts its cordon, gives guests back if asked to, and goes on with the next host.",
      DRAINS, lmo_cmd_drain_continue},

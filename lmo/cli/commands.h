@@ -57,7 +57,6 @@ int lmo_cmd_drain_show(struct lmo_cli *cli);
 int lmo_cmd_drain_pause(struct lmo_cli *cli);
 int lmo_cmd_drain_resume(struct lmo_cli *cli);
 int lmo_cmd_drain_cancel(struct lmo_cli *cli);
-int lmo_cmd_drain_wait(struct lmo_cli *cli);
 int lmo_cmd_drain_continue(struct lmo_cli *cli);
 int lmo_cmd_cordon(struct lmo_cli *cli);
 int lmo_cmd_uncordon(struct lmo_cli *cli);

@@ -1,6 +1,7 @@
 /* objects.c - see objects.h. Another kind is another row and, if it ends otherwise than these, a function for its outcome. */
 #include "cli/objects.h"
 #include "cli/api.h"
+#include "cli/render.h"
 
 #include <string.h>
 
@@ -79,10 +80,13 @@ static int drain_outcome(const struct lmo_wait *w, const json_t *drain)
 
 static void drain_show(struct lmo_wait *w, const json_t *drain)
 {
-    char line[160];
+    char line[LMO_RENDER_LINE_MAX];
     const char *why = lmo_api_text(drain, "waiting_for");
-    snprintf(line, sizeof line, "%.40s%s%.100s", lmo_api_text(drain, "state"), *why ? ", waiting: " : "", why);
-    if (strcmp(line, w->said) == 0)
+    if (lmo_api_has(drain, "guests_by_state"))
+        lmo_render_drain_progress(drain, line);
+    else
+        snprintf(line, sizeof line, "%.40s%s%.100s", lmo_api_text(drain, "state"), *why ? ", waiting: " : "", why);
+    if (strncmp(line, w->said, sizeof w->said - 1) == 0)
         return;
     snprintf(w->said, sizeof w->said, "%s", line);
     lmo_cli_message(w->cli, "drain %s: %s", w->id, line);

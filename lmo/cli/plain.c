@@ -11,6 +11,8 @@
 #define MIGRATION_COLUMNS                                                                                            \
     "id vm=vm.name vm_uuid=vm.uuid source destination phase outcome percent=progress.percent created_ms updated_ms " \
     "waiting_for reason blackout_ms=cutover.blackout_ms"
+#define DRAIN_COLUMNS                                                                                             \
+    "id kind state outcome percent host_count guest_count created_ms updated_ms ended_ms waiting_for reason requested_by"
 
 static const struct lmo_plain_row rows[] = {
     {"host list", "hosts", HOST_COLUMNS},
@@ -20,6 +22,15 @@ static const struct lmo_plain_row rows[] = {
     {"migration list", "migrations", MIGRATION_COLUMNS},
     {"migration show", NULL, MIGRATION_COLUMNS},
     {"migration wait", NULL, MIGRATION_COLUMNS},
+    {"drain list", "drains", DRAIN_COLUMNS},
+    {"drain show", NULL, DRAIN_COLUMNS},
+    {"drain cancel", NULL, DRAIN_COLUMNS},
+    {"drain", NULL, DRAIN_COLUMNS},
+    {"rebalance", NULL, DRAIN_COLUMNS},
+    {"host label", NULL, HOST_COLUMNS},
+    {"explain", "hosts", "host possible why_not score text"},
+    {"vm policy", NULL, "vm unmovable labels groups"},
+    {"vm lease", NULL, "vm holder reason since_ms until_ms"},
     {"audit list", "audit", "n at_ms request principal remote action outcome migration host detail"},
     {"token list", "tokens", "id name role created_ms expires_ms created_by"},
     {"webhook list", "webhooks",

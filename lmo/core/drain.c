@@ -186,6 +186,16 @@ static void tell_waiting(struct lmo_drain *d)
             return;
         }
     }
+    for (uint32_t i = 0; i < d->guest_count; i++) { /* in its host's turn, after a move of another's */
+        const struct lmo_drain_guest *g = &d->guests[i];
+        if (g->state == LMO_DG_QUEUED && d->hosts[g->host].state == LMO_DH_EMPTYING && g->reason[0]) {
+            (void)snprintf(d->waiting_for, sizeof d->waiting_for, "guest %s: %.180s", g->name, g->reason);
+            d->waiting_since_ms = g->since_ms;
+            return;
+        }
+    }
+    (void)snprintf(d->waiting_for, sizeof d->waiting_for, LMO_DRAIN_UNTOLD);
+    d->waiting_since_ms = d->state_ms;
 }
 
 static void end(struct lmo_drain_stepping *s)
@@ -276,6 +286,8 @@ static int on_pause(struct lmo_drain_stepping *s, struct lmo_err *err)
                         lmo_drain_state_text(d->state));
     }
     set_drain(s, LMO_DRAIN_PAUSED);
+    (void)snprintf(d->waiting_for, sizeof d->waiting_for, "%s", s->text);
+    d->waiting_since_ms = s->text[0] ? s->ev->now_ms : 0;
     return 0;
 }
 
@@ -348,6 +360,9 @@ static void on_timer(struct lmo_drain_stepping *s)
     }
     for (uint32_t i = 0; i < d->host_count; i++) {
         lmo_drain_host_timer(s, i);
+        if (d->state == LMO_DRAIN_WAITING && d->hosts[i].state == LMO_DH_EMPTYING) {
+            lmo_drain_go_all(s, i);
+        }
     }
 }
 

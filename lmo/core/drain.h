@@ -36,9 +36,11 @@
 #define LMO_DRAIN_TRIES_MAX  4 /* migrations of one guest, whatever their destinations */
 #define LMO_DRAIN_AFTER_MAX \
     16 /* of more, the last ones of the plan's order are kept: admission still sees to the room */
-#define LMO_DRAIN_ROUNDS_MAX      10 /* looks at a host's list that found something new, or something that should be gone */
-#define LMO_DRAIN_LOOK_MS         2000 /* what is waited for is looked at so often */
-#define LMO_DRAIN_BACKOFF_MS      2000 /* before the second try of what may just be out of order; four times that then */
+#define LMO_DRAIN_ROUNDS_MAX 10 /* looks at a host's list that found something new, or something that should be gone */
+#define LMO_DRAIN_LOOK_MS    2000 /* what is waited for is looked at so often */
+#define LMO_DRAIN_BACKOFF_MS 2000 /* before the second try of what may just be out of order; four times that then */
+/* Waited for when nothing that is known is: no such case is known (tests/exhaust looks for one), and it is looked at again. */
+#define LMO_DRAIN_UNTOLD          "something that none of its hosts and guests tells"
 #define LMO_DRAIN_WAIT_DEFAULT_MS (INT64_C(3600) * 1000)
 #define LMO_DRAIN_WAIT_MAX_MS     (INT64_C(7) * 86400 * 1000)
 
@@ -280,7 +282,7 @@ enum lmo_drain_event_kind {
     LMO_DRAIN_EV_ACKNOWLEDGED, /* host: somebody says that it may be used again */
     LMO_DRAIN_EV_HOST_UP,      /* host: it answers (again): what waited for that is looked at now */
     LMO_DRAIN_EV_PROBED,       /* host: code 0: ready; else `text` says what is missing */
-    LMO_DRAIN_EV_PAUSE,
+    LMO_DRAIN_EV_PAUSE,  /* `text`: by whom, or why */
     LMO_DRAIN_EV_RESUME,
     LMO_DRAIN_EV_CANCEL, /* `text`: by whom */
     LMO_DRAIN_EV_TIMER,

@@ -27,7 +27,7 @@ int64_t lmo_drain_wake_ms(const struct lmo_drain *d)
             wake = earlier(wake, h->wait_ms ? h->wait_ms + d->wait_timeout_ms : 0);
         }
     }
-    return wake;
+    return wake == 0 && d->state == LMO_DRAIN_WAITING ? d->updated_ms + LMO_DRAIN_LOOK_MS : wake;
 }
 
 bool lmo_drain_refused(const struct lmo_drain_guest *g, const char *destination)

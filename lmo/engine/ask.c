@@ -84,7 +84,10 @@ void engine_host_etag(const struct host *h, char ret[LMO_ETAG_MAX])
                    l->given & LMO_HOST_LIMIT_OUTGOING ? l->max_outgoing : 0,
                    l->given & LMO_HOST_LIMIT_BANDWIDTH ? l->max_bandwidth_bytes_per_s : 0,
                    l->given & LMO_HOST_LIMIT_KEEP_FREE ? l->memory_keep_free_bytes : 0);
-    (void)snprintf(ret, LMO_ETAG_MAX, "\"%016" PRIx64 "\"", lmo_seal(lmo_seal(LMO_SEAL_NONE, h->row.url), text));
+    uint64_t seal = lmo_seal(lmo_seal(LMO_SEAL_NONE, h->row.url), text);
+    seal = lmo_seal(lmo_seal(seal, h->mark.labels), h->mark.cordoned ? "cordoned" : "");
+    seal = lmo_seal(lmo_seal(seal, h->mark.drain), h->mark.reason);
+    (void)snprintf(ret, LMO_ETAG_MAX, "\"%016" PRIx64 "\"", seal);
 }
 
 /* Not its version: that rises with every sample of its progress, which no decision is about. */

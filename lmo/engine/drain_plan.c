@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BALANCE_HOST "rebalance"
+#define BALANCE_HOST     "rebalance"
+#define REPEAT_COMMIT_MS 25000 /* before the API itself gives up */
 
 struct asking {
     struct lmo_engine *engine;
@@ -21,12 +22,15 @@ struct asking {
     enum lmo_plan_kind kind;
     char vm[LMO_NAME_MAX];
     bool explain;
+    struct lmo_ask ask;
+    struct keyed *keyed;
     lmo_engine_reply_fn *fn;
     void *arg;
 };
 
-static void asking_free(struct asking *a)
+static void asking_free(void *arg)
 {
+    struct asking *a = arg;
     free(a->req.hosts);
     free(a);
 }
@@ -288,6 +292,7 @@ static int make(struct asking *a, const struct planned *p, struct lmo_err *err)
     }
     dr->created_fn = a->fn;
     dr->created_arg = a->arg;
+    dr->created_keyed = a->keyed;
     struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_PLANNED};
     engine_drain_event(dr, &ev);
     lmo_log(LMO_LOG_INFO, "drain accepted", "drain=%s hosts=%u moves=%u blocked=%u by=%s", d.id, d.host_count,
@@ -327,29 +332,51 @@ static struct drain *overlapping(const struct asking *a, bool *ret_same)
     return NULL;
 }
 
+/* True: it is a dry run, and answered. Takes `result`. */
+static bool would(struct asking *a, json_t *result, const char *text)
+{
+    struct request r = {.engine = a->engine, .ask = a->ask, .fn = a->fn, .arg = a->arg};
+    return engine_would(&r, 202, result, "%s", text);
+}
+
 /* The second request gets the first one's drain. True: answered. */
 static bool repeated(struct asking *a)
 {
     bool same = false;
-    struct drain *dr = a->kind == LMO_PLAN_EMPTY && !a->req.dry_run ? overlapping(a, &same) : NULL;
+    char text[LMO_TEXT_MAX];
+    struct drain *dr = a->kind == LMO_PLAN_EMPTY ? overlapping(a, &same) : NULL;
     if (!dr) {
         return false;
     }
-    if (same && dr->stored && dr->d.state != LMO_DRAIN_CANCELLING) {
-        char location[64];
-        (void)snprintf(location, sizeof location, "/v1/drains/%s", dr->d.id);
-        engine_reply_ok(a->fn, a->arg, 202, engine_drain_json(a->engine, &dr->d, true), location);
-        asking_free(a);
-    } else {
-        char text[LMO_TEXT_MAX];
+    if (!same || dr->d.state == LMO_DRAIN_CANCELLING) {
         (void)snprintf(text, sizeof text, "drain %s (%s) has one of these hosts; wait for its end, or cancel it",
                        dr->d.id, lmo_drain_state_text(dr->d.state));
         fail(a, LMO_E_CONFLICT, "hosts", text);
+        return true;
     }
+    (void)snprintf(text, sizeof text, "drain %s does that already", dr->d.id);
+    const struct drain_waiter who = {.writes = true, .keyed = a->keyed, .status = 202, .fn = a->fn, .arg = a->arg};
+    if (a->ask.dry_run) {
+        (void)would(a, engine_drain_json(a->engine, &dr->d, true), text);
+    } else if (dr->stored) {
+        engine_reply_drain(a->fn, a->arg, 202, a->engine, &dr->d); /* it is kept for its key by keyed.c */
+    } else {
+        engine_drain_wait(dr, 0, REPEAT_COMMIT_MS, &who);
+    }
+    asking_free(a);
     return true;
 }
 
 /* ------------------------------------------------------------------ the fleet has been looked at */
+
+static void say_what_would_be(struct asking *a, const struct planned *p)
+{
+    char text[LMO_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "%u guests would be moved; %u could not be", p->plan.move_count,
+                   p->plan.blocked_count);
+    (void)would(a, engine_plan_json(&p->s, &p->plan, p->digest), text);
+    asking_free(a);
+}
 
 static void on_refreshed(void *arg)
 {
@@ -358,7 +385,7 @@ static void on_refreshed(void *arg)
     struct planned p;
     struct lmo_err err = {0};
     const char *field = "";
-    if (e->stopping || e->stalled) {
+    if (e->stopping || (e->stalled && !a->ask.dry_run)) {
         fail(a, LMO_E_UNAVAILABLE, "",
              e->stopping ? "the coordinator is stopping" : "the coordinator's store cannot be written now");
         return;
@@ -370,16 +397,15 @@ static void on_refreshed(void *arg)
         fail(a, err.code, field, err.text);
         return;
     }
-    if (a->req.dry_run) {
-        engine_reply_ok(a->fn, a->arg, 200, engine_plan_json(&p.s, &p.plan, p.digest), "");
-        asking_free(a);
-    } else if (a->req.plan[0] && strcmp(a->req.plan, p.digest) != 0) {
+    if (a->req.plan[0] && strcmp(a->req.plan, p.digest) != 0) {
         fail(a, LMO_E_CONFLICT, "plan",
              "the fleet has changed since that plan was made; ask for a new one with dry_run");
     } else if (a->req.spare_hosts > 0 && !p.plan.spare_kept) {
         fail(a, LMO_E_REFUSED, "keep_free", p.plan.text);
     } else if (HASH_COUNT(e->drains) >= LMO_DRAINS_MAX) {
         fail(a, LMO_E_LIMIT, "", "too many drains are open");
+    } else if (a->ask.dry_run) {
+        say_what_would_be(a, &p);
     } else if (make(a, &p, &err) < 0) {
         fail(a, err.code, "", err.text);
     } else {
@@ -534,11 +560,17 @@ static int check(struct asking *a, const char **field, struct lmo_err *err)
     return 0;
 }
 
-static void run(void *arg)
+static void run(struct request *r)
 {
-    struct asking *a = arg;
+    struct asking *a = r->more;
     struct lmo_err err = {0};
     const char *field = "";
+    r->more = NULL; /* it goes on when hosts have answered */
+    a->engine = r->engine;
+    a->ask = r->ask;
+    a->keyed = r->keyed;
+    a->fn = r->fn;
+    a->arg = r->arg;
     if (a->kind == LMO_PLAN_EMPTY && !a->explain) {
         if (check(a, &field, &err) < 0) {
             fail(a, err.code, field, err.text);
@@ -553,47 +585,41 @@ static void run(void *arg)
     engine_fleet_refresh(a->engine, a->explain ? on_refreshed_explain : on_refreshed, a);
 }
 
-static int post(struct lmo_engine *e, const struct asking *template)
+/* Takes what `template` owns. */
+static int post(struct lmo_engine *e, const struct asking *template, lmo_engine_reply_fn *fn, void *arg)
 {
+    struct request r = engine_request(run, fn, arg, "");
     struct asking *a = malloc(sizeof *a);
     if (!a) {
+        free(template->req.hosts);
         return LMO_E_NO_MEMORY;
     }
     *a = *template;
-    a->engine = e;
-    int r = lmo_loop_post(e->loop, run, a);
-    if (r < 0) {
-        free(a);
-    }
-    return r;
+    r.more = a;
+    r.more_free = asking_free;
+    r.harmless = a->explain;
+    return engine_post(e, &r);
 }
 
 int lmo_engine_drain(struct lmo_engine *e, struct lmo_drain_request *req, lmo_engine_reply_fn *fn, void *arg)
 {
-    struct asking a = {.req = *req, .kind = LMO_PLAN_EMPTY, .fn = fn, .arg = arg};
-    int r = post(e, &a);
-    if (r < 0) {
-        free(req->hosts);
-    }
+    const struct asking a = {.req = *req, .kind = LMO_PLAN_EMPTY};
     req->hosts = NULL;
-    return r;
+    return post(e, &a, fn, arg);
 }
 
 int lmo_engine_vm_explain(struct lmo_engine *e, const char *vm, uint32_t spare_hosts, lmo_engine_reply_fn *fn,
                           void *arg)
 {
-    struct asking a = {.explain = true, .req = {.spare_hosts = spare_hosts}, .fn = fn, .arg = arg};
+    struct asking a = {.explain = true, .req = {.spare_hosts = spare_hosts}};
     LMO_COPY(a.vm, vm);
-    return post(e, &a);
+    return post(e, &a, fn, arg);
 }
 
-int lmo_engine_rebalance(struct lmo_engine *e, bool pack, uint32_t spare_hosts, bool dry_run, const char *principal,
+int lmo_engine_rebalance(struct lmo_engine *e, bool pack, uint32_t spare_hosts, const char *principal,
                          lmo_engine_reply_fn *fn, void *arg)
 {
-    struct asking a = {.kind = pack ? LMO_PLAN_PACK : LMO_PLAN_SPREAD,
-                       .req = {.spare_hosts = spare_hosts, .dry_run = dry_run},
-                       .fn = fn,
-                       .arg = arg};
+    struct asking a = {.kind = pack ? LMO_PLAN_PACK : LMO_PLAN_SPREAD, .req = {.spare_hosts = spare_hosts}};
     LMO_COPY(a.req.principal, principal);
-    return post(e, &a);
+    return post(e, &a, fn, arg);
 }

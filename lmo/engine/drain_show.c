@@ -312,7 +312,6 @@ json_t *engine_plan_json(const struct snapshot *s, const struct lmo_plan *p, con
 {
     json_t *o = json_object(), *stages = json_array(), *moves = json_array(), *blocked = json_array();
     int r = lmo_json_put_str(o, "plan", digest);
-    r |= lmo_json_put_bool(o, "dry_run", true);
     r |= lmo_json_put(o, "text", TEXT(p->text));
     r |= lmo_json_put_bool(o, "spare_kept", p->spare_kept);
     r |= lmo_json_put_u64(o, "expected_ms", p->expected_ms);

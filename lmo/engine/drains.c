@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/id.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/str.h"
 
@@ -20,7 +21,7 @@ struct drain *engine_drain(struct lmo_engine *e, const char *id)
 
 bool engine_drains_open(const struct lmo_engine *e)
 {
-    return e->drains != NULL;
+    return e->drains != NULL && !engine_observing(e);
 }
 
 bool engine_drain_holds(struct lmo_engine *e, const struct host *h)
@@ -69,6 +70,7 @@ static void drain_free(struct drain *dr)
     free(dr->guests.list);
     free(dr->hosts.list);
     free(dr->runs);
+    free(dr->told_guests);
     free(dr);
 }
 
@@ -186,7 +188,8 @@ static void sync_cordon(struct drain *dr, const struct lmo_drain_host *dh)
         engine_mark_cordon(h, false, "", dr->d.principal, "");
         engine_admission_host_changed(e, h);
     }
-    if (strcmp(h->mark.drain, dr->d.id) == 0 &&
+    bool kept = dh->was_cordoned && h->mark.cordoned && !h->mark.drain[0]; /* by a person, before the drain came */
+    if ((strcmp(h->mark.drain, dr->d.id) == 0 || kept) &&
         strcmp(h->mark.drain_state, lmo_drain_host_state_text(dh->state)) != 0) {
         LMO_COPY(h->mark.drain_state, lmo_drain_host_state_text(dh->state));
         (void)engine_mark_store(h);
@@ -254,6 +257,31 @@ static void note_todo(struct drain *dr)
     lmo_drain_settled(d);
 }
 
+/* What this commit is the answer to. */
+static void keep_answers(struct drain *dr)
+{
+    struct lmo_engine *e = dr->engine;
+    char location[64], etag[LMO_ETAG_MAX];
+    bool any = dr->created_keyed != NULL;
+    for (const struct drain_waiter *w = dr->waiters; w; w = w->next) {
+        any = any || w->keyed;
+    }
+    if (!any) {
+        return;
+    }
+    LMO_AUTO_JSON json_t *body = engine_drain_json(e, &dr->d, true);
+    (void)snprintf(location, sizeof location, "/v1/drains/%s", dr->d.id);
+    engine_drain_etag(&dr->d, etag);
+    if (body) {
+        engine_keep_with_commit(e, dr->created_keyed, 202, body, location, etag);
+    }
+    for (const struct drain_waiter *w = dr->waiters; body && w; w = w->next) {
+        if (w->keyed && dr->d.version > w->version) {
+            engine_keep_with_commit(e, w->keyed, w->status, body, w->status == 202 ? location : "", etag);
+        }
+    }
+}
+
 void engine_drains_store(struct lmo_engine *e)
 {
     while (e->dirty_drains) {
@@ -270,6 +298,8 @@ void engine_drains_store(struct lmo_engine *e)
             lmo_log(LMO_LOG_ERROR, "drain cannot be stored", "drain=%s why=%s", dr->d.id, err.text);
             lmo_unreachable("a drain's record cannot be put");
         }
+        engine_drain_tell(dr);
+        keep_answers(dr);
         note_todo(dr);
         if (!dr->acting) {
             dr->acting = true;
@@ -290,7 +320,7 @@ static void wake_waiters(struct drain *dr)
         next = list->next;
         if (dr->d.version > list->version || lmo_drain_is(dr->d.state, LMO_DRAIN_TERMINAL)) {
             lmo_loop_cancel(dr->engine->loop, &list->timer);
-            engine_reply_ok(list->fn, list->arg, 200, engine_drain_json(dr->engine, &dr->d, true), "");
+            engine_reply_drain(list->fn, list->arg, list->status, dr->engine, &dr->d);
             free(list);
         } else {
             list->next = dr->waiters;
@@ -302,12 +332,11 @@ static void wake_waiters(struct drain *dr)
 
 static void tell_creator(struct drain *dr)
 {
-    char location[64];
     lmo_engine_reply_fn *fn = dr->created_fn;
     if (fn) {
         dr->created_fn = NULL;
-        (void)snprintf(location, sizeof location, "/v1/drains/%s", dr->d.id);
-        engine_reply_ok(fn, dr->created_arg, 202, engine_drain_json(dr->engine, &dr->d, true), location);
+        dr->created_keyed = NULL;
+        engine_reply_drain(fn, dr->created_arg, 202, dr->engine, &dr->d);
     }
 }
 
@@ -355,7 +384,7 @@ void engine_drains_act(struct lmo_engine *e)
 void engine_drains_child_changed(struct entry *entry)
 {
     struct drain *dr = entry->drain[0] ? engine_drain(entry->engine, entry->drain) : NULL;
-    if (!dr || entry->drain_guest >= dr->d.guest_count ||
+    if (!dr || engine_observing(entry->engine) || entry->drain_guest >= dr->d.guest_count ||
         strcmp(dr->d.guests[entry->drain_guest].migration, entry->id) != 0) {
         return;
     }
@@ -395,7 +424,7 @@ void engine_drains_child_lost(struct entry *entry, const struct lmo_err *why)
 void engine_drains_host_up(struct host *h)
 {
     struct lmo_engine *e = h->engine;
-    for (struct drain *dr = e->drains; dr; dr = dr->hh.next) {
+    for (struct drain *dr = engine_observing(e) ? NULL : e->drains; dr; dr = dr->hh.next) {
         for (uint32_t i = 0; i < dr->d.host_count; i++) {
             const struct lmo_drain_host *dh = &dr->d.hosts[i];
             bool this = strcmp(dh->name, h->row.name) == 0, away = dh->state == LMO_DH_AWAY;
@@ -503,7 +532,7 @@ static int note_id(void *arg, const struct lmo_object *o)
 static void recover(struct drain *dr)
 {
     struct lmo_drain_event ev = {.kind = LMO_DRAIN_EV_RECOVERED};
-    dr->stored = dr->recovering = true;
+    dr->recovering = true;
     for (uint32_t i = 0; i < dr->d.guest_count; i++) {
         struct entry *child = dr->d.guests[i].migration[0] ? engine_entry(dr->engine, dr->d.guests[i].migration) : NULL;
         if (child) {
@@ -533,10 +562,28 @@ int engine_drains_load(struct lmo_engine *e, struct lmo_err *err)
             r = lmo_fail(err, r < 0 ? r : LMO_E_NO_MEMORY, "%s", r < 0 ? why.text : "no memory for a drain");
             break;
         }
-        recover(dr);
+        dr->stored = true;
+        engine_drain_told(dr);
+        if (!engine_observing(e)) {
+            recover(dr);
+        }
     }
     free(open.ids);
     return r;
+}
+
+void engine_drains_activated(struct lmo_engine *e)
+{
+    for (struct drain *dr = e->drains; dr; dr = dr->hh.next) {
+        struct lmo_drain_event pause = {
+            .kind = LMO_DRAIN_EV_PAUSE,
+            .text = "the store was restored from a backup; look at the drain, then resume or cancel it"};
+        struct lmo_err err = {0};
+        recover(dr);
+        if (engine_drain_step(dr, &pause, &err) < 0) { /* paused already, or being cancelled: that goes on */
+            lmo_log(LMO_LOG_INFO, "restored drain is not paused", "drain=%s why=%s", dr->d.id, err.text);
+        }
+    }
 }
 
 void engine_drains_done(struct lmo_engine *e)

@@ -17,33 +17,31 @@ struct lmo_drain_request {
     char hook_url[LMO_URL_MAX], hook_command[LMO_NAME_MAX];
     int64_t wait_timeout_ms;       /* 0: the default */
     char plan[LMO_DRAIN_PLAN_MAX]; /* carried out only if this is still the plan; or empty */
-    bool dry_run;
     char principal[LMO_NAME_MAX + 32];
 };
 int lmo_engine_drain(struct lmo_engine *e, struct lmo_drain_request *req, lmo_engine_reply_fn *fn,
                      void *arg) LMO_MUST_CHECK;
-int lmo_engine_drain_list(struct lmo_engine *e, const char *state, const char *before, unsigned limit,
-                          lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_drain_list(struct lmo_engine *e, const char *state, const struct lmo_page *page, lmo_engine_reply_fn *fn,
+                          void *arg) LMO_MUST_CHECK;
 /* As lmo_engine_migration_get. */
 int lmo_engine_drain_get(struct lmo_engine *e, const char *id, uint64_t wait_version, uint32_t wait_ms,
                          lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 enum lmo_drain_act { LMO_DRAIN_ACT_PAUSE, LMO_DRAIN_ACT_RESUME, LMO_DRAIN_ACT_CANCEL, LMO_DRAIN_ACT_ACKNOWLEDGE };
 /* `host`: ACKNOWLEDGE only. */
-int lmo_engine_drain_act(struct lmo_engine *e, const char *id, enum lmo_drain_act act, const char *host, bool dry_run,
-                         const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_drain_act(struct lmo_engine *e, const char *id, enum lmo_drain_act act, const char *host, const char *principal,
+                         lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 
 /* Each host, and why it can or cannot take the guest. */
 int lmo_engine_vm_explain(struct lmo_engine *e, const char *vm, uint32_t spare_hosts, lmo_engine_reply_fn *fn,
                           void *arg) LMO_MUST_CHECK;
-/* Moves that balance the fleet, or empty as many hosts as can be; carried out unless dry_run. */
-int lmo_engine_rebalance(struct lmo_engine *e, bool pack, uint32_t spare_hosts, bool dry_run, const char *principal,
+/* Moves that balance the fleet, or empty as many hosts as can be. A dry run shows the plan; so does one of a drain. */
+int lmo_engine_rebalance(struct lmo_engine *e, bool pack, uint32_t spare_hosts, const char *principal,
                          lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 
-int lmo_engine_host_cordon(struct lmo_engine *e, const char *name, bool on, const char *reason, bool dry_run,
-                           const char *principal, lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
+int lmo_engine_host_cordon(struct lmo_engine *e, const char *name, bool on, const char *reason, const char *principal,
+                           lmo_engine_reply_fn *fn, void *arg) LMO_MUST_CHECK;
 /* "key=value ..." replaces what there was; INVALID (in *err) for what is none. */
-int lmo_engine_host_labels(struct lmo_engine *e, const char *name, const char *text, bool dry_run,
-                           lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
+int lmo_engine_host_labels(struct lmo_engine *e, const char *name, const char *text, lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err) LMO_MUST_CHECK;
 
 struct lmo_vm_policy {
     bool unmovable_given;

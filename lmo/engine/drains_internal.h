@@ -6,6 +6,7 @@
  * drain_requests.c looking at drains, and steering them
  * drain_show.c   drains and plans as REST shows them
  * drain_codec.c  the stored form
+ * drain_tell.c   their events
  *
  * Order of things, for E1 to E3 and for "never started twice":
  *  - a step's record is put before the commit of its turn; what it wants done is done after that commit (drain_do.c);
@@ -24,6 +25,8 @@
 struct drain_waiter {
     struct drain *drain;
     bool writes; /* waits for the commit of what it asked for */
+    struct keyed *keyed; /* ... whose answer is kept by that commit; or NULL */
+    unsigned status;     /* of the answer */
     uint64_t version, timer;
     lmo_engine_reply_fn *fn;
     void *arg;
@@ -52,6 +55,11 @@ struct drain {
     uint64_t timer;
     lmo_engine_reply_fn *created_fn; /* until its first commit: who asked for it */
     void *created_arg;
+    struct keyed *created_keyed;
+    bool told;                      /* that it was accepted; then these are what was told last: */
+    enum lmo_drain_state told_state;
+    uint8_t *told_guests;           /* enum lmo_drain_guest_state */
+    uint32_t told_guest_count;
     unsigned waiter_count;
     struct drain_waiter *waiters;
     UT_hash_handle hh;
@@ -79,6 +87,21 @@ bool engine_drains_open(const struct lmo_engine *e);
 bool engine_drain_holds(struct lmo_engine *e, const struct host *h);
 int engine_drains_load(struct lmo_engine *e, struct lmo_err *err) LMO_MUST_CHECK;
 void engine_drains_done(struct lmo_engine *e);
+
+/* A restored store is acted upon from here on: what it had under way is paused, for a person to look at. */
+void engine_drains_activated(struct lmo_engine *e);
+
+/* drain_tell.c: the events of what was stepped since the last commit, with the next one. */
+void engine_drain_tell(struct drain *dr);
+/* It was loaded: all of it was told before. */
+void engine_drain_told(struct drain *dr);
+
+/* drain_requests.c */
+void engine_drain_etag(const struct lmo_drain *d, char ret[LMO_ETAG_MAX]);
+void engine_reply_drain(lmo_engine_reply_fn *fn, void *arg, unsigned status, struct lmo_engine *e,
+                        const struct lmo_drain *d);
+/* who: what it waits for, and how it is answered; the rest is filled in. */
+void engine_drain_wait(struct drain *dr, uint64_t version, uint32_t wait_ms, const struct drain_waiter *who);
 
 /* drain_do.c */
 void engine_drain_do_guests(struct drain *dr, const uint32_t *guests, uint32_t count);

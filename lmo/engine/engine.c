@@ -192,7 +192,7 @@ struct after_commit {
     void *arg;
     unsigned status;
     json_t *body;
-    char location[64];
+    char etag[LMO_ETAG_MAX];
 };
 
 int engine_put(struct lmo_engine *e, const struct lmo_object *o, struct lmo_err *err)
@@ -206,17 +206,18 @@ int engine_put(struct lmo_engine *e, const struct lmo_object *o, struct lmo_err 
     return 0;
 }
 
-void engine_reply_committed(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body,
-                            const char *location)
+void engine_reply_committed(struct request *r, unsigned status, json_t *body, const char *etag)
 {
-    struct after_commit *a = calloc(1, sizeof *a);
+    struct lmo_engine *e = r->engine;
+    struct after_commit *a = body ? calloc(1, sizeof *a) : NULL;
     if (!a) {
         json_decref(body);
-        engine_reply_fail(fn, arg, LMO_E_NO_MEMORY, "", "no memory for the answer; it was done");
+        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for the answer; it was done");
         return;
     }
-    *a = (struct after_commit){.fn = fn, .arg = arg, .status = status, .body = body};
-    LMO_COPY(a->location, location);
+    engine_keep_with_commit(e, r->keyed, status, body, "", etag);
+    *a = (struct after_commit){.fn = r->fn, .arg = r->arg, .status = status, .body = body};
+    LMO_COPY(a->etag, etag);
     *e->after_commit_last = a;
     e->after_commit_last = &a->next;
     engine_flush_soon(e);
@@ -234,7 +235,7 @@ static void reply_all(struct lmo_engine *e, bool stopping)
             json_decref(list->body);
             engine_reply_fail(list->fn, list->arg, LMO_E_UNAVAILABLE, "", "the coordinator is stopping");
         } else {
-            engine_reply_ok(list->fn, list->arg, list->status, list->body, list->location);
+            engine_reply_object(list->fn, list->arg, list->status, list->body, "", list->etag);
         }
         free(list);
     }
@@ -425,7 +426,8 @@ static int commit_batch(struct lmo_engine *e, unsigned count, struct lmo_err *er
             cursors[c++] = (struct lmo_commit_cursor){.host = h->row.name, .cursor = h->seen_cursor};
         }
     }
-    if (item_count + cursor_count == 0 && !e->audits && !e->objects) {
+    tells |= engine_tells_hand_over(e);
+    if (item_count + cursor_count == 0 && !tells && !e->objects) {
         return 0;
     }
     uint64_t began = lmo_now_ns();
@@ -787,6 +789,7 @@ struct lmo_engine *lmo_engine_free(struct lmo_engine *e)
         }
         engine_entry_free(entry);
     }
+    engine_tells_done(e);
     engine_feed_done(e);
     engine_webhooks_done(e);
     reply_all(e, true);

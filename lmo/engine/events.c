@@ -87,6 +87,7 @@ static void fill_migration(struct lmo_event_row *row, const struct lmo_migration
     *row = (struct lmo_event_row){.at_ms = now_ms};
     LMO_COPY(row->type, type);
     LMO_COPY(row->migration, m->id);
+    LMO_COPY(row->drain, m->drain);
     LMO_COPY(row->vm, m->vm.uuid);
     LMO_COPY(row->vm_name, m->vm.name);
     LMO_COPY(row->host, m->source);
@@ -221,6 +222,57 @@ bool engine_tell(struct lmo_engine *e, const char *type, const char *host, json_
                 lmo_err_name(r));
     }
     return r == 0 && e->store->events;
+}
+
+struct tell_later {
+    struct tell_later *next;
+    struct lmo_event_row row;
+};
+
+void engine_tell_with_commit(struct lmo_engine *e, const struct lmo_event_row *about, const char *type, json_t *data)
+{
+    struct tell_later *t = e->store->events ? calloc(1, sizeof *t) : NULL;
+    if (!e->store->events) {
+        json_decref(data);
+        return;
+    }
+    lmo_assert(t); /* what happened must be told; a restart starts from the store, and tells */
+    t->row = *about;
+    t->row.at_ms = engine_now_ms(e);
+    LMO_COPY(t->row.type, type);
+    put_data(&t->row, data);
+    if (!e->tell_later) {
+        e->tell_later_last = &e->tell_later;
+    }
+    *e->tell_later_last = t;
+    e->tell_later_last = &t->next;
+    engine_flush_soon(e);
+}
+
+bool engine_tells_hand_over(struct lmo_engine *e)
+{
+    bool any = e->tell_later != NULL;
+    while (e->tell_later) {
+        struct tell_later *t = e->tell_later;
+        int r = e->store->events->add(e->store, &t->row);
+        if (r < 0) { /* thousands wait: the store cannot be written, which is told at length elsewhere */
+            lmo_log(LMO_LOG_ERROR, "event lost: too many wait for the store", "event=%s host=%s code=%s", t->row.type,
+                    t->row.host, lmo_err_name(r));
+        }
+        e->tell_later = t->next;
+        free(t);
+    }
+    e->audits |= any; /* until a commit has succeeded */
+    return e->audits;
+}
+
+void engine_tells_done(struct lmo_engine *e)
+{
+    while (e->tell_later) {
+        struct tell_later *t = e->tell_later;
+        e->tell_later = t->next;
+        free(t);
+    }
 }
 
 bool engine_tell_host(struct lmo_engine *e, const char *type, const char *host, const char *why)

@@ -3,6 +3,7 @@
  *
  * fleet.c       guests of every host, as shown last, and asking for them
  * marks.c       cordon and labels of hosts, policies and leases of guests: stored with the next commit
+ * mark_requests.c what clients say about them
  * snapshot.c    all that as core/fleet.h wants it
  *
  * Guests are remembered only to plan by: nothing is done to a guest that its host has not been asked about anew. Nothing is
@@ -130,8 +131,15 @@ const char *engine_listed_uuid(const json_t *vms, size_t i);
 /* Both are part of the next commit. */
 void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const char *by, const char *reason);
 int engine_mark_store(const struct host *h);
+/* In memory only. */
+void engine_mark_set(struct host *h, bool cordon, const char *drain, const char *by, const char *reason);
 /* NULL: nothing was said about it. */
 const struct vm_setting *engine_setting(struct lmo_engine *e, const char *uuid);
+/* NULL without memory. */
+struct vm_setting *engine_setting_make(struct lmo_engine *e, const char *uuid);
+/* Part of the next commit; NULL takes it away. */
+int engine_policy_store(struct lmo_engine *e, const char *uuid, const struct vm_policy *p, struct lmo_err *err) LMO_MUST_CHECK;
+int engine_lease_store(struct lmo_engine *e, const char *uuid, const struct vm_lease *l, struct lmo_err *err) LMO_MUST_CHECK;
 bool engine_leased(const struct lmo_engine *e, const struct vm_setting *s);
 void engine_lease_text(const struct vm_setting *s, char *ret, size_t size);
 /* 0, or why no guest (or not this one) may come to this host now, or leave its own: cordon, lease. `drain` (may be empty): whose

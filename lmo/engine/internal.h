@@ -171,6 +171,7 @@ struct lmo_engine {
     bool doctor, mending;            /* somebody looks at everything; and mends: no migration begins */
     bool audits;                     /* lines wait in the store for the next commit */
     bool tells;                      /* events were stored that nobody was given yet */
+    struct tell_later *tell_later, **tell_later_last; /* events that go with the next commit */
     bool objects;                    /* and so do objects beside migrations */
     struct after_commit *after_commit, **after_commit_last; /* answers that the next commit lets go */
     struct fleet fleet;
@@ -211,9 +212,9 @@ struct lmo_engine {
 /* engine.c */
 /* Kept for the next commit; a store that keeps no such things, or no memory: an error. */
 int engine_put(struct lmo_engine *e, const struct lmo_object *o, struct lmo_err *err) LMO_MUST_CHECK;
-/* Replies `body` (taken) once all that was put so far is stored: E3. */
-void engine_reply_committed(struct lmo_engine *e, lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body,
-                            const char *location);
+struct request;
+/* Replies `body` (taken) once all that was put so far is stored (E3), and keeps that for its key in the same transaction. */
+void engine_reply_committed(struct request *r, unsigned status, json_t *body, const char *etag);
 /* ms since 1970. Deadlines are measured by it, so it does not jump: set once, it goes on by the clock since boot. */
 int64_t engine_now_ms(const struct lmo_engine *e);
 struct host *engine_host(struct lmo_engine *e, const char *name);
@@ -305,6 +306,12 @@ void engine_tell_progress(struct entry *entry);
 bool engine_tell(struct lmo_engine *e, const char *type, const char *host, json_t *data);
 bool engine_tell_host(struct lmo_engine *e, const char *type, const char *host, const char *why);
 void engine_tell_later(struct lmo_engine *e);
+/* Of what engine_put has put, or will put before the next commit: stored by that commit. `about`: its names; the rest of it
+ * is filled in. Takes `data`. */
+void engine_tell_with_commit(struct lmo_engine *e, const struct lmo_event_row *about, const char *type, json_t *data);
+/* Right before the commit. True: the store has something to tell. */
+bool engine_tells_hand_over(struct lmo_engine *e);
+void engine_tells_done(struct lmo_engine *e);
 void engine_untold(struct lmo_engine *e, bool told);
 /* A transaction that stored events is on disk. */
 void engine_told(struct lmo_engine *e);
@@ -382,6 +389,8 @@ struct request {
     struct lmo_webhook_request webhook;
     bool activate, force; /* restore.c */
     unsigned turns;       /* how often it may wait for its own */
+    void *more;           /* what else it needs: from malloc(), freed with it; taken from it by who goes on later (NULL then) */
+    void (*more_free)(void *more); /* NULL: free() */
     bool harmless;        /* may be done while a restored store is only observed: it orders nothing of anybody */
 };
 
@@ -432,6 +441,9 @@ bool engine_keyed_begin(struct request *r);
 /* The request's change is the next thing that the store is told to write, outside of commits: its answer goes with it. */
 void engine_keep_with_next_write(struct request *r, unsigned status, const json_t *body, const char *location,
                                  const char *etag);
+/* The request's change (engine_put) is part of the next commit: so is its answer. `k` may be NULL: it has no key. */
+void engine_keep_with_commit(struct lmo_engine *e, struct keyed *k, unsigned status, const json_t *body,
+                             const char *location, const char *etag);
 /* For the commit that `entry` is part of: answers to what changed it, borrowed until it is done; NULL: none. */
 const struct lmo_kept_answer *engine_answers_of(struct entry *entry);
 void engine_keyed_free(struct lmo_engine *e);
@@ -457,6 +469,7 @@ void engine_reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 void engine_reply_object(lmo_engine_reply_fn *fn, void *arg, unsigned status, json_t *body, const char *location,
                          const char *etag);
 void engine_fail_waiters(struct entry *entry, int code, const char *why);
+/* Takes template->more, also after a failure. */
 int engine_post(struct lmo_engine *e, const struct request *template) LMO_MUST_CHECK;
 struct request engine_request(void (*run)(struct request *), lmo_engine_reply_fn *fn, void *arg, const char *name);
 void engine_wait_committed(struct request *r, struct entry *entry);

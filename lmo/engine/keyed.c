@@ -197,6 +197,16 @@ void engine_keep_with_next_write(struct request *r, unsigned status, const json_
     }
 }
 
+void engine_keep_with_commit(struct lmo_engine *e, struct keyed *k, unsigned status, const json_t *body,
+                             const char *location, const char *etag)
+{
+    struct lmo_err err = {0};
+    if (k && !k->stored && fill(k, status, body, location, etag)) {
+        const struct lmo_object o = {.kind = LMO_OBJECT_ANSWER, .key = k->row.key, .answer = &k->row};
+        k->stored = engine_put(e, &o, &err) == 0;
+    }
+}
+
 /* ------------------------------------------------------------------ with a record */
 
 static void link_answer(const struct lmo_kept_answer **list, struct keyed *k, struct entry *entry, unsigned status)

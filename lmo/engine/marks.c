@@ -1,5 +1,5 @@
 /* marks.c - what people said about hosts and guests: cordon and labels, policies and leases. Each is one JSON text in the
- * store, written with the next commit; whoever asked is answered after that. */
+ * store, written with the next commit. Requests about them are in mark_requests.c. */
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -96,7 +96,7 @@ int engine_mark_store(const struct host *h)
     return r;
 }
 
-void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const char *by, const char *reason)
+void engine_mark_set(struct host *h, bool cordon, const char *drain, const char *by, const char *reason)
 {
     struct host_mark *m = &h->mark;
     m->cordoned = cordon;
@@ -105,6 +105,24 @@ void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const ch
     m->drain_state[0] = '\0';
     LMO_COPY(m->by, cordon ? by : "");
     LMO_COPY(m->reason, cordon ? reason : "");
+}
+
+void engine_mark_cordon(struct host *h, bool cordon, const char *drain, const char *by, const char *reason)
+{
+    struct lmo_event_row about = {0};
+    json_t *data = json_object();
+    LMO_COPY(about.host, h->row.name);
+    LMO_COPY(about.drain, drain[0] ? drain : h->mark.drain);
+    int r = lmo_json_put_str(data, "host", h->row.name);
+    r |= lmo_json_put(data, "by", lmo_codec_string(by, LMO_NAME_MAX + 32));
+    r |= lmo_json_put(data, "drain", about.drain[0] ? json_string(about.drain) : json_null());
+    r |= lmo_json_put(data, "reason", reason[0] ? lmo_codec_string(reason, LMO_TEXT_MAX - 1) : json_null());
+    if (r < 0) {
+        json_decref(data);
+        data = NULL;
+    }
+    engine_mark_set(h, cordon, drain, by, reason);
+    engine_tell_with_commit(h->engine, &about, cordon ? "host.cordoned" : "host.uncordoned", data);
     lmo_log(LMO_LOG_INFO, cordon ? "host cordoned" : "cordon lifted", "host=%s by=%s drain=%s reason=%s", h->row.name,
             by, drain, reason);
     (void)engine_mark_store(h);
@@ -237,7 +255,7 @@ const struct vm_setting *engine_setting(struct lmo_engine *e, const char *uuid)
     return s;
 }
 
-static struct vm_setting *setting(struct lmo_engine *e, const char *uuid)
+struct vm_setting *engine_setting_make(struct lmo_engine *e, const char *uuid)
 {
     struct vm_setting *s = NULL;
     HASH_FIND_STR(e->fleet.settings, uuid, s);
@@ -256,6 +274,16 @@ bool engine_leased(const struct lmo_engine *e, const struct vm_setting *s)
 void engine_lease_text(const struct vm_setting *s, char *ret, size_t size)
 {
     (void)snprintf(ret, size, "%.80s holds a lease on it: %.140s", s->lease.holder, s->lease.reason);
+}
+
+int engine_policy_store(struct lmo_engine *e, const char *uuid, const struct vm_policy *p, struct lmo_err *err)
+{
+    return put(e, LMO_OBJECT_VM_POLICY, uuid, &policy_table, p, err);
+}
+
+int engine_lease_store(struct lmo_engine *e, const char *uuid, const struct vm_lease *l, struct lmo_err *err)
+{
+    return put(e, LMO_OBJECT_VM_LEASE, uuid, &lease_table, l, err);
 }
 
 void engine_settings_free(struct lmo_engine *e)
@@ -280,7 +308,7 @@ static int load_mark(void *arg, const struct lmo_object *o)
 
 static int load_setting(void *arg, const struct lmo_object *o)
 {
-    struct vm_setting *s = setting(arg, o->key), read = {0};
+    struct vm_setting *s = engine_setting_make(arg, o->key), read = {0};
     bool policy = o->kind == LMO_OBJECT_VM_POLICY;
     if (!s) {
         return LMO_E_NO_MEMORY;
@@ -305,268 +333,4 @@ int engine_marks_load(struct lmo_engine *e, struct lmo_err *err)
     int r = ops->objects(e->store, &marks, load_mark, e, err);
     r = r < 0 ? r : ops->objects(e->store, &policies, load_setting, e, err);
     return r < 0 ? r : ops->objects(e->store, &leases, load_setting, e, err);
-}
-
-/* ------------------------------------------------------------------ requests */
-
-struct mark_request {
-    struct lmo_engine *engine;
-    void (*run)(struct mark_request *r);
-    lmo_engine_reply_fn *fn;
-    void *arg;
-    char name[LMO_NAME_MAX], principal[LMO_NAME_MAX + 32], reason[LMO_TEXT_MAX];
-    char labels[LMO_LABELS_TEXT_MAX];
-    bool on, dry_run;
-    int64_t ms;
-    struct vm_policy policy;
-};
-
-static void run(void *arg)
-{
-    struct mark_request *r = arg;
-    if (r->engine->stalled) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_UNAVAILABLE, "", "the coordinator's store cannot be written now");
-    } else {
-        r->run(r);
-    }
-    free(r);
-}
-
-static int post(struct lmo_engine *e, const struct mark_request *template)
-{
-    struct mark_request *r = malloc(sizeof *r);
-    if (!r) {
-        return LMO_E_NO_MEMORY;
-    }
-    *r = *template;
-    r->engine = e;
-    int rc = lmo_loop_post(e->loop, run, r);
-    if (rc < 0) {
-        free(r);
-    }
-    return rc;
-}
-
-static struct host *host_of(struct mark_request *r)
-{
-    struct host *h = engine_host(r->engine, r->name);
-    if (!h) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_NOT_FOUND, "name", "host %s is not registered", r->name);
-    }
-    return h;
-}
-
-static void reply_host(struct mark_request *r, struct host *h)
-{
-    if (r->dry_run) {
-        engine_reply_ok(r->fn, r->arg, 200, engine_host_json(r->engine, h), "");
-    } else {
-        engine_reply_committed(r->engine, r->fn, r->arg, 200, engine_host_json(r->engine, h), "");
-    }
-}
-
-static void cordon(struct mark_request *r)
-{
-    struct host *h = host_of(r);
-    if (!h) {
-        return;
-    }
-    if (!r->on && h->mark.drain[0] && engine_drain_holds(r->engine, h)) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "name",
-                          "drain %s keeps host %s cordoned; cancel it first: lmo drain cancel %s", h->mark.drain,
-                          h->row.name, h->mark.drain);
-        return;
-    }
-    if (!r->dry_run &&
-        (h->mark.cordoned != r->on || (r->on && strcmp(h->mark.reason, r->reason) != 0 && !h->mark.drain[0]))) {
-        engine_mark_cordon(h, r->on, "", r->principal, r->reason);
-        engine_admission_host_changed(r->engine, h);
-    }
-    reply_host(r, h);
-}
-
-int lmo_engine_host_cordon(struct lmo_engine *e, const char *name, bool on, const char *reason, bool dry_run,
-                           const char *principal, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct mark_request r = {.run = cordon, .fn = fn, .arg = arg, .on = on, .dry_run = dry_run};
-    LMO_COPY(r.name, name);
-    LMO_COPY(r.reason, reason);
-    LMO_COPY(r.principal, principal);
-    return post(e, &r);
-}
-
-static void labels(struct mark_request *r)
-{
-    struct host *h = host_of(r);
-    if (!h) {
-        return;
-    }
-    if (!r->dry_run && strcmp(h->mark.labels, r->labels) != 0) {
-        LMO_COPY(h->mark.labels, r->labels);
-        (void)engine_mark_store(h);
-    }
-    reply_host(r, h);
-}
-
-int lmo_engine_host_labels(struct lmo_engine *e, const char *name, const char *text, bool dry_run,
-                           lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err)
-{
-    struct mark_request r = {.run = labels, .fn = fn, .arg = arg, .dry_run = dry_run};
-    LMO_COPY(r.name, name);
-    int rc = engine_labels_parse(text, r.labels, "labels", err);
-    return rc < 0 ? rc : post(e, &r);
-}
-
-static json_t *groups_json(const struct vm_policy *p)
-{
-    json_t *array = json_array();
-    for (unsigned i = 0; array && i < p->group_count; i++) {
-        json_t *o = json_object();
-        int r = lmo_json_put_str(o, "name", p->groups[i].name);
-        r |= lmo_json_put_str(o, "kind", p->groups[i].together ? "together" : "apart");
-        r |= lmo_json_put_bool(o, "hard", p->groups[i].hard);
-        if (r < 0) {
-            json_decref(o);
-            o = NULL;
-        }
-        if (lmo_json_add(array, o) < 0) {
-            json_decref(array);
-            return NULL;
-        }
-    }
-    return array;
-}
-
-static json_t *policy_json(const char *uuid, const struct vm_setting *s)
-{
-    static const struct vm_policy none;
-    const struct vm_policy *p = s && s->has_policy ? &s->policy : &none;
-    json_t *o = json_object();
-    int r = lmo_json_put_str(o, "vm", uuid);
-    r |= lmo_json_put(o, "unmovable",
-                      p->unmovable_given ? json_string(lmo_unmovable_text((int)p->unmovable)) : json_null());
-    r |= lmo_json_put(o, "labels", engine_labels_json(p->labels));
-    r |= lmo_json_put(o, "groups", groups_json(p));
-    if (r < 0) {
-        json_decref(o);
-        return NULL;
-    }
-    return o;
-}
-
-static json_t *lease_json(const struct lmo_engine *e, const char *uuid, const struct vm_setting *s)
-{
-    bool held = engine_leased(e, s);
-    json_t *o = json_object();
-    int r = lmo_json_put_str(o, "vm", uuid);
-    r |= lmo_json_put(o, "holder", held ? lmo_codec_string(s->lease.holder, sizeof s->lease.holder - 1) : json_null());
-    r |= lmo_json_put(o, "reason", held ? lmo_codec_string(s->lease.reason, sizeof s->lease.reason - 1) : json_null());
-    r |= lmo_json_put(o, "since_ms", held ? json_integer(s->lease.since_ms) : json_null());
-    r |= lmo_json_put(o, "until_ms", held ? json_integer(s->lease.until_ms) : json_null());
-    if (r < 0) {
-        json_decref(o);
-        return NULL;
-    }
-    return o;
-}
-
-static void policy_set(struct mark_request *r)
-{
-    struct vm_setting *s = setting(r->engine, r->name);
-    struct lmo_err err = {0};
-    if (!s || put(r->engine, LMO_OBJECT_VM_POLICY, r->name, &policy_table, &r->policy, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, s ? err.code : LMO_E_NO_MEMORY, "", "%s",
-                          s ? err.text : "no memory for a policy");
-        return;
-    }
-    s->policy = r->policy;
-    s->has_policy = true;
-    engine_reply_committed(r->engine, r->fn, r->arg, 200, policy_json(r->name, s), "");
-}
-
-int lmo_engine_vm_policy_set(struct lmo_engine *e, const char *uuid, const struct lmo_vm_policy *p,
-                             lmo_engine_reply_fn *fn, void *arg, struct lmo_err *err)
-{
-    struct mark_request r = {.run = policy_set, .fn = fn, .arg = arg};
-    LMO_COPY(r.name, uuid);
-    r.policy.unmovable_given = p->unmovable_given;
-    r.policy.unmovable = p->unmovable;
-    int rc = engine_labels_parse(p->labels, r.policy.labels, "labels", err);
-    for (unsigned i = 0; rc == 0 && i < p->group_count && i < LMO_GUEST_GROUPS_MAX; i++) {
-        LMO_COPY(r.policy.groups[i].name, p->groups[i].name);
-        r.policy.groups[i].together = p->groups[i].together;
-        r.policy.groups[i].hard = p->groups[i].hard;
-        r.policy.group_count++;
-    }
-    return rc < 0 ? rc : post(e, &r);
-}
-
-static void policy_get(struct mark_request *r)
-{
-    engine_reply_ok(r->fn, r->arg, 200, policy_json(r->name, engine_setting(r->engine, r->name)), "");
-}
-
-int lmo_engine_vm_policy_get(struct lmo_engine *e, const char *uuid, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct mark_request r = {.run = policy_get, .fn = fn, .arg = arg};
-    LMO_COPY(r.name, uuid);
-    return post(e, &r);
-}
-
-static void lease_set(struct mark_request *r)
-{
-    struct lmo_engine *e = r->engine;
-    struct vm_setting *s = setting(e, r->name);
-    struct lmo_err err = {0};
-    if (!s) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_NO_MEMORY, "", "no memory for a lease");
-        return;
-    }
-    if (engine_leased(e, s) && strcmp(s->lease.holder, r->principal) != 0) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm", "%.100s holds a lease on this guest: %.150s",
-                          s->lease.holder, s->lease.reason);
-        return;
-    }
-    const struct entry *open = engine_entry_of_vm(e, r->name);
-    if (r->on && open && lmo_phase_is(open->phase, LMO_PHASE_CANCELLABLE) == false) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm",
-                          "the guest is being moved by migration %s, past the point of no return", open->id);
-        return;
-    }
-    if (r->on && open && open->phase != LMO_PHASE_QUEUED) {
-        engine_reply_fail(r->fn, r->arg, LMO_E_CONFLICT, "vm",
-                          "the guest is being moved by migration %s; cancel it, or wait for its end", open->id);
-        return;
-    }
-    struct vm_lease lease = {.since_ms = engine_now_ms(e), .until_ms = r->on ? engine_now_ms(e) + r->ms : 0};
-    LMO_COPY(lease.holder, r->principal);
-    LMO_COPY(lease.reason, r->reason);
-    if (put(e, LMO_OBJECT_VM_LEASE, r->name, &lease_table, r->on ? &lease : NULL, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, err.code, "", "%s", err.text);
-        return;
-    }
-    s->lease = r->on ? lease : (struct vm_lease){0};
-    engine_reply_committed(e, r->fn, r->arg, 200, lease_json(e, r->name, s), "");
-}
-
-int lmo_engine_vm_lease_set(struct lmo_engine *e, const char *uuid, const char *reason, uint64_t seconds,
-                            const char *principal, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct mark_request r = {.run = lease_set, .fn = fn, .arg = arg, .on = seconds > 0, .ms = (int64_t)seconds * 1000};
-    LMO_COPY(r.name, uuid);
-    LMO_COPY(r.reason, reason);
-    LMO_COPY(r.principal, principal);
-    return post(e, &r);
-}
-
-static void lease_get(struct mark_request *r)
-{
-    engine_reply_ok(r->fn, r->arg, 200, lease_json(r->engine, r->name, engine_setting(r->engine, r->name)), "");
-}
-
-int lmo_engine_vm_lease_get(struct lmo_engine *e, const char *uuid, lmo_engine_reply_fn *fn, void *arg)
-{
-    struct mark_request r = {.run = lease_get, .fn = fn, .arg = arg};
-    LMO_COPY(r.name, uuid);
-    return post(e, &r);
 }

@@ -89,6 +89,7 @@ enum lmo_object_kind {
     LMO_OBJECT_DRAIN_GUEST, /* key: id of the drain; n; about: guest's UUID */
     LMO_OBJECT_VM_POLICY,   /* key: guest's UUID */
     LMO_OBJECT_VM_LEASE,
+    LMO_OBJECT_ANSWER,      /* `answer` alone: what a request with a key was answered; put, never looked for */
     LMO_OBJECT_COUNT
 };
 struct lmo_object {
@@ -100,6 +101,7 @@ struct lmo_object {
     bool terminal;               /* DRAIN */
     int64_t updated_ms;          /* DRAIN */
     const char *text;            /* NULL: is not there (any more) */
+    const struct lmo_kept_answer *answer; /* ANSWER; copied */
 };
 /* Which of them: zeros are no condition. */
 struct lmo_object_query {

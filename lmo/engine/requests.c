@@ -61,6 +61,13 @@ void engine_reply_migration(lmo_engine_reply_fn *fn, void *arg, unsigned status,
 
 /* ------------------------------------------------------------------ from any thread to the loop */
 
+static void free_more(const struct request *r)
+{
+    if (r->more) {
+        (r->more_free ? r->more_free : free)(r->more);
+    }
+}
+
 static void run_request(void *arg)
 {
     struct request *r = arg;
@@ -70,6 +77,7 @@ static void run_request(void *arg)
     } else if (engine_keyed_begin(r)) {
         r->run(r);
     }
+    free_more(r);
     free(r);
 }
 
@@ -77,12 +85,14 @@ int engine_post(struct lmo_engine *e, const struct request *template)
 {
     struct request *r = malloc(sizeof *r);
     if (!r) {
+        free_more(template);
         return LMO_E_NO_MEMORY;
     }
     *r = *template;
     r->engine = e;
     int rc = lmo_loop_post(e->loop, run_request, r);
     if (rc < 0) {
+        free_more(r);
         free(r);
     }
     return rc;

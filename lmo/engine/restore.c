@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "core/doctor.h"
-#include "engine/internal.h"
+#include "engine/drains_internal.h"
 #include "proto/codec.h"
 
 #include <inttypes.h>
@@ -272,6 +272,7 @@ static void begin_to_act(struct restoring *r)
         lmo_log(LMO_LOG_WARN, "activated after a restore: this coordinator acts from here on", "term=%" PRIu64 " by=%s",
                 e->store->ops->term(e->store), r->request->url);
         engine_recover(e);
+        engine_drains_activated(e);
         if (e->workers->ops->listen) {
             e->workers->ops->listen(e->workers, true);
         }

@@ -58,6 +58,32 @@ int lmo_sqlite_answer_with(struct lmo_store *s, const struct lmo_kept_answer *a)
     return 0;
 }
 
+int lmo_sqlite_answer_put(struct sqlite_store *st, const struct lmo_kept_answer *a)
+{
+    struct lmo_kept_answer *copy = malloc(sizeof *copy);
+    char *body = strdup(a->body);
+    if (!copy || !body) {
+        free(copy);
+        free(body);
+        return LMO_E_NO_MEMORY;
+    }
+    *copy = *a;
+    copy->body = body;
+    copy->next = st->answers;
+    st->answers = copy;
+    return 0;
+}
+
+void lmo_sqlite_answers_written(struct sqlite_store *st)
+{
+    while (st->answers) {
+        const struct lmo_kept_answer *a = st->answers;
+        st->answers = a->next;
+        free((char *)(uintptr_t)a->body);
+        free((void *)(uintptr_t)a);
+    }
+}
+
 void lmo_sqlite_with_forget(struct sqlite_store *st)
 {
     free(st->with_body);

@@ -31,6 +31,7 @@ struct sqlite_store {
     struct lmo_audit_line *audit;
     struct lmo_kept_answer with; /* goes with the next write; key empty: none */
     char *with_body;
+    const struct lmo_kept_answer *answers; /* that go with the next commit; owned */
     struct handed_out {          /* epochs that the next commit writes down */
         char vm_uuid[LMO_UUID_MAX];
         uint64_t epoch;
@@ -69,6 +70,8 @@ int lmo_sqlite_answers_write(struct sqlite_store *st, const struct lmo_kept_answ
 int lmo_sqlite_with_write(struct sqlite_store *st, struct lmo_err *err) LMO_MUST_CHECK;
 /* The write has ended, well or not. */
 void lmo_sqlite_with_forget(struct sqlite_store *st);
+int lmo_sqlite_answer_put(struct sqlite_store *st, const struct lmo_kept_answer *a) LMO_MUST_CHECK;
+void lmo_sqlite_answers_written(struct sqlite_store *st);
 int lmo_sqlite_token_put(struct lmo_store *s, const struct lmo_token_row *t, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_token_revoke(struct lmo_store *s, const char *id, int64_t at_ms, struct lmo_err *err) LMO_MUST_CHECK;
 int lmo_sqlite_token_list(struct lmo_store *s, int64_t now_ms, int (*cb)(void *arg, const struct lmo_token_row *t), void *arg,

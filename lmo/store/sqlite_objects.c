@@ -25,6 +25,9 @@ int lmo_sqlite_put(struct lmo_store *s, const struct lmo_object *o)
 {
     struct sqlite_store *st = sqlite_of(s);
     char name[LMO_NAME_MAX + 32];
+    if (o->kind == LMO_OBJECT_ANSWER) {
+        return lmo_sqlite_answer_put(st, o->answer);
+    }
     (void)snprintf(name, sizeof name, "%d/%s/%u", (int)o->kind, o->key, o->n);
     struct pending_object *p = NULL;
     char *text = o->text ? strdup(o->text) : NULL;
@@ -133,15 +136,17 @@ int lmo_sqlite_objects_write(struct sqlite_store *st, struct lmo_err *err)
         case LMO_OBJECT_HOST_MARK:
         case LMO_OBJECT_VM_POLICY:
         case LMO_OBJECT_VM_LEASE: r = write_setting(st, p, err); break;
+        case LMO_OBJECT_ANSWER:
         case LMO_OBJECT_COUNT: break;
         }
     }
-    return r;
+    return r < 0 ? r : lmo_sqlite_answers_write(st, st->answers, err);
 }
 
 void lmo_sqlite_objects_written(struct sqlite_store *st)
 {
     struct pending_object *p, *next;
+    lmo_sqlite_answers_written(st);
     HASH_ITER(hh, st->objects, p, next)
     {
         HASH_DEL(st->objects, p);
@@ -176,6 +181,7 @@ static const char *statement(const struct lmo_object_query *q, bool *ret_ranged)
         return key ? SETTING("vm_policy", "vm_uuid", " WHERE vm_uuid = ?1") : SETTING("vm_policy", "vm_uuid", "");
     case LMO_OBJECT_VM_LEASE:
         return key ? SETTING("vm_lease", "vm_uuid", " WHERE vm_uuid = ?1") : SETTING("vm_lease", "vm_uuid", "");
+    case LMO_OBJECT_ANSWER:
     case LMO_OBJECT_COUNT: break;
     }
 #undef DRAINS

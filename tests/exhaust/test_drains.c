@@ -171,6 +171,8 @@ static void judge(const struct world *before, const struct world *after, const s
                  (after->hosts[i].state != LMO_DH_HOOK || before->hosts[i].state == LMO_DH_HOOK),
              "event %d: %s", (int)ev->kind, picture(after));
     }
+    must(strcmp(after->d.waiting_for, LMO_DRAIN_UNTOLD) != 0, "event %d: nobody knows what for: %s", (int)ev->kind,
+         picture(after));
     int64_t wake = lmo_drain_wake_ms(&after->d); /* D6: what waits will be looked at */
     must(after->d.state != LMO_DRAIN_WAITING || wake > 0, "event %d: it waits and is never looked at again: %s",
          (int)ev->kind, picture(after));

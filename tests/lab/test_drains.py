@@ -47,7 +47,9 @@ class Drains(LabTest):
     def test_drain_moves_every_guest_and_is_drained_when_the_hosts_own_list_is_empty(self):
         self.create()
         guests = [self.guest] + [self.another() for _ in range(2)]
-        plan = self.start("hv1", dry_run=True)
+        status, answer = self.rest.call("POST", "/v1/drains?dry_run=true", {"hosts": ["hv1"]})[:2]
+        self.assertEqual(status, 200, answer)
+        plan = answer["result"]
         self.assertEqual(sorted(m["name"] for m in plan["moves"]), sorted(guests), plan)
         self.assertEqual(sorted(self.domains("hv1")), sorted(guests))  # nothing was done
         drain = self.start("hv1", plan=plan["plan"])

@@ -10,7 +10,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#define SOME_ID "01JD2Z3W5X6Y7Z8A9B0C1D2E3F"
+#define SOME_ID   "01JD2Z3W5X6Y7Z8A9B0C1D2E3F"
+#define SOME_UUID "6f0d3c1e-0000-4000-8000-0000000000ff"
 
 /* ------------------------------------------------------------------ the document */
 
@@ -113,8 +114,9 @@ END_TEST
 
 /* ------------------------------------------------------------------ requests that change something: one of each */
 
-/* The setting: hosts hv1, hv2, hv3; a migration of g1; a token; a webhook; a hook of g1. What stands for them in paths and bodies is filled in. */
-static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX], webhook[LMO_ID_MAX];
+/* The setting: hosts hv1, hv2, hv3; a migration of g1; a token; a webhook; a hook of g1; a drain of hv1, which waits for that
+ * migration. What stands for them in paths and bodies is filled in. */
+static char migration[LMO_ID_MAX], token_id[LMO_ID_MAX], drain_id[LMO_ID_MAX], webhook[LMO_ID_MAX];
 #define HOOK "/v1/vms/" API_GUEST_UUID "/hook"
 
 static const struct change {
@@ -136,6 +138,19 @@ static const struct change {
     {"POST", "/v1/restore", "/v1/restore", "{}", "{\"activate\":true}", 200, 0},
     {"POST", "/v1/tokens", "/v1/tokens", "{\"name\":\"new\",\"role\":\"viewer\"}", "{\"name\":\"new\",\"role\":\"operator\"}", 201, 0},
     {"DELETE", "/v1/tokens/{id}", "/v1/tokens/%T", NULL, NULL, 204, 0},
+    {"POST", "/v1/hosts/{name}/cordon", "/v1/hosts/hv2/cordon", "{\"reason\":\"x\"}", "{\"reason\":\"y\"}", 200, 0},
+    {"POST", "/v1/hosts/{name}/uncordon", "/v1/hosts/hv2/uncordon", "{}", "{\"reason\":\"y\"}", 200, 0},
+    {"PUT", "/v1/hosts/{name}/labels", "/v1/hosts/hv2/labels", "{\"labels\":{\"rack\":\"3\"}}", "{\"labels\":{}}", 200, 0},
+    {"PUT", "/v1/vms/{id}/policy", "/v1/vms/" SOME_UUID "/policy", "{\"unmovable\":\"wait\"}", "{\"unmovable\":\"skip\"}", 200, 0},
+    {"PUT", "/v1/vms/{id}/lease", "/v1/vms/" SOME_UUID "/lease", "{\"reason\":\"x\",\"seconds\":60}",
+     "{\"reason\":\"y\",\"seconds\":60}", 200, 0},
+    {"DELETE", "/v1/vms/{id}/lease", "/v1/vms/" SOME_UUID "/lease", NULL, NULL, 200, 0},
+    {"POST", "/v1/drains", "/v1/drains", "{\"hosts\":[\"hv2\"]}", "{\"hosts\":[\"hv2\"],\"max_hosts\":1}", 202, 0},
+    {"POST", "/v1/drains/{id}/pause", "/v1/drains/%D/pause", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/resume", "/v1/drains/%D/resume", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/cancel", "/v1/drains/%D/cancel", "{}", NULL, 200, 0},
+    {"POST", "/v1/drains/{id}/acknowledge", "/v1/drains/%D/acknowledge", "{\"host\":\"hv1\"}", NULL, 200, 409},
+    {"POST", "/v1/rebalance", "/v1/rebalance", "{\"goal\":\"spread\"}", "{\"goal\":\"pack\"}", 202, 0},
     {"POST", "/v1/migrations/{id}/acknowledge", "/v1/migrations/%M/acknowledge", "{}", NULL, 202, 409}, /* nobody is waited for */
     {"PUT", "/v1/vms/{id}/hook", HOOK, "{\"url\":\"https://127.0.0.1:1/a\"}",
      "{\"url\":\"https://127.0.0.1:1/a\",\"on_no_answer\":\"abort\"}", 200, 0},
@@ -155,19 +170,27 @@ static const char *path_of(const struct change *c)
     if (!at) {
         return c->path;
     }
-    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path,
-             at[1] == 'M' ? migration : at[1] == 'W' ? webhook : token_id, at + 2);
+    const char *id = at[1] == 'M' ? migration : at[1] == 'D' ? drain_id : at[1] == 'W' ? webhook : token_id;
+    snprintf(path, sizeof(path), "%.*s%s%s", (int)(at - c->path), c->path, id, at + 2);
     return path;
 }
 
 static void make_setting(void)
 {
+    char path[64];
     add_hosts();
     ck_assert_uint_eq(ask("POST", "/v1/hosts", "{\"name\":\"hv3\",\"url\":\"https://10.0.0.3:8443\"}"), 201);
     ck_assert_uint_eq(ask("POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}"), 202);
     snprintf(migration, sizeof(migration), "%s", member("id"));
     ck_assert_uint_eq(ask("POST", "/v1/tokens", "{\"name\":\"ci\",\"role\":\"viewer\"}"), 201);
     snprintf(token_id, sizeof(token_id), "%s", member("id"));
+    ck_assert_uint_eq(ask("POST", "/v1/drains", "{\"hosts\":[\"hv1\"]}"), 202);
+    snprintf(drain_id, sizeof(drain_id), "%s", member("id"));
+    snprintf(path, sizeof(path), "/v1/drains/%s", drain_id);
+    for (int i = 0; i < 10000 && strcmp(member("state"), "waiting") != 0; i++) { /* for the end of the migration */
+        ck_assert_uint_eq(ask("GET", path, NULL), 200);
+    }
+    ck_assert_str_eq(member("state"), "waiting");
     ck_assert_uint_eq(ask("POST", "/v1/webhooks", "{\"url\":\"https://127.0.0.1:1/in\",\"types\":\"webhook.*\"}"), 201);
     snprintf(webhook, sizeof(webhook), "%s", member("id"));
     ck_assert_uint_eq(ask("PUT", HOOK, "{\"url\":\"https://127.0.0.1:1/before\"}"), 201);
@@ -253,7 +276,8 @@ END_TEST
 
 static char *all_there_is(void)
 {
-    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens", "/v1/webhooks", HOOK};
+    static const char *const lists[] = {"/v1/hosts", "/v1/migrations", "/v1/tokens", "/v1/webhooks", HOOK, "/v1/drains",
+                                         "/v1/vms/" SOME_UUID "/policy", "/v1/vms/" SOME_UUID "/lease"};
     char *text = strdup("");
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         ck_assert_uint_eq(ask("GET", lists[i], NULL), 200);
@@ -262,6 +286,11 @@ static char *all_there_is(void)
         json_array_foreach(json_object_get(body, "hosts"), n, h)
         {
             json_object_del(h, "capabilities"); /* what the worker says of itself moves */
+        }
+        json_array_foreach(json_object_get(body, "drains"), n, h)
+        {
+            json_object_del(h, "updated_ms"); /* what is waited for is looked at again and again */
+            json_object_del(h, "version");
         }
         json_array_foreach(json_object_get(body, "webhooks"), n, h)
         {
@@ -396,6 +425,84 @@ START_TEST(webhooks_and_hooks__are_changed_only_in_the_state_that_was_seen)
 }
 END_TEST
 
+static void match_twice(const char *look, const char *method, const char *path, const char *one, const char *other)
+{
+    char seen[128];
+    ck_assert_uint_eq(ask("GET", look, NULL), 200);
+    snprintf(seen, sizeof(seen), "%s", answer_header("ETag"));
+    ck_assert_msg(if_match(method, path, one, seen) == 200, "%s %s: %s", method, path, answer.body);
+    ck_assert_str_ne(answer_header("ETag"), seen);
+    ck_assert_msg(if_match(method, path, other, seen) == 412, "%s %s: %s", method, path, answer.body);
+}
+
+START_TEST(what_is_said_of_hosts_guests_and_drains__holds_for_the_state_that_was_seen)
+{
+    char path[128], pause[160];
+    make_setting();
+    match_twice("/v1/hosts/hv2", "PUT", "/v1/hosts/hv2/labels", "{\"labels\":{\"a\":\"1\"}}", "{\"labels\":{\"a\":\"2\"}}");
+    match_twice("/v1/hosts/hv2", "POST", "/v1/hosts/hv2/cordon", "{\"reason\":\"x\"}", "{\"reason\":\"y\"}");
+    match_twice("/v1/vms/" SOME_UUID "/policy", "PUT", "/v1/vms/" SOME_UUID "/policy", "{\"unmovable\":\"wait\"}",
+                "{\"unmovable\":\"skip\"}");
+    match_twice("/v1/vms/" SOME_UUID "/lease", "PUT", "/v1/vms/" SOME_UUID "/lease", "{\"reason\":\"x\",\"seconds\":60}",
+                "{\"reason\":\"y\",\"seconds\":60}");
+    snprintf(path, sizeof(path), "/v1/drains/%s", drain_id);
+    snprintf(pause, sizeof(pause), "%s/pause", path);
+    match_twice(path, "POST", pause, "{}", "{}");
+    ck_assert_str_eq(member("field"), "If-Match");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ drains */
+
+START_TEST(a_drain_that_is_asked_for_twice__is_one_with_and_without_keys_and_shows_its_plan_before)
+{
+    static const char *const key[] = {"Idempotency-Key: d-1", NULL}, *const another[] = {"Idempotency-Key: d-2", NULL};
+    const char *text = "{\"hosts\":[\"hv1\"]}";
+    char id[LMO_ID_MAX];
+    add_hosts();
+    ck_assert_uint_eq(ask("POST", "/v1/drains?dry_run=true", text), 200);
+    const json_t *plan = json_object_get(body, "result");
+    ck_assert_uint_eq(json_array_size(json_object_get(plan, "moves")) + json_array_size(json_object_get(plan, "blocked")), 1);
+    ck_assert_uint_eq(ask("POST", "/v1/migrations", "{\"vm\":\"g1\",\"destination\":\"hv2\"}"), 202); /* keeps it open */
+    ck_assert_uint_eq(ask_as(LMO_ROLE_OPERATOR, "POST", "/v1/drains", text, key), 202);
+    snprintf(id, sizeof(id), "%s", member("id"));
+    ck_assert_uint_eq(ask_as(LMO_ROLE_OPERATOR, "POST", "/v1/drains", text, another), 202);
+    ck_assert_str_eq(member("id"), id);
+    ck_assert_uint_eq(ask("POST", "/v1/drains", text), 202);
+    ck_assert_str_eq(member("id"), id);
+    ck_assert_uint_eq(ask("POST", "/v1/drains?dry_run=true", text), 200);
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(body, "result"), "id")), id);
+    ck_assert_uint_eq(ask("POST", "/v1/drains", "{\"hosts\":[\"hv1\",\"hv2\"]}"), 409);
+    ck_assert_uint_eq(ask("GET", "/v1/drains", NULL), 200);
+    ck_assert_uint_eq(json_array_size(json_object_get(body, "drains")), 1);
+}
+END_TEST
+
+START_TEST(a_drain__is_told_from_its_acceptance_to_its_end)
+{
+    static const char *const types[] = {"\"drain.accepted\"", "\"host.cordoned\"", "\"drain.state\"", "\"drain.drained\""};
+    char path[160];
+    add_hosts();
+    ck_assert_uint_eq(ask("PUT", "/v1/hosts/hv2/labels", "{\"labels\":{\"rack\":\"3\"}}"), 200);
+    ck_assert_uint_eq(ask("POST", "/v1/drains", "{\"all_matching\":\"rack=3\"}"), 202);
+    snprintf(drain_id, sizeof(drain_id), "%s", member("id"));
+    snprintf(path, sizeof(path), "/v1/drains/%s", drain_id);
+    for (int i = 0; i < 10000 && strcmp(member("state"), "drained") != 0; i++) {
+        ck_assert_uint_eq(ask("GET", path, NULL), 200);
+    }
+    snprintf(path, sizeof(path), "/v1/events?since=0&follow=false&drain=%s", drain_id);
+    ck_assert_uint_eq(ask("GET", path, NULL), 200);
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        ck_assert_msg(strstr(answer.body, types[i]) != NULL, "%s: %s", types[i], answer.body);
+    }
+    ck_assert_ptr_null(strstr(answer.body, "host.labels")); /* nobody said that for the drain */
+    ck_assert_uint_eq(ask("POST", "/v1/hosts/hv2/uncordon", "{}"), 200);
+    ck_assert_uint_eq(ask("GET", "/v1/events?since=0&follow=false&host=hv2&types=host.*", NULL), 200);
+    ck_assert_ptr_nonnull(strstr(answer.body, "\"host.labels\""));
+    ck_assert_ptr_nonnull(strstr(answer.body, "\"host.uncordoned\""));
+}
+END_TEST
+
 /* ------------------------------------------------------------------ pages */
 
 /* Reads the list page by page; every item's name, in order. `between`: called after the first page. */
@@ -472,7 +579,7 @@ START_TEST(every_list__can_be_read_in_pages_of_one)
     const struct {
         const char *path, *list, *key;
     } lists[] = {{"/v1/webhooks", "webhooks", "id"}, {"/v1/hosts", "hosts", "name"}, {"/v1/tokens", "tokens", "id"}, {"/v1/migrations", "migrations", "id"},
-                 {"/v1/vms", "vms", "uuid"}, {"/v1/audit?until_ms=99999999999999", "audit", "n"},
+                 {"/v1/vms", "vms", "uuid"}, {"/v1/drains", "drains", "id"}, {"/v1/audit?until_ms=99999999999999", "audit", "n"},
                  {path, "journal", "what"}};
     snprintf(path, sizeof(path), "/v1/migrations/%s/journal", migration);
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
@@ -609,6 +716,23 @@ static const struct {
     {"GET", "/v1/tokens", "ocv"},
     {"GET", "/v1/tokens/{id}", "ocv"},
     {"DELETE", "/v1/tokens/{id}", "O"},
+    {"POST", "/v1/hosts/{name}/cordon", "oc"},
+    {"POST", "/v1/hosts/{name}/uncordon", "oc"},
+    {"PUT", "/v1/hosts/{name}/labels", "oc"},
+    {"GET", "/v1/vms/{id}/explain", "ocv"},
+    {"GET", "/v1/vms/{id}/policy", "ocv"},
+    {"PUT", "/v1/vms/{id}/policy", "oc"},
+    {"GET", "/v1/vms/{id}/lease", "ocv"},
+    {"PUT", "/v1/vms/{id}/lease", "oc"},
+    {"DELETE", "/v1/vms/{id}/lease", "oc"},
+    {"POST", "/v1/drains", "oc"},
+    {"GET", "/v1/drains", "ocv"},
+    {"GET", "/v1/drains/{id}", "ocv"},
+    {"POST", "/v1/drains/{id}/pause", "oc"},
+    {"POST", "/v1/drains/{id}/resume", "oc"},
+    {"POST", "/v1/drains/{id}/cancel", "oc"},
+    {"POST", "/v1/drains/{id}/acknowledge", "oc"},
+    {"POST", "/v1/rebalance", "oc"},
     {"GET", "/v1/audit", "ocv"},
     {"GET", "/v1/events", "ocv"},
     {"POST", "/v1/migrations/{id}/acknowledge", "oc"},
@@ -832,6 +956,9 @@ Suite *api_contract_suite(void)
     tcase_add_test(t, of_two_writers_that_looked_at_the_same_state__one_succeeds);
     tcase_add_test(t, a_decision_about_a_migration__holds_for_the_state_that_was_seen);
     tcase_add_test(t, webhooks_and_hooks__are_changed_only_in_the_state_that_was_seen);
+    tcase_add_test(t, what_is_said_of_hosts_guests_and_drains__holds_for_the_state_that_was_seen);
+    tcase_add_test(t, a_drain_that_is_asked_for_twice__is_one_with_and_without_keys_and_shows_its_plan_before);
+    tcase_add_test(t, a_drain__is_told_from_its_acceptance_to_its_end);
     tcase_add_test(t, pages__follow_each_other_whatever_comes_and_goes);
     tcase_add_test(t, every_list__can_be_read_in_pages_of_one);
     tcase_add_test(t, filters__leave_out_what_they_should);

@@ -56,6 +56,8 @@ static struct {
     bool hold;                  /* moves do not get beyond their description */
     unsigned crash_at, commits; /* the engine is dead from this commit on */
     bool crashed;
+    bool restored;              /* the store is a backup that was put back */
+    unsigned ops;               /* orders to workers */
     struct call calls[CALLS_MAX];
     /* client */
     bool answered;
@@ -233,6 +235,7 @@ static int fake_op(struct lmo_workers *x, const char *host, const struct lmo_op_
     c->kind = req->kind;
     c->op_done = done;
     LMO_COPY(c->vm, req->vm);
+    w.ops++;
     if (req->kind == LMO_OP_DESCRIBE) {
         struct fguest *g = guest_of(req->vm);
         g->migrations += strcmp(g->migration, req->migration) != 0;
@@ -280,6 +283,20 @@ static int crashing_commit(struct lmo_store *s, const struct lmo_commit_item *it
     return real->commit(s, items, count, cursors, cursor_count, err);
 }
 
+static bool is_restored(const struct lmo_store *s, int64_t *ret_made_ms)
+{
+    (void)s;
+    *ret_made_ms = 1;
+    return w.restored;
+}
+
+static int activate(struct lmo_store *s, struct lmo_err *err)
+{
+    (void)s, (void)err;
+    w.restored = false;
+    return 0;
+}
+
 /* ------------------------------------------------------------------ driving it */
 
 static void run(uint64_t ms)
@@ -307,6 +324,8 @@ static void open_engine(void)
     real = w.store->ops;
     wrapped = *real;
     wrapped.commit = crashing_commit;
+    wrapped.restored = is_restored;
+    wrapped.activate = activate;
     w.store->ops = &wrapped;
     ck_assert_int_eq(lmo_loop_new(256, &w.loop, &err), 0);
     lmo_limits_default(&limits);
@@ -475,7 +494,7 @@ static void until_guest(const char *name, const char *state)
 
 static void act(enum lmo_drain_act what, const char *host)
 {
-    asked(lmo_engine_drain_act(w.engine, id, what, host, false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_drain_act(w.engine, id, what, host, "operator:test", on_reply, NULL));
 }
 
 static void host_json(const char *name)
@@ -516,7 +535,7 @@ START_TEST(drain_moves_everything_and_keeps_the_host_cordoned)
         ck_assert_str_eq(text_in(guest_in_drain(w.guests[i].name), "state"), "moved");
     }
     ck_assert(cordoned("hv1"));
-    asked(lmo_engine_host_cordon(w.engine, "hv1", false, "", false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_host_cordon(w.engine, "hv1", false, "", "operator:test", on_reply, NULL));
     ck_assert_int_eq(w.code, 0);
     ck_assert(!cordoned("hv1"));
     end();
@@ -534,7 +553,7 @@ START_TEST(second_request_returns_the_first__another_one_for_the_same_host_is_re
     drain("hv1 hv2");
     ck_assert_int_eq(w.code, LMO_E_CONFLICT);
     ck_assert_ptr_nonnull(strstr(w.text, id));
-    asked(lmo_engine_host_cordon(w.engine, "hv1", false, "", false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_host_cordon(w.engine, "hv1", false, "", "operator:test", on_reply, NULL));
     ck_assert_int_eq(w.code, LMO_E_CONFLICT); /* the drain keeps it */
     asked(lmo_engine_host_remove(w.engine, "hv1", on_reply, NULL));
     ck_assert_int_eq(w.code, LMO_E_CONFLICT);
@@ -545,14 +564,54 @@ START_TEST(second_request_returns_the_first__another_one_for_the_same_host_is_re
 }
 END_TEST
 
+START_TEST(a_restored_store__is_looked_at_and_its_drains_rest_until_it_is_activated_and_are_paused_then)
+{
+    begin(1);
+    asked(lmo_engine_vm_lease_set(w.engine, w.guests[0].uuid, "resizing it", 3600, "control-plane:cp", on_reply, NULL));
+    ck_assert_int_eq(w.code, 0);
+    accepted("hv1");
+    until("waiting");
+    close_engine();
+    w.restored = true;
+    w.ops = 0;
+    open_engine();
+    (void)look();
+    json_int_t version = json_integer_value(json_object_get(w.body, "version"));
+    run(LMO_DRAIN_LOOK_MS + 500); /* a drain that acts would have looked after its guest */
+    (void)look();
+    ck_assert_int_eq(json_integer_value(json_object_get(w.body, "version")), version);
+    ck_assert(cordoned("hv1"));
+    act(LMO_DRAIN_ACT_CANCEL, "");
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    drain("hv2");
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "", "operator:test", on_reply, NULL));
+    ck_assert_int_eq(w.code, LMO_E_CONFLICT);
+    asked(lmo_engine_vm_explain(w.engine, "g1", 0, on_reply, NULL)); /* a question */
+    ck_assert_int_eq(w.code, 0);
+    ck_assert_uint_eq(w.ops, 0);
+    asked(lmo_engine_restore(w.engine, true, true, "operator:test", on_reply, NULL));
+    ck_assert_msg(w.code == 0 && !w.restored, "%s", w.text);
+    until("paused");
+    ck_assert_ptr_nonnull(strstr(text_in(w.body, "waiting_for"), "restored from a backup"));
+    ck_assert_uint_eq(w.ops, 0);
+    asked(lmo_engine_vm_lease_set(w.engine, w.guests[0].uuid, "", 0, "control-plane:cp", on_reply, NULL));
+    act(LMO_DRAIN_ACT_RESUME, "");
+    ck_assert_int_eq(w.code, 0);
+    until("drained");
+    ck_assert_uint_eq(w.guests[0].migrations, 1);
+    end();
+}
+END_TEST
+
 START_TEST(what_is_carried_out_is_what_was_printed)
 {
     begin(4);
-    request.dry_run = true;
+    lmo_engine_ask(&(struct lmo_ask){.dry_run = true});
     drain("hv1");
-    request.dry_run = false;
+    lmo_engine_ask(NULL);
     ck_assert_msg(w.code == 0 && w.status == 200, "%s", w.text);
-    LMO_AUTO_JSON json_t *plan = json_incref(w.body);
+    LMO_AUTO_JSON json_t *plan = json_incref(json_object_get(w.body, "result"));
     ck_assert_uint_eq(json_array_size(json_object_get(plan, "moves")), 4);
     ck_assert(!cordoned("hv1")); /* nothing was done */
     LMO_COPY(request.plan, text_in(plan, "plan"));
@@ -590,7 +649,7 @@ START_TEST(cordoned_host_is_no_destination__of_a_drain_or_of_a_migration_without
     for (unsigned h = 1; h < 3; h++) {
         char name[8];
         snprintf(name, sizeof name, "hv%u", h + 1);
-        asked(lmo_engine_host_cordon(w.engine, name, true, "disk is dying", false, "operator:test", on_reply, NULL));
+        asked(lmo_engine_host_cordon(w.engine, name, true, "disk is dying", "operator:test", on_reply, NULL));
         ck_assert_int_eq(w.code, 0);
     }
     migrate(w.guests[0].uuid, "hv2", false);
@@ -621,7 +680,7 @@ START_TEST(cordon_is_looked_at_again_when_the_migration_would_begin__and_the_gue
     for (unsigned h = 2; h < 4; h++) { /* so that the plan can only say hv2 */
         char name[8];
         snprintf(name, sizeof name, "hv%u", h + 1);
-        asked(lmo_engine_host_cordon(w.engine, name, true, "", false, "operator:test", on_reply, NULL));
+        asked(lmo_engine_host_cordon(w.engine, name, true, "", "operator:test", on_reply, NULL));
     }
     const struct lmo_host_limits none = {.given = LMO_HOST_LIMIT_OUTGOING};
     asked(lmo_engine_host_limits(w.engine, "hv1", &none, 0, on_reply, NULL)); /* nothing may leave hv1 for now */
@@ -629,8 +688,8 @@ START_TEST(cordon_is_looked_at_again_when_the_migration_would_begin__and_the_gue
     until_guest("g1", "moving");
     ck_assert_str_eq(text_in(guest_in_drain("g1"), "destination"), "hv2");
     ck_assert_ptr_nonnull(strstr(text_in(guest_in_drain("g1"), "waiting_for"), "outgoing slot"));
-    asked(lmo_engine_host_cordon(w.engine, "hv3", false, "", false, "operator:test", on_reply, NULL));
-    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "too late", false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_host_cordon(w.engine, "hv3", false, "", "operator:test", on_reply, NULL));
+    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "too late", "operator:test", on_reply, NULL));
     asked(
         lmo_engine_host_limits(w.engine, "hv1", &(struct lmo_host_limits){0}, LMO_HOST_LIMIT_OUTGOING, on_reply, NULL));
     until("drained");
@@ -902,9 +961,9 @@ START_TEST(hosts_are_chosen_by_label)
 {
     struct lmo_err err = {0};
     begin(2);
-    asked(lmo_engine_host_labels(w.engine, "hv1", "zone=a rack=3", false, on_reply, NULL, &err));
+    asked(lmo_engine_host_labels(w.engine, "hv1", "zone=a rack=3", on_reply, NULL, &err));
     ck_assert_str_eq(text_in(json_object_get(w.body, "labels"), "rack"), "3");
-    ck_assert_int_eq(lmo_engine_host_labels(w.engine, "hv1", "zone", false, on_reply, NULL, &err), LMO_E_INVALID);
+    ck_assert_int_eq(lmo_engine_host_labels(w.engine, "hv1", "zone", on_reply, NULL, &err), LMO_E_INVALID);
     struct lmo_drain_request q = {.labels = "rack=4"};
     asked(lmo_engine_drain(w.engine, &q, on_reply, NULL));
     ck_assert_int_eq(w.code, LMO_E_NOT_FOUND);
@@ -920,7 +979,7 @@ END_TEST
 START_TEST(explain_says_of_every_host_why_not)
 {
     begin(1);
-    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "", false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_host_cordon(w.engine, "hv2", true, "", "operator:test", on_reply, NULL));
     w.down[2] = true;
     host_state(2);
     asked(lmo_engine_vm_explain(w.engine, "g1", 0, on_reply, NULL));
@@ -949,9 +1008,11 @@ START_TEST(rebalance_spreads_and_ends)
     for (unsigned i = 0; i < 6; i++) {
         w.guests[i].running = false;
     }
-    asked(lmo_engine_rebalance(w.engine, true, 0, true, "operator:test", on_reply, NULL));
+    lmo_engine_ask(&(struct lmo_ask){.dry_run = true});
+    asked(lmo_engine_rebalance(w.engine, true, 0, "operator:test", on_reply, NULL));
+    lmo_engine_ask(NULL);
     ck_assert_msg(w.code == 0 && w.status == 200, "%s", w.text);
-    asked(lmo_engine_rebalance(w.engine, false, 0, false, "operator:test", on_reply, NULL));
+    asked(lmo_engine_rebalance(w.engine, false, 0, "operator:test", on_reply, NULL));
     ck_assert_msg(w.code == 0 && w.status == 202, "%s", w.text);
     LMO_COPY(id, text_in(w.body, "id"));
     ck_assert_str_eq(text_in(w.body, "kind"), "rebalance");
@@ -1016,6 +1077,7 @@ Suite *engine_drains_suite(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, drain_moves_everything_and_keeps_the_host_cordoned);
     tcase_add_test(t, second_request_returns_the_first__another_one_for_the_same_host_is_refused);
+    tcase_add_test(t, a_restored_store__is_looked_at_and_its_drains_rest_until_it_is_activated_and_are_paused_then);
     tcase_add_test(t, what_is_carried_out_is_what_was_printed);
     tcase_add_test(t, cordoned_host_is_no_destination__of_a_drain_or_of_a_migration_without_force);
     tcase_add_test(t, cordon_is_looked_at_again_when_the_migration_would_begin__and_the_guest_goes_elsewhere);
