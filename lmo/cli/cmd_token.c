@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -64,12 +65,7 @@ int lmo_cmd_token_list(struct lmo_cli *cli)
 {
     LMO_AUTO_JSON json_t *answer = NULL;
     int rc = lmo_api_list(cli, "/v1/tokens", "tokens", &answer);
-    if (rc != 0)
-        return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, answer);
-    render(answer, &cli->out_style, cli->out);
-    return 0;
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, render);
 }
 
 /* A name is looked up; what is none in the list is taken for an id, and the coordinator says what it is not. */

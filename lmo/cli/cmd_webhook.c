@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "cli/api.h"
 #include "cli/commands.h"
+#include "cli/plain.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -73,13 +74,8 @@ static void render_list(const json_t *answer, const struct lmo_style *style, FIL
 int lmo_cmd_webhook_list(struct lmo_cli *cli)
 {
     LMO_AUTO_JSON json_t *answer = NULL;
-    int rc = lmo_api_call(cli, "GET", "/v1/webhooks", NULL, &answer);
-    if (rc != 0)
-        return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, answer);
-    render_list(answer, &cli->out_style, cli->out);
-    return 0;
+    int rc = lmo_api_list(cli, "/v1/webhooks", "webhooks", &answer);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, render_list);
 }
 
 int lmo_cmd_webhook_remove(struct lmo_cli *cli)
@@ -94,23 +90,14 @@ int lmo_cmd_webhook_remove(struct lmo_cli *cli)
     return rc;
 }
 
-int lmo_cmd_webhook_dead_letters(struct lmo_cli *cli)
+static void render_letters(const json_t *answer, const struct lmo_style *style, FILE *out)
 {
-    char path[LMO_API_PATH_MAX];
-    struct lmo_grid t = {.columns = 5};
-    LMO_AUTO_JSON json_t *answer = NULL;
-    if (!path_of(cli, "/dead-letters", path) || !lmo_api_query(path, "limit", "1000"))
-        return LMO_EXIT_USAGE;
-    int rc = lmo_api_call(cli, "GET", path, NULL, &answer);
-    if (rc != 0)
-        return rc;
-    if (LMO_GIVEN(&cli->args, JSON))
-        return lmo_cli_print_json(cli, answer);
     static const char *const names[] = {"SEQUENCE", "WHEN", "TYPE", "ATTEMPTS", "LAST ERROR"};
-    for (size_t n = 0; n < 5; n++)
-        lmo_grid_cell(&t, names[n]);
+    struct lmo_grid t = {.columns = 5};
     size_t i = 0;
     const json_t *l;
+    for (size_t n = 0; n < 5; n++)
+        lmo_grid_cell(&t, names[n]);
     json_array_foreach(json_object_get(answer, "dead_letters"), i, l)
     {
         char text[2][24], buf[LMO_FORMAT_MAX];
@@ -123,11 +110,20 @@ int lmo_cmd_webhook_dead_letters(struct lmo_cli *cli)
         lmo_grid_cell(&t, lmo_api_text(l, "last_error"));
     }
     if (t.rows > 1)
-        lmo_grid_print(&t, &cli->out_style, cli->out);
+        lmo_grid_print(&t, style, out);
     else
-        fputs("no dead letters\n", cli->out);
+        fputs("no dead letters\n", out);
     lmo_grid_release(&t);
-    return 0;
+}
+
+int lmo_cmd_webhook_dead_letters(struct lmo_cli *cli)
+{
+    char path[LMO_API_PATH_MAX];
+    LMO_AUTO_JSON json_t *answer = NULL;
+    if (!path_of(cli, "/dead-letters", path))
+        return LMO_EXIT_USAGE;
+    int rc = lmo_api_list(cli, path, "dead_letters", &answer);
+    return rc != 0 ? rc : lmo_cli_show(cli, answer, render_letters);
 }
 
 int lmo_cmd_webhook_redeliver(struct lmo_cli *cli)

@@ -73,13 +73,14 @@ static uint32_t next_down(const struct lmo_parallel *p)
     return p->low + 1 < p->best && p->known_bytes_per_s[down] == 0 ? down : p->best;
 }
 
-/* The one to try next, or the best one if nothing is left: below `best` first if it was found there, else above it. Throughput rises
- * to one peak, or a plateau: where fewer were better, the peak is seldom above them. */
+/* The one to try next, or the best one if nothing is left. Throughput rises to one peak, or a plateau: while fewer were always
+ * better, the peak is seldom above them; where both sides are known to be worse it is likelier in the wider gap. */
 static uint32_t next(struct lmo_parallel *p)
 {
-    bool fell = p->high <= p->max && p->known_bytes_per_s[p->high] > 0 && p->known_bytes_per_s[p->best] > 0;
-    fell = fell && p->low == 0;
-    if (fell && next_down(p) != p->best) {
+    bool fell = p->high <= p->max && p->known_bytes_per_s[p->high] > 0;
+    bool clearly = fell && gains(p->known_bytes_per_s[p->high], p->known_bytes_per_s[p->best]);
+    bool below = fell && (p->low == 0 || (clearly && p->best - p->low >= p->high - p->best));
+    if (below && next_down(p) != p->best) {
         return next_down(p);
     }
     if (p->best + 1 < p->high && p->best < p->max) {

@@ -13,9 +13,9 @@ struct lmo_plan_refuge;
 
 /* One case of N+1: the hosts that carry most of one pool are lost, and their guests were found places. */
 struct place_case {
-    bool valid;   /* what follows holds for the state as it is */
-    bool renewed; /* found since place_spare_known was asked */
-    uint32_t pool, entry; /* of the log, if there is one: where these places stand */
+    bool valid;                                     /* what follows holds for the state as it is */
+    bool renewed;                                   /* found since place_spare_known was asked */
+    uint32_t pool, entry;                           /* of the log, if there is one: where these places stand */
     uint32_t lost_count, lost[LMO_SPARE_HOSTS_MAX]; /* the one that carries least is the last */
     int64_t *reserved, *spare_buffer;               /* [host * pools + pool]: taken by those places */
 };

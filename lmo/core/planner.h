@@ -135,7 +135,8 @@ struct lmo_plan {
     const struct lmo_plan_spare *spares;
     const struct lmo_plan_refuge *refuges;
     uint32_t spare_count, refuge_count;
-    const struct lmo_plan_blocked *away; /* with give_back: guests that were moved for a stage and do not return, and why */
+    const struct lmo_plan_blocked
+        *away; /* with give_back: guests that were moved for a stage and do not return, and why */
     uint32_t away_count;
 };
 

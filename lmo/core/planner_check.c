@@ -37,7 +37,8 @@ static void lay_out(struct check *c, struct place_arena *a)
     check_spare_lay_out(&c->spare, c->f, a);
 }
 
-size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s)
+size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o,
+                             const struct lmo_plan_sizes *s)
 {
     struct check c = {.f = f, .o = o, .sizes = s};
     struct place_arena arena = {0};
@@ -293,7 +294,8 @@ static const char *broken_return(const struct check *c, uint32_t s)
             entries += c->plan->away[a].guest == guest && c->plan->away[a].stage == s;
         }
         bool is_away = c->p->where[guest] != c->home[guest];
-        broken = entries == is_away ? broken : "N5: a guest that was moved is neither back, nor is it said once why not";
+        broken =
+            entries == is_away ? broken : "N5: a guest that was moved is neither back, nor is it said once why not";
         away += is_away;
         c->home[guest] = LMO_NONE;
     }

@@ -117,10 +117,10 @@ static bool within(const struct lmo_set *needs, const struct lmo_set *offers)
 
 static bool could_run(const struct lmo_fleet *f, const struct lmo_fleet_guest *g, const struct lmo_fleet_host *h)
 {
-    bool cpu = g->cpu == LMO_NONE || (h->cpu != LMO_NONE &&
-                                      f->cpu_runs[(size_t)g->cpu * f->host_cpu_count + h->cpu] == LMO_CPU_RUNS);
-    return cpu && (g->machine == LMO_NONE || lmo_set_has(&h->machines, g->machine)) && within(&g->services, &h->services) &&
-           within(&g->fabrics, &h->fabrics) && within(&g->labels, &h->labels);
+    bool cpu = g->cpu == LMO_NONE ||
+               (h->cpu != LMO_NONE && f->cpu_runs[(size_t)g->cpu * f->host_cpu_count + h->cpu] == LMO_CPU_RUNS);
+    return cpu && (g->machine == LMO_NONE || lmo_set_has(&h->machines, g->machine)) &&
+           within(&g->services, &h->services) && within(&g->fabrics, &h->fabrics) && within(&g->labels, &h->labels);
 }
 
 static bool needs_refuge(const struct check_spare *c, const struct lmo_plan_spare *s, uint32_t guest)

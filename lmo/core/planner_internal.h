@@ -32,7 +32,7 @@ struct planner {
     uint32_t *left_last; /* the last listed move off it since it was empty, or LMO_NONE */
     uint32_t *came_last; /* likewise the last one onto it */
     uint32_t *tried, *local, *queue;
-    uint32_t *due; /* of targets: their turn in the order of this round */
+    uint32_t *due;                /* of targets: their turn in the order of this round */
     uint64_t *out_free, *in_free; /* [host * SLOTS + slot]: from when on it is free, expected */
     uint64_t *alone_ms;           /* of targets: what they take at least */
     /* by move, by guest */
@@ -63,6 +63,10 @@ struct planner {
     bool serial;   /* `after` is nearly full: from now on one stage after the other, each after all before it */
     bool too_many; /* a move would have had to wait for more than one can */
 };
+
+/* planner_begin.c: lays everything out, adds the snapshot up. */
+void planner_begin(struct planner *pl, const struct lmo_fleet *f, const struct lmo_plan_options *o, void *scratch,
+                   struct lmo_plan *plan);
 
 /* What of the scratch memory stays when the plan is made. */
 void planner_lay_out_shown(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s,
@@ -99,7 +103,8 @@ void planner_shares(struct planner *pl, uint32_t parallel);
 void planner_times(const struct planner *pl, struct lmo_plan_move *m);
 
 /* planner_check.c */
-size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o, const struct lmo_plan_sizes *s);
+size_t planner_check_scratch(const struct lmo_fleet *f, const struct lmo_plan_options *o,
+                             const struct lmo_plan_sizes *s);
 
 /* planner_check_spare.c: N+1 as the plan shows it, counted from the snapshot. */
 struct check_spare {
@@ -107,8 +112,8 @@ struct check_spare {
     const struct lmo_plan *plan;
     uint32_t spare_hosts, next; /* entry */
     uint32_t *where;
-    int64_t *room, *used, *taken; /* [host * pools + pool] */
-    uint32_t *refuge;             /* by guest, of the entry that is looked at */
+    int64_t *room, *used, *taken;      /* [host * pools + pool] */
+    uint32_t *refuge;                  /* by guest, of the entry that is looked at */
     uint32_t now[LMO_FLEET_POOLS_MAX]; /* entry by pool, or LMO_NONE */
 };
 void check_spare_lay_out(struct check_spare *c, const struct lmo_fleet *f, struct place_arena *a);

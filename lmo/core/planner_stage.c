@@ -23,7 +23,7 @@
 #define PUSH_NODES       4000              /* steps for one stage */
 #define SPARE_TRIES      16 /* destinations of a large fleet for which N+1 is worked out, for one guest */
 #define SPARE_WORK_MAX   UINT64_C(200000000) /* hosts looked at for N+1 in one plan; then only the best one is tried */
-#define OTHER_LANE       2000U /* points off a host that another lane's stage has to be over for */
+#define OTHER_LANE       2000U               /* points off a host that another lane's stage has to be over for */
 #define SOON             4000U /* points off a host whose own turn comes soon: its stage would wait for this one */
 #define SOON_ROUNDS      2U    /* within so many turns of each lane */
 

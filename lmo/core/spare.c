@@ -340,7 +340,8 @@ static bool has_hard_apart(const struct lmo_place *p, uint32_t guest)
 }
 
 /* After the move the same hosts are lost, and every place that was found is still one. */
-static bool still_stands(const struct lmo_place *p, const struct place_case *c, uint32_t guest, uint32_t from, uint32_t to)
+static bool still_stands(const struct lmo_place *p, const struct place_case *c, uint32_t guest, uint32_t from,
+                         uint32_t to)
 {
     if (is_lost(c, from) || is_lost(c, to) || has_hard_apart(p, guest)) {
         return false;

@@ -184,6 +184,9 @@ int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const c
     s->config.stall_ms = config->stall_ms ? config->stall_ms : STALL_DEFAULT;
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (req->id[0]) {
+        (void)MHD_add_response_header(response, "X-Request-Id", req->id);
+    }
     for (unsigned i = 0; i < req->extra_count; i++) {
         (void)MHD_add_response_header(response, req->extra[i].name, req->extra[i].value);
     }

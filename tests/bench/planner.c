@@ -344,7 +344,9 @@ static json_t *drains(void)
     static const struct {
         const char *name;
         uint32_t hosts, per_host, at_once;
-    } all[] = {{"hosts_1000_at_once_10", 1000, 20, 10}, {"hosts_1000_at_once_50", 1000, 20, 50}, {"hosts_100_at_once_5", 100, 20, 5}};
+    } all[] = {{"hosts_1000_at_once_10", 1000, 20, 10},
+               {"hosts_1000_at_once_50", 1000, 20, 50},
+               {"hosts_100_at_once_5", 100, 20, 5}};
     json_t *by_name = json_object();
     double worst = 0;
     for (size_t n = 0; n < sizeof all / sizeof all[0]; n++) {
@@ -362,7 +364,8 @@ int main(int argc, char **argv)
 {
     uint32_t hosts = argc > 1 ? (uint32_t)atoi(argv[1]) : 0, per_host = argc > 2 ? (uint32_t)atoi(argv[2]) : 20;
     uint32_t at_once = argc > 3 ? (uint32_t)atoi(argv[3]) : 10;
-    if (argc > 1 && (hosts < 2 || hosts > LMO_FLEET_HOSTS_MAX || per_host < 1 || per_host > LMO_FLEET_GUESTS_MAX / hosts)) {
+    if (argc > 1 &&
+        (hosts < 2 || hosts > LMO_FLEET_HOSTS_MAX || per_host < 1 || per_host > LMO_FLEET_GUESTS_MAX / hosts)) {
         die("planner [hosts: 2 to 4096] [guests per host: at most 100000 in all] [hosts at once]");
     }
     json_t *j = argc > 1 ? drain(hosts, per_host, at_once) : drains();

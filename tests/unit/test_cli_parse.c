@@ -306,6 +306,75 @@ START_TEST(tokens__are_made_shown_once_and_revoked_by_name)
 }
 END_TEST
 
+START_TEST(webhooks__are_added_listed_and_removed)
+{
+    static const struct fake_answer made[] = {{"POST /v1/webhooks", 0, 201, "{\"id\":\"W\",\"secret\":\"whsec_x\"}"}, {0}};
+    struct run r = {0};
+    run_line(&r, made, "webhook add https://a.example/in --types migration.* --host hv1");
+    ck_assert_int_eq(r.rc, 0);
+    ck_assert_str_eq(r.fake.body[0], "{\"url\":\"https://a.example/in\",\"types\":\"migration.*\",\"host\":\"hv1\"}");
+    ck_assert_str_eq(r.out, "W\nwhsec_x\n");
+    ck_assert(contains(r.err, "not shown again"));
+    run_done(&r);
+    static const struct fake_answer list[] = {
+        {"GET /v1/webhooks", 0, 200, "{\"webhooks\":[{\"id\":\"V\",\"url\":\"u\",\"enabled\":true}],\"next_cursor\":\"n\"}"},
+        {"GET /v1/webhooks?cursor=n", 0, 200,
+         "{\"webhooks\":[{\"id\":\"W\",\"url\":\"u\",\"enabled\":false,\"why_disabled\":\"by request\",\"behind\":7}],\"next_cursor\":null}"},
+        {0}};
+    expect_exit(list, "webhook list", LMO_EXIT_OK, "by request", "");
+    expect_exit(list, "webhook list --plain", LMO_EXIT_OK, "\nW\tu\t-\t-\t-\tfalse\t7\t", "");
+    static const struct fake_answer none[] = {{"GET /v1/webhooks", 0, 200, "{\"webhooks\":[],\"next_cursor\":null}"}, {0}};
+    expect_exit(none, "webhook list", LMO_EXIT_OK, "no webhooks", "");
+    static const struct fake_answer gone[] = {{"DELETE /v1/webhooks/W", 0, 204, ""}, {0}};
+    expect_exit(gone, "webhook remove W", LMO_EXIT_OK, "", "");
+    expect_exit(nobody, "webhook remove ../hosts", LMO_EXIT_USAGE, "", "cannot be a webhook's id");
+}
+END_TEST
+
+START_TEST(dead_letters__are_listed_to_the_last_and_sent_once_more)
+{
+    static const struct fake_answer list[] = {
+        {"GET /v1/webhooks/W/dead-letters", 0, 200,
+         "{\"dead_letters\":[{\"sequence\":4,\"at_ms\":1,\"type\":\"host.up\",\"attempts\":12,\"last_error\":\"a\\u001b[1m\"}],"
+         "\"next_cursor\":\"n\"}"},
+        {"GET /v1/webhooks/W/dead-letters?cursor=n", 0, 200,
+         "{\"dead_letters\":[{\"sequence\":9,\"at_ms\":2,\"type\":\"host.down\",\"attempts\":3,\"redelivering\":true}],\"next_cursor\":null}"},
+        {0}};
+    expect_exit(list, "webhook dead-letters W", LMO_EXIT_OK, "host.down", "");
+    expect_exit(list, "webhook dead-letters W --plain", LMO_EXIT_OK, "4\t1\thost.up\t12\t-\ta?[1m\n9\t2\thost.down\t3\ttrue\t-\n", "");
+    static const struct fake_answer sent[] = {{"POST /v1/webhooks/W/dead-letters/redeliver", 0, 202, "{\"redelivering\":3}"}, {0}};
+    struct run r = {0};
+    run_line(&r, sent, "webhook redeliver W --sequence 4");
+    ck_assert_str_eq(r.fake.body[0], "{\"sequence\":4}");
+    ck_assert_str_eq(r.out, "3 will be sent once more\n");
+    run_done(&r);
+}
+END_TEST
+
+START_TEST(events__are_a_line_each_and_a_gap_is_said)
+{
+    static const char stream[] =
+        "retry: 2000\nid: 3\n\nid: 9\nevent: gap\ndata: {\"type\":\"gap\",\"data\":{\"after\":3,\"next\":10}}\n\n"
+        "id: 10\nevent: host.up\ndata: {\"type\":\"host.up\",\"timestamp\":\"2026-01-31T12:34:56Z\",\"sequence\":10,"
+        "\"data\":{\"host\":\"hv1\\u001b[1m\"}}\n\n: heartbeat\nid: 11\n\n";
+    static const struct fake_answer once[] = {{"GET /v1/events?types=host.*&since=3&follow=false", 0, 200, stream}, {0}};
+    struct run r = {0};
+    run_line(&r, once, "events --types host.* --since 3");
+    ck_assert_msg(r.rc == 0, "%s", r.err);
+    ck_assert_str_eq(r.out, "2026-01-31T12:34:56Z  host.up               hv1?[1m\n");
+    ck_assert_msg(contains(r.err, "events 4 to 9 are not kept any more"), "%s", r.err);
+    run_done(&r);
+    run_line(&r, once, "events --types host.* --since 3 --json");
+    ck_assert(contains(r.out, "\"sequence\":10") && contains(r.out, "\"type\":\"gap\""));
+    run_done(&r);
+    static const struct fake_answer bad[] = {{"GET /v1/events?since=0&follow=false", 0, 200, "id: 1\ndata: <html>\n\n"}, {0}};
+    expect_exit(bad, "events", LMO_EXIT_PROTOCOL, "", "not a stream of events");
+    static const struct fake_answer refused[] = {
+        {"GET /v1/events?since=0&follow=false", 0, 403, "{\"code\":\"forbidden\",\"detail\":\"not for you\"}"}, {0}};
+    expect_exit(refused, "events", LMO_EXIT_FAILED, "", "not for you");
+}
+END_TEST
+
 START_TEST(hosts__are_added_shown_and_removed)
 {
     static const struct fake_answer add[] = {
@@ -381,6 +450,9 @@ Suite *cli_parse_suite(void)
     tcase_add_test(tc, answers_that_are_not_LMOs__are_exit_7);
     tcase_add_test(tc, arguments__cannot_leave_their_place_in_the_path);
     tcase_add_test(tc, hosts__are_added_shown_and_removed);
+    tcase_add_test(tc, webhooks__are_added_listed_and_removed);
+    tcase_add_test(tc, dead_letters__are_listed_to_the_last_and_sent_once_more);
+    tcase_add_test(tc, events__are_a_line_each_and_a_gap_is_said);
     tcase_add_test(tc, lists__are_read_to_their_last_page);
     tcase_add_test(tc, tokens__are_made_shown_once_and_revoked_by_name);
     tcase_add_test(tc, list_that_lacks_a_hosts_guests__says_so);

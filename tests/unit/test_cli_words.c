@@ -273,8 +273,12 @@ START_TEST(manual_pages__name_every_command_option_and_exit_code)
             size_t n = strlen(group);
             if (strncmp(c->name, group, n) != 0 || (c->name[n] != ' ' && c->name[n] != '\0'))
                 continue;
-            char heading[64];
-            snprintf(heading, sizeof heading, ".SS lmo %s\n", c->name);
+            char heading[64] = ".SS lmo ";
+            for (const char *at = c->name; *at; at++) { /* a hyphen that is to be typed is \- there */
+                size_t used = strlen(heading);
+                snprintf(heading + used, sizeof heading - used, *at == '-' ? "\\-" : "%c", *at);
+            }
+            strcat(heading, "\n");
             ck_assert_msg(contains(page, heading), "%s", heading);
             for (int id = 0; id < LMO_OPT_COUNT; id++) {
                 char first[40];

@@ -190,6 +190,56 @@ START_TEST(the_log__is_kept_within_its_count_by_those_who_write_to_it)
 }
 END_TEST
 
+static void tell_one(void)
+{
+    struct lmo_event_row e = row("host.up", "");
+    struct lmo_err err = {0};
+    ck_assert_int_eq(store->events->add(store, &e), 0);
+    ck_assert_msg(store->ops->commit(store, NULL, 0, NULL, 0, &err) == 0, "%s", err.text);
+}
+
+static uint64_t newest(void)
+{
+    struct lmo_event_range range;
+    struct lmo_err err = {0};
+    ck_assert_int_eq(store->events->range(store, &range, &err), 0);
+    return range.newest;
+}
+
+START_TEST(numbers__are_never_given_twice_not_even_after_restores_of_the_same_backup)
+{
+    char copy[TMPDIR_MAX + 16];
+    struct lmo_err err = {0};
+    uint64_t highest = 0;
+    snprintf(copy, sizeof copy, "%s/copy", dir);
+    tell_one();
+    tell_one();
+    ck_assert_msg(lmo_store_sqlite_backup(dir, copy, NULL, &err) == 0, "%s", err.text);
+    for (unsigned i = 0; i < 5; i++) {
+        tell_one(); /* what followers have seen, and the backup does not know */
+    }
+    highest = newest();
+    for (unsigned round = 0; round < 3; round++) {
+        store->ops->close(store);
+        ck_assert_msg(lmo_store_sqlite_restore(dir, copy, &err) == 0, "%s", err.text);
+        open_store();
+        ck_assert_uint_ge(newest(), highest + LMO_EVENT_LEAP / 2);
+        tell_one(); /* while it observes */
+        ck_assert_int_eq(store->ops->activate(store, &err), 0);
+        tell_one();
+        ck_assert_uint_eq(all_after(0).count, 4); /* two of the backup, and these */
+        ck_assert_uint_eq(all_after(highest).count, 2);
+        highest = newest();
+        reopen();
+        ck_assert_uint_eq(newest(), highest); /* it leaps no more */
+        ck_assert_uint_lt(highest, UINT64_C(1) << 53); /* exact in every reader of JSON */
+    }
+    store->events->keep(store, 3, 0); /* counts events, not the numbers between them */
+    tell_one();
+    ck_assert_uint_eq(all_after(0).count, 3);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ webhooks in the store */
 
 static int see_webhook(void *arg, const struct lmo_webhook_row *w)
@@ -480,6 +530,7 @@ Suite *events_suite(void)
     tcase_add_test(t, an_event_of_a_host__goes_with_its_change_and_not_without_it);
     tcase_add_test(t, numbers__are_never_given_twice_not_even_when_everything_was_dropped);
     tcase_add_test(t, the_log__is_kept_within_its_count_by_those_who_write_to_it);
+    tcase_add_test(t, numbers__are_never_given_twice_not_even_after_restores_of_the_same_backup);
     tcase_add_test(t, a_webhook__keeps_its_place_its_secrets_and_its_dead_letters);
     tcase_add_test(t, a_hook_of_a_guest__is_replaced_found_and_removed);
     suite_add_tcase(s, t);

@@ -72,8 +72,8 @@ static bool all_ways(struct world *w, int64_t room[][2], uint32_t at)
         for (uint32_t pool = 0; pool < 2; pool++) {
             fits = fits && (need(g, pool) == 0 || room[h][pool] >= (int64_t)need(g, pool));
         }
-        if (!fits || h == w->lost_host || w->open[h] || hosts[h].cordoned || !hosts[h].memory_known || !labelled(g, h) ||
-            apart_there(w, at, h)) {
+        if (!fits || h == w->lost_host || w->open[h] || hosts[h].cordoned || !hosts[h].memory_known ||
+            !labelled(g, h) || apart_there(w, at, h)) {
             continue;
         }
         for (uint32_t pool = 0; pool < 2; pool++) {
@@ -112,7 +112,8 @@ static bool exhaustive(struct world *w)
             for (uint32_t n = 0; n < 2; n++) {
                 const struct lmo_fleet_pool *is = &hosts[h].pools[n];
                 int64_t by_total = (int64_t)is->total_bytes - first[h][n], by_free = (int64_t)is->free_bytes;
-                room[h][n] = (by_total < by_free ? by_total : by_free) - (int64_t)is->keep_bytes + first[h][n] - used[h][n];
+                room[h][n] =
+                    (by_total < by_free ? by_total : by_free) - (int64_t)is->keep_bytes + first[h][n] - used[h][n];
             }
             bool more = used[h][pool] > 0 && !w->open[h] &&
                         (w->lost_host == LMO_NONE || used[h][pool] > used[w->lost_host][pool]);
@@ -313,8 +314,8 @@ START_TEST(order_is_kept_however_little_room_there_is_to_say_it)
         }
         plan_done(&made);
     }
-    printf("    %u guests had no room in their plan, %u plans were whole, %u of them in a stricter order\n", over, whole,
-           serial);
+    printf("    %u guests had no room in their plan, %u plans were whole, %u of them in a stricter order\n", over,
+           whole, serial);
     ck_assert(over > 500 && whole > 100 && serial > 5);
 }
 END_TEST

@@ -157,6 +157,44 @@ START_TEST(an_event_that_is_never_taken__becomes_a_dead_letter_and_can_be_sent_o
 }
 END_TEST
 
+START_TEST(a_restored_store__calls_nobody_until_it_is_activated)
+{
+    char copy[sizeof fx.state + 16];
+    struct lmo_err err = {0};
+    fixture_two_hosts();
+    add_webhook(",\"types\":\"host.*,store.*\"");
+    snprintf(copy, sizeof copy, "%s/copy", fx.state);
+    fx.clients[LMO_ROLE_OPERATOR] = lmo_http_client_free(fx.clients[LMO_ROLE_OPERATOR]);
+    fixture_stop();
+    ck_assert_msg(lmo_store_sqlite_backup(fx.state, copy, NULL, &err) == 0, "%s", err.text);
+    ck_assert_msg(lmo_store_sqlite_restore(fx.state, copy, &err) == 0, "%s", err.text);
+    size_t before = receiver_count();
+    fixture_start();
+    ck_assert_uint_eq(ask("POST", "/v1/restore", "{}"), 200);
+    ck_assert_str_eq(member("state"), "observing");
+    do { /* what is seen of hosts is told in the log */
+        ck_assert_uint_eq(of_webhook("GET", "", NULL), 200);
+    } while (number("behind") == 0);
+    ck_assert_uint_eq(of_webhook("POST", "/rotate", NULL), 409);
+    ck_assert_uint_eq(ask("POST", "/v1/restore", "{}"), 200); /* many turns of the loop */
+    ck_assert_uint_eq(receiver_count(), before);
+    ck_assert_uint_eq(ask("POST", "/v1/restore", "{\"activate\":true,\"force\":true}"), 200);
+    ck_assert_str_eq(member("state"), "active");
+    bool told = false;
+    while (!told) {
+        LMO_AUTO_JSON json_t *got = receiver_got();
+        size_t i;
+        const json_t *one;
+        json_array_foreach(got, i, one)
+        {
+            LMO_AUTO_JSON json_t *body = receiver_body(one);
+            told = told || strcmp(json_string_value(json_object_get(body, "type")), "store.restored") == 0;
+        }
+        usleep(5000);
+    }
+}
+END_TEST
+
 START_TEST(a_restart__sends_again_what_was_not_settled_and_leaves_nothing_out)
 {
     fixture_two_hosts();
@@ -622,6 +660,7 @@ Suite *webhooks_suite(void)
     tcase_add_test(t, a_guest_without_a_hook__waits_for_nobody);
     TCase *u = case_of(s, "patient", set_up_patient);
     tcase_add_test(u, a_receiver_that_fails__is_asked_again_until_it_takes_everything);
+    tcase_add_test(u, a_restored_store__calls_nobody_until_it_is_activated);
     tcase_add_test(u, a_restart__sends_again_what_was_not_settled_and_leaves_nothing_out);
     TCase *v = case_of(s, "tls", set_up_tls);
     tcase_add_test(v, tls__is_verified_by_the_configured_ca_and_by_name);
