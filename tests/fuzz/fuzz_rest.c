@@ -209,6 +209,44 @@ void lmo_http_reply_fail(struct lmo_http_request *req, int code, const char *fmt
     lmo_http_reply(req, (unsigned)lmo_err_http(code), "", "", 0);
 }
 
+void lmo_http_set_route(struct lmo_http_request *req, int route)
+{
+    (void)req, (void)route;
+}
+
+void lmo_http_reply_file(struct lmo_http_request *req, unsigned status, const char *type, int fd, uint64_t size)
+{
+    (void)size;
+    (void)close(fd);
+    lmo_http_reply(req, status, type, "", 0);
+}
+
+/* Nobody follows: a stream is refused like one for which there is no memory. */
+int lmo_http_reply_stream(struct lmo_http_request *req, unsigned status, const char *type,
+                          const struct lmo_http_stream_config *config, struct lmo_http_stream **ret)
+{
+    (void)status, (void)type, (void)config, (void)ret;
+    lmo_http_reply_fail(req, LMO_E_NO_MEMORY, "no streams here");
+    return LMO_E_NO_MEMORY;
+}
+
+int lmo_http_stream_write(struct lmo_http_stream *stream, const void *data, size_t len, bool spare)
+{
+    (void)stream, (void)data, (void)len, (void)spare;
+    return LMO_E_GONE;
+}
+
+void lmo_http_stream_end(struct lmo_http_stream *stream, const void *final, size_t len)
+{
+    (void)stream, (void)final, (void)len;
+}
+
+struct lmo_http_stream *lmo_http_stream_free(struct lmo_http_stream *stream)
+{
+    (void)stream;
+    return NULL;
+}
+
 /* ------------------------------------------------------------------ the world */
 
 static struct lmo_loop *loop;
