@@ -154,8 +154,7 @@ int lmo_cmd_rebalance(struct lmo_cli *cli)
         lmo_cli_message(cli, "rebalance: give --spread or --pack");
         return LMO_EXIT_USAGE;
     }
-    LMO_AUTO_JSON json_t *body =
-        json_pack("{s:s}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread");
+    LMO_AUTO_JSON json_t *body = json_pack("{s:s}", "goal", LMO_GIVEN(a, PACK) ? "pack" : "spread");
     if (body && LMO_GIVEN(a, KEEP_SPARE))
         (void)lmo_json_put_str(body, "keep_free", a->text[LMO_OPT_KEEP_SPARE]);
     LMO_AUTO_JSON json_t *answer = NULL;

@@ -136,8 +136,10 @@ static int list_one(void *arg, const struct lmo_object *o)
 static void drain_list(struct request *r)
 {
     const struct lmo_store_ops *ops = r->engine->store->ops;
-    const struct lmo_object_query q = {
-        .kind = LMO_OBJECT_DRAIN, .state = r->phase, .before = r->page.after, .limit = r->page.limit + 1};
+    const struct lmo_object_query q = {.kind = LMO_OBJECT_DRAIN,
+                                       .state = r->phase,
+                                       .before = r->page.after,
+                                       .limit = r->page.limit + 1};
     struct listing l = {.engine = r->engine, .array = json_array(), .limit = r->page.limit};
     struct lmo_err err = {0};
     int rc = ops->objects ? ops->objects(r->engine->store, &q, list_one, &l, &err) : 0;
@@ -218,7 +220,8 @@ static void drain_act(struct request *r)
     struct drain *dr = engine_drain(e, r->name);
     struct lmo_err err = {0};
     char text[LMO_TEXT_MAX], etag[LMO_ETAG_MAX];
-    (void)snprintf(text, sizeof text, "%s by %.200s", c->act == LMO_DRAIN_ACT_PAUSE ? "paused" : "cancelled", c->principal);
+    (void)snprintf(text, sizeof text, "%s by %.200s", c->act == LMO_DRAIN_ACT_PAUSE ? "paused" : "cancelled",
+                   c->principal);
     struct lmo_drain_event ev = {.kind = kinds[c->act], .text = text};
     if (!dr) {
         refuse_ended(r);

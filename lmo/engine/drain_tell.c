@@ -46,7 +46,7 @@ static void tell_drain(struct drain *dr, const char *type, enum lmo_drain_state 
 static const char *guest_type(enum lmo_drain_guest_state state)
 {
     return state == LMO_DG_MOVED     ? "drain.guest_moved"
-           : state == LMO_DG_HELD ? "drain.guest_blocked"
+           : state == LMO_DG_HELD    ? "drain.guest_blocked"
            : state == LMO_DG_FAILED  ? "drain.guest_failed"
            : state == LMO_DG_SKIPPED ? "drain.guest_skipped"
                                      : NULL;

@@ -85,7 +85,8 @@ static void cordon(struct request *r)
         }
         json_t *shown = engine_host_json(r->engine, h);
         h->mark = before;
-        (void)engine_would(r, 200, shown, m->on ? "host %s would take no guests" : "host %s would take guests", r->name);
+        (void)engine_would(r, 200, shown, m->on ? "host %s would take no guests" : "host %s would take guests",
+                           r->name);
         return;
     }
     if (changes) {
@@ -241,8 +242,8 @@ static void policy_set(struct request *r)
         return;
     }
     struct vm_setting next = {.has_policy = true, .policy = m->policy};
-    if (engine_would(r, 200, r->ask.dry_run ? policy_json(r->name, &next) : NULL, "the policy of guest %s would be replaced",
-                     r->name)) {
+    if (engine_would(r, 200, r->ask.dry_run ? policy_json(r->name, &next) : NULL,
+                     "the policy of guest %s would be replaced", r->name)) {
         return;
     }
     struct vm_setting *s = engine_setting_make(e, r->name);
@@ -320,12 +321,14 @@ static void lease_set(struct request *r)
         LMO_COPY(next.lease.reason, r->reason);
     }
     if (engine_would(r, 200, r->ask.dry_run ? lease_json(e, r->name, &next) : NULL,
-                     m->on ? "guest %s would not be moved while the lease lasts" : "guest %s could be moved again", r->name)) {
+                     m->on ? "guest %s would not be moved while the lease lasts" : "guest %s could be moved again",
+                     r->name)) {
         return;
     }
     struct vm_setting *s = engine_setting_make(e, r->name);
     if (!s || engine_lease_store(e, r->name, m->on ? &next.lease : NULL, &err) < 0) {
-        engine_reply_fail(r->fn, r->arg, s ? err.code : LMO_E_NO_MEMORY, "", "%s", s ? err.text : "no memory for a lease");
+        engine_reply_fail(r->fn, r->arg, s ? err.code : LMO_E_NO_MEMORY, "", "%s",
+                          s ? err.text : "no memory for a lease");
         return;
     }
     s->lease = next.lease;
