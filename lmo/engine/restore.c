@@ -67,7 +67,6 @@ static void stop_with(struct restoring *r, int code, const char *why)
 }
 
 static void done(struct restoring *r);
-static json_t *state_json(const struct lmo_engine *e);
 static void look_on(struct restoring *r);
 
 /* ------------------------------------------------------------------ hosts */
@@ -253,6 +252,18 @@ static void settle(struct restoring *r, const struct lmo_doctor_world *w, bool a
 
 /* ------------------------------------------------------------------ acting */
 
+static json_t *restored_data(const struct lmo_engine *e)
+{
+    json_t *o = json_object();
+    int64_t made_ms = 0;
+    (void)e->store->ops->restored(e->store, &made_ms);
+    if (lmo_json_put(o, "backup_made_ms", made_ms ? json_integer(made_ms) : json_null()) < 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
 static void begin_to_act(struct restoring *r)
 {
     struct lmo_engine *e = r->engine;
@@ -261,7 +272,7 @@ static void begin_to_act(struct restoring *r)
         return;
     }
     lmo_loop_cancel(e->loop, &r->timer);
-    bool told = engine_tell(e, "store.restored", "", state_json(e));
+    bool told = engine_tell(e, "store.restored", "", restored_data(e));
     int rc = e->store->ops->activate(e->store, &err);
     if (rc < 0) {
         engine_untold(e, told);

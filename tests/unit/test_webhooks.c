@@ -188,7 +188,12 @@ START_TEST(a_restored_store__calls_nobody_until_it_is_activated)
         json_array_foreach(got, i, one)
         {
             LMO_AUTO_JSON json_t *body = receiver_body(one);
-            told = told || strcmp(json_string_value(json_object_get(body, "type")), "store.restored") == 0;
+            if (strcmp(json_string_value(json_object_get(body, "type")), "store.restored") == 0) {
+                const json_t *data = json_object_get(body, "data");
+                told = true;
+                ck_assert_uint_eq(json_object_size(data), 1);
+                ck_assert_int_gt(json_integer_value(json_object_get(data, "backup_made_ms")), 0);
+            }
         }
         usleep(5000);
     }
