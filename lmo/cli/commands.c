@@ -85,7 +85,7 @@ const struct lmo_cli_command lmo_cli_commands[] = {
     {"explain", "VM", 1, 1, LMO_OPTS_CONNECTION | O(KEEP_SPARE), 0, "Say of each host why it can or cannot take a guest",
      "docs/placement.md tells how to read it.", GUESTS, lmo_cmd_explain},
     {"rebalance", "", 0, 0, LMO_OPTS_CONNECTION | O(SPREAD) | O(PACK) | O(KEEP_SPARE) | O(DRY_RUN) | O(WAIT) | O(TIMEOUT), 0,
-     "Move guests so that hosts are evenly loaded, or as many as can be are empty", "Give --spread or --pack.", NULL,
+     "Move guests to load hosts evenly, or to empty some", "Give --spread or --pack.", NULL,
      lmo_cmd_rebalance},
     {"vm policy", "VM", 1, 1, LMO_OPTS_CONNECTION | O(UNMOVABLE) | O(LABELS) | O(GROUP), 0, "Show or replace a guest's policy",
      "With options, replaces it: what drains do if the guest cannot move live, labels that a host must have, affinity groups.",

@@ -167,7 +167,8 @@ int lmo_transport_follow(struct lmo_transport *t, const char *path, const char *
                                          .headers = headers,
                                          .timeout_ms = idle_ms,
                                          .peer_role = LMO_ROLE_COORDINATOR,
-                                         .on_data = on_piece};
+                                         .on_data = on_piece,
+                                         .data_arg = &f};
     uint64_t handle = 0;
     int rc = lmo_http_request_async(t->client, &spec, on_end, &f, &handle, err);
     if (rc < 0)

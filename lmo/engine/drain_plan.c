@@ -473,6 +473,10 @@ static void on_refreshed_explain(void *arg)
     struct lmo_err err = {0};
     bool many = false;
     char text[LMO_TEXT_MAX];
+    if (a->engine->stopping) {
+        fail(a, LMO_E_UNAVAILABLE, "", "the coordinator is stopping");
+        return;
+    }
     const struct guest *g = engine_guest(a->engine, a->vm, &many);
     if (!g || many) {
         (void)snprintf(text, sizeof text,

@@ -181,15 +181,30 @@ static void answer_all(struct listing_wait *waits, struct host *h, int code, con
     }
 }
 
+static void forget_waits(struct listing_wait *waits)
+{
+    while (waits) {
+        struct listing_wait *next = waits->next;
+        free(waits);
+        waits = next;
+    }
+}
+
 static void on_listed(void *arg, int code, const char *text, const json_t *body)
 {
     struct listing_call *c = arg;
     struct lmo_engine *e = c->engine;
-    struct host *h = e->stopping ? NULL : engine_host(e, c->host);
+    struct host *h = engine_host(e, c->host);
     const json_t *vms = NULL;
     struct lmo_err err = {0};
     e->fleet.asking--;
     if (!h || h->listing != c) { /* removed meanwhile: those who waited were answered then */
+        free(c);
+        return;
+    }
+    if (e->stopping) { /* whoever waits is being taken down too */
+        forget_waits(c->waits);
+        h->listing = NULL;
         free(c);
         return;
     }
@@ -411,20 +426,15 @@ void engine_fleet_done(struct lmo_engine *e)
     DL_FOREACH_SAFE(f->waits, w, wn)
     {
         DL_DELETE(f->waits, w);
-        free(w); /* whoever it was for is being taken down too */
+        w->fn(w->arg); /* sees that the coordinator is stopping, and says so */
+        free(w);
     }
     for (struct host *h = e->hosts; h; h = h->hh.next) {
-        struct listing_wait *lists[] = {h->listing ? h->listing->waits : NULL, h->next_listing};
-        for (unsigned i = 0; i < 2; i++) {
-            while (lists[i]) {
-                struct listing_wait *next = lists[i]->next;
-                free(lists[i]);
-                lists[i] = next;
-            }
-        }
         if (h->listing) {
+            forget_waits(h->listing->waits);
             h->listing->waits = NULL;
         }
+        forget_waits(h->next_listing);
         h->next_listing = NULL;
     }
     struct guest *g, *gn;

@@ -18,6 +18,7 @@ struct fake_workers {
     struct lmo_workers base;
     struct lmo_loop *loop;
     const struct lmo_workers_callbacks *cb;
+    struct later *laters; /* not run yet */
     unsigned held;
     struct {
         lmo_op_done_fn *done;
@@ -30,17 +31,31 @@ struct later {
     char host[LMO_NAME_MAX];
     bool known;
     bool all;
-    lmo_observe_done_fn *done;
+    lmo_observe_done_fn *done; /* NULL: not an observation */
     void *arg;
+    uint64_t timer;
+    struct later *next;
 };
 
 static void later(struct fake_workers *w, lmo_loop_fn *fn, struct later l)
 {
-    uint64_t timer;
     struct later *copy = malloc(sizeof(*copy));
+    ck_assert_ptr_nonnull(copy);
     l.w = w;
+    l.next = w->laters;
     *copy = l;
-    ck_assert_int_eq(lmo_loop_timer(w->loop, 0, fn, copy, &timer), 0);
+    w->laters = copy;
+    ck_assert_int_eq(lmo_loop_timer(w->loop, 0, fn, copy, &copy->timer), 0);
+}
+
+static void later_over(struct later *l)
+{
+    struct later **at = &l->w->laters;
+    while (*at != l) {
+        at = &(*at)->next;
+    }
+    *at = l->next;
+    free(l);
 }
 
 static void report_up(void *arg)
@@ -50,7 +65,7 @@ static void report_up(void *arg)
                                .link_count = 1, .links = {{"migration", "10.0.0.1", 1U << 30}}};
     memcpy(f.host, l->host, sizeof(f.host));
     l->w->cb->host_state(l->w->cb->arg, l->host, &f, "");
-    free(l);
+    later_over(l);
 }
 
 static int fake_host_add(struct lmo_workers *base, const char *name, const char *url, uint64_t cursor,
@@ -110,7 +125,7 @@ static void answer_observation(void *arg)
     } else {
         l->done(l->arg, LMO_E_NOT_FOUND, "no such guest here", NULL);
     }
-    free(l);
+    later_over(l);
 }
 
 static int fake_observe(struct lmo_workers *base, const char *host, const char *path, uint32_t timeout_ms,
@@ -128,6 +143,14 @@ static int fake_observe(struct lmo_workers *base, const char *host, const char *
 static void fake_close(struct lmo_workers *base)
 {
     struct fake_workers *w = (struct fake_workers *)(void *)base;
+    while (w->laters) {
+        struct later *l = w->laters;
+        lmo_loop_cancel(w->loop, &l->timer);
+        if (l->done) {
+            l->done(l->arg, LMO_E_UNAVAILABLE, "the end", NULL);
+        }
+        later_over(l);
+    }
     while (w->held > 0) {
         w->held--;
         w->ops[w->held].done(w->ops[w->held].arg, LMO_E_UNAVAILABLE, "the end", NULL);
@@ -235,6 +258,7 @@ static void stop_engine(void)
     api = lmo_api_stop(api);
     lmo_loop_stop(engine_loop);
     pthread_join(engine_thread, NULL);
+    lmo_engine_stop(engine);
     fake_close(&fake_workers.base);
     engine = lmo_engine_free(engine);
     outbound = lmo_outbound_close(outbound);
