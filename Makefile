@@ -11,6 +11,8 @@
 #   make faults     fault campaigns: all on the simulator and simulated workers, the hard ones on the lab (as root)
 #   make soak       random requests and faults on simulated workers, SOAK_MINUTES=10, SOAK_SEED=
 #   make deb        Debian packages lmo-coordinator, lmo-worker, lmo-cli in build/deb, clean under lintian
+#   make deb-check  and installs, upgrades and removes them in a Debian 12 of its own (as root)
+#   make versions   migrations between this version and the one before it, coordinator and workers mixed
 #   make tsan-check unit tests (fakes and simulated workers included) under ThreadSanitizer
 #   make asan tsan clang debug faults-build   other builds (faults-build: with fault points, pre-production only)
 #   make docs       docs/cli-reference.md from the tables of commands and options
@@ -27,7 +29,7 @@ endif
 endif
 
 # Recipes of `test` and `demo` install packages first: nothing may be looked up before.
-.PHONY: contract fuzz fuzz-build tsan-check docs deb all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
+.PHONY: contract fuzz fuzz-build tsan-check docs deb deb-check versions all release debug asan tsan clang faults faults-build soak check test sweep demo bench format format-check lint clean setup tools-present
 .DEFAULT_GOAL := all
 
 all: release
@@ -92,6 +94,12 @@ demo: setup
 
 deb:
 	@deploy/deb $(BUILD)/deb
+
+deb-check: release deb
+	@tests/tally --build $(BUILD) packages
+
+versions: release
+	@tests/tally --build $(BUILD) versions
 
 SOAK_MINUTES ?= 10
 SOAK_SEED ?= 0
