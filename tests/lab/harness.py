@@ -376,7 +376,7 @@ class LabTest(unittest.TestCase):
             for node in labinfo.OCTET:
                 lab("worker", "start", node)
             lab("lmod", "start")
-            wait_until("every worker to be up", lambda: self.hosts_up() == 4, 30)
+            wait_until("every worker to be up", lambda: self.hosts_up() == 4, 90)
             self.finish_migrations()
             if self.guest in labinfo.guests():
                 if self.checked and not failed:
